@@ -1,0 +1,2 @@
+//! conmonctl
+fn main() {}

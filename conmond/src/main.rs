@@ -1,0 +1,2 @@
+//! conmond
+fn main() {}
