@@ -1,0 +1,49 @@
+# ConMon. `make test` is what CI runs; `make demo` shows it at work. Every target is the same here and there.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := build
+MAKEFLAGS += --no-print-directory
+export PATH := $(HOME)/.cargo/bin:$(PATH)
+
+# Executables are static, so the target is named explicitly (.cargo/config.toml); build for the machine we are on.
+TRIPLE = $(shell rustc -vV 2>/dev/null | sed -n 's/^host: //p')
+export CARGO_BUILD_TARGET = $(TRIPLE)
+OUT = target/$(TRIPLE)/release
+PROGRAMS = $(OUT)/conmond $(OUT)/conmonctl
+# Empty when we are root already.
+SUDO := $(if $(filter 0,$(shell id -u)),,sudo --preserve-env)
+
+PREFIX ?= /usr/local
+UNITDIR ?= /etc/systemd/system
+
+.PHONY: help setup build test lint fmt demo bench soak fuzz image install uninstall clean
+
+help: ## this list
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
+
+setup: ## install what building and testing need (Debian packages, Rust toolchain)
+	@scripts/setup.sh
+
+build: ## static release executables: conmond, conmonctl, lab
+	cargo build --workspace --release --locked
+	@scripts/check-static $(PROGRAMS)
+
+lint: ## formatting, clippy with warnings as errors, licences and sources of dependencies
+	cargo fmt --all --check
+	@for file in tap/bpf/*.[ch]; do \
+	    grep -q 'SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause' "$$file" || \
+	    { echo "$$file: no SPDX line"; exit 1; }; done
+	cargo clippy --workspace --all-targets --release --locked -- -D warnings
+	@scripts/check-deps
+
+test: setup ## everything CI checks: lint, build, all tests (root or sudo for the privileged ones)
+	@$(MAKE) lint
+	@$(MAKE) build
+	@scripts/run-tests
+
+fmt: ## rewrite the sources in the house format
+	cargo fmt --all
+
+clean: ## remove what was built
+	cargo clean
