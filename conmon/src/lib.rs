@@ -1,1 +1,8 @@
-//! API.
+//! ConMon's API as data: the types the daemon answers with, the OpenAPI document made of them, and a client. The
+//! command line `conmonctl` is built on nothing else, so it can do only what the API offers.
+
+#![forbid(unsafe_code)]
+
+pub mod api;
+
+pub use api::openapi;

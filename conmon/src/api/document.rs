@@ -1,0 +1,132 @@
+//! The OpenAPI document, from the types and from one undone function for each route. The server mounts the same paths
+//! (`super::path`); a test holds each constant against this document, and the document against the golden file.
+#![expect(
+    dead_code,
+    reason = "the functions carry the routes' documentation; the macros read them, nobody calls them"
+)]
+
+use utoipa::OpenApi;
+
+use super::{
+    ApiError, ContainersAnswer, ContainersQuery, DoctorAnswer, Event, EventsQuery, FlowsAnswer, FlowsQuery,
+    Health, LedgerAnswer, MeasurementsAnswer, MeasurementsQuery, MonitorsAnswer, PairsAnswer, PairsQuery,
+    Status,
+};
+
+/// The OpenAPI document of the API this version of ConMon serves.
+pub fn openapi() -> utoipa::openapi::OpenApi {
+    Document::openapi()
+}
+
+#[derive(OpenApi)]
+#[openapi(
+    info(
+        title = "ConMon",
+        description = "Which container talks to which, how much, and how fast the network answers. \
+            Base units, with the unit in the name; times in RFC 3339, UTC; what was not measured is absent.",
+        license(name = "Apache-2.0", identifier = "Apache-2.0"),
+        contact(name = "ConMon", url = "https://github.com/conmon/conmon"),
+    ),
+    paths(
+        containers,
+        monitors,
+        pairs,
+        flows,
+        measurements,
+        events,
+        health,
+        ledger,
+        status,
+        doctor,
+        openapi_document,
+        metrics
+    )
+)]
+struct Document;
+
+/// Application containers, and where and since when each is tapped.
+#[utoipa::path(get, path = "/v1/containers", params(ContainersQuery), responses(
+    (status = 200, description = "The containers", body = ContainersAnswer),
+    (status = "4XX", description = "The request cannot be understood", body = ApiError),
+    (status = "5XX", description = "No answer now", body = ApiError),
+))]
+fn containers() {}
+
+/// Monitoring containers, and the pool of those that wait.
+#[utoipa::path(get, path = "/v1/monitors", responses(
+    (status = 200, description = "The monitoring containers", body = MonitorsAnswer),
+    (status = "5XX", description = "No answer now", body = ApiError),
+))]
+fn monitors() {}
+
+/// Who talks to whom, how much, and how fast the network answers.
+#[utoipa::path(get, path = "/v1/pairs", params(PairsQuery), responses(
+    (status = 200, description = "The pairs, the one with most bytes first", body = PairsAnswer),
+    (status = "4XX", description = "The request cannot be understood", body = ApiError),
+    (status = "5XX", description = "No answer now", body = ApiError),
+))]
+fn pairs() {}
+
+/// Flow records, open and recently closed.
+#[utoipa::path(get, path = "/v1/flows", params(FlowsQuery), responses(
+    (status = 200, description = "The records, the one with most bytes first", body = FlowsAnswer),
+    (status = "4XX", description = "The request cannot be understood", body = ApiError),
+    (status = "5XX", description = "No answer now", body = ApiError),
+))]
+fn flows() {}
+
+/// The newest measurement of each metric and pair, as the monitoring functions reported them.
+#[utoipa::path(get, path = "/v1/measurements", params(MeasurementsQuery), responses(
+    (status = 200, description = "The measurements, newest first", body = MeasurementsAnswer),
+    (status = "4XX", description = "The request cannot be understood", body = ApiError),
+    (status = "5XX", description = "No answer now", body = ApiError),
+))]
+fn measurements() {}
+
+/// What happens, as it happens: one JSON object a line. A reader that is too slow misses events, and is told how many.
+#[utoipa::path(get, path = "/v1/events", params(EventsQuery), responses(
+    (status = 200, description = "A stream of events", body = Event, content_type = "application/x-ndjson"),
+    (status = "4XX", description = "The request cannot be understood", body = ApiError),
+    (status = "5XX", description = "No answer now", body = ApiError),
+))]
+fn events() {}
+
+/// Whether the daemon works.
+#[utoipa::path(get, path = "/v1/health", responses(
+    (status = 200, description = "It works, perhaps not in every part", body = Health),
+    (status = 503, description = "It is starting", body = Health),
+))]
+fn health() {}
+
+/// Where every packet that the taps saw was counted.
+#[utoipa::path(get, path = "/v1/ledger", responses(
+    (status = 200, description = "The ledger, as a whole and by port", body = LedgerAnswer),
+    (status = "5XX", description = "No answer now", body = ApiError),
+))]
+fn ledger() {}
+
+/// What the daemon is, what it watches, and what it costs.
+#[utoipa::path(get, path = "/v1/status", responses(
+    (status = 200, description = "The status", body = Status),
+    (status = "5XX", description = "No answer now", body = ApiError),
+))]
+fn status() {}
+
+/// Checks of the host, the engine, the taps and the ledger, with remedies.
+#[utoipa::path(get, path = "/v1/doctor", responses(
+    (status = 200, description = "The checks, failed ones too", body = DoctorAnswer),
+    (status = "5XX", description = "No answer now", body = ApiError),
+))]
+fn doctor() {}
+
+/// This document.
+#[utoipa::path(get, path = "/v1/openapi.json", operation_id = "openapi", responses(
+    (status = 200, description = "The OpenAPI document", body = Object),
+))]
+fn openapi_document() {}
+
+/// Metrics for Prometheus, in its text format.
+#[utoipa::path(get, path = "/metrics", responses(
+    (status = 200, description = "The metrics", body = String, content_type = "text/plain"),
+))]
+fn metrics() {}

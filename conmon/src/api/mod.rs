@@ -1,0 +1,62 @@
+//! The HTTP API's types: what `conmond` answers and what `conmonctl -o json` prints, to the letter.
+//!
+//! Names are snake_case, units are base units and part of the name (`_seconds`, `_bytes`, `_ratio`), times are
+//! RFC 3339 in UTC. What was not measured is absent: never zero, never null. Answers may gain fields; requests with
+//! a parameter that this version does not know are refused, since ignoring a filter would make the answer a lie.
+
+mod container;
+mod doctor;
+mod document;
+mod event;
+mod flow;
+mod health;
+mod measurement;
+mod monitor;
+mod pair;
+mod problem;
+mod status;
+
+pub use container::{Container, ContainersAnswer, ContainersQuery, Network};
+pub use doctor::{Check, DoctorAnswer, Ledger, LedgerAnswer, PortLedger};
+pub use document::openapi;
+pub use event::{Event, EventKind, EventsQuery};
+pub use flow::{EndReason, Flow, FlowState, FlowsAnswer, FlowsQuery, protocol_name};
+pub use health::{Health, HealthState};
+pub use measurement::{Measurement, MeasurementsAnswer, MeasurementsQuery};
+pub use monitor::{Monitor, MonitorMode, MonitorState, MonitorsAnswer, Pool};
+pub use pair::{
+    Count, DelaySummary, Endpoint, EndpointKind, HostAnswer, Level, ObservedAt, Pair, PairsAnswer, PairsQuery,
+};
+pub use problem::ApiError;
+pub use status::{Cost, Counts, EngineStatus, Fill, HookCost, SetStatus, Status};
+
+/// The routes, as the server mounts them and the client asks for them.
+pub mod path {
+    /// Application containers: [`super::ContainersAnswer`].
+    pub const CONTAINERS: &str = "/v1/containers";
+    /// Monitoring containers and the pool: [`super::MonitorsAnswer`].
+    pub const MONITORS: &str = "/v1/monitors";
+    /// Who talks to whom: [`super::PairsAnswer`].
+    pub const PAIRS: &str = "/v1/pairs";
+    /// Flow records: [`super::FlowsAnswer`].
+    pub const FLOWS: &str = "/v1/flows";
+    /// The newest measurements of each pair: [`super::MeasurementsAnswer`].
+    pub const MEASUREMENTS: &str = "/v1/measurements";
+    /// Live stream of [`super::Event`], one JSON object a line.
+    pub const EVENTS: &str = "/v1/events";
+    /// Whether the daemon works: [`super::Health`].
+    pub const HEALTH: &str = "/v1/health";
+    /// Where every packet was counted: [`super::LedgerAnswer`].
+    pub const LEDGER: &str = "/v1/ledger";
+    /// What the daemon is and what it costs: [`super::Status`].
+    pub const STATUS: &str = "/v1/status";
+    /// Checks with remedies: [`super::DoctorAnswer`].
+    pub const DOCTOR: &str = "/v1/doctor";
+    /// The OpenAPI document of this very API.
+    pub const OPENAPI: &str = "/v1/openapi.json";
+    /// Prometheus text exposition.
+    pub const METRICS: &str = "/metrics";
+}
+
+/// Media type of the event stream: one JSON object a line.
+pub const NDJSON: &str = "application/x-ndjson";
