@@ -9,5 +9,8 @@
 pub mod flow;
 pub mod histogram;
 pub mod measurement;
+pub mod naming;
 pub mod packet;
+#[doc(hidden)]
+pub mod testpackets;
 pub mod time;
