@@ -254,6 +254,7 @@ pub struct PairsQuery {
     pub tenant: Option<String>,
     /// At which level pairs are put together; `container` if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[param(inline)]
     pub level: Option<Level>,
 }
 
