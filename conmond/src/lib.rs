@@ -1,0 +1,6 @@
+//! The ConMon daemon as a library, so that its parts can be tested from outside.
+
+pub mod clock;
+pub mod mac;
+pub mod runtime;
+pub mod switch;
