@@ -332,3 +332,80 @@ impl std::iter::Sum for Counters {
         iter.fold(Counters::default(), Add::add)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn numbers_are_those_of_the_kernel_header() {
+        assert_eq!(Direction::ALL.iter().map(|d| d.number()).collect::<Vec<_>>(), [0, 1]);
+        assert_eq!(Role::ALL.iter().map(|r| r.number()).collect::<Vec<_>>(), [1, 2]);
+        assert_eq!(Service::ALL.iter().map(|s| s.number()).collect::<Vec<_>>(), [0, 1]);
+        assert_eq!(EndReason::ALL.iter().map(|r| r.number()).collect::<Vec<_>>(), [1, 2, 3, 4, 5]);
+        assert_eq!(Leg::ALL.iter().map(|l| l.number()).collect::<Vec<_>>(), [0, 1, 2, 3]);
+        assert_eq!(PortClass::ALL.iter().map(|c| c.number()).collect::<Vec<_>>(), [0, 1, 2, 3]);
+        for n in 0..=u8::MAX {
+            assert_eq!(EndReason::from_number(n).map(EndReason::number), (1..=5).contains(&n).then_some(n));
+            assert_eq!(Leg::from_number(n).map(Leg::number), (n < 4).then_some(n));
+        }
+    }
+
+    #[test]
+    fn names_in_json_are_those_in_labels() {
+        for reason in EndReason::ALL {
+            assert_eq!(serde_json::to_string(reason).unwrap(), format!("\"{reason}\""));
+        }
+        for leg in Leg::ALL {
+            assert_eq!(serde_json::to_string(leg).unwrap(), format!("\"{leg}\""));
+        }
+        for class in PortClass::ALL {
+            assert_eq!(serde_json::to_string(class).unwrap(), format!("\"{class}\""));
+        }
+        for role in Role::ALL {
+            assert_eq!(serde_json::to_string(role).unwrap(), format!("\"{role}\""));
+        }
+    }
+
+    #[test]
+    fn a_key_reads_well() {
+        let mut key = FlowKey {
+            local: IpAddr::from([172, 17, 0, 2]),
+            remote: IpAddr::from([10, 0, 0, 1]),
+            local_port: 40_000,
+            remote_port: 53,
+            proto: 17,
+            vlan: 0,
+            ifindex: 7,
+        };
+        assert_eq!(key.to_string(), "udp 172.17.0.2:40000 - 10.0.0.1:53 at port 7");
+        (key.remote, key.vlan, key.proto) = (Ipv6Addr::LOCALHOST.into(), 5, 200);
+        assert_eq!(key.to_string(), "ip-200 172.17.0.2:40000 - [::1]:53 vlan 5 at port 7");
+    }
+
+    #[test]
+    fn counters_add_and_subtract_without_wrapping() {
+        let a = Counters::new(100, 2, 3);
+        assert_eq!(a.segments, 5);
+        assert_eq!((a + a).since(a), a);
+        assert_eq!(a.since(a + a), Counters::default());
+        assert_eq!(Counters::new(u64::MAX, u64::MAX, u64::MAX) + a, Counters::new(u64::MAX, u64::MAX, 0));
+        assert_eq!([a, a, a].into_iter().sum::<Counters>(), a + a + a);
+        let both = Both::new(a, Counters::default());
+        assert_eq!(both.reverse()[Direction::Rx], both[Direction::Tx]);
+        assert_eq!(both.map(|c| c.packets), Both::from([2, 0]));
+        assert_eq!(Direction::Tx.reverse(), Direction::Rx);
+    }
+
+    proptest! {
+        #[test]
+        fn addresses_survive_the_tap(v4: [u8; 4], v6: [u8; 16]) {
+            let v4 = IpAddr::from(v4);
+            prop_assert_eq!(address_from_bytes(address_to_bytes(v4)), v4);
+            prop_assert_eq!(&address_to_bytes(v4)[..12], &[0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff]);
+            prop_assert_eq!(address_to_bytes(address_from_bytes(v6)), v6);
+        }
+    }
+}

@@ -366,3 +366,6 @@ impl<'de> Deserialize<'de> for Histogram {
             .map_err(de::Error::custom)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -319,3 +319,6 @@ impl Batch {
             && self.expiries.is_empty()
     }
 }
+
+#[cfg(test)]
+mod tests;

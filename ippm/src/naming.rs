@@ -77,7 +77,8 @@ impl<O, A> AddressMap<O, A> {
 impl<O: PartialEq, A: Eq + Hash> AddressMap<O, A> {
     /// `owner` has `address` from `since` on, until closed or until the next owner known to have begun later.
     ///
-    /// Whoever had the address at `since` had it until then. Saying the same twice changes nothing.
+    /// Whoever else had the address at `since` had it until then. When `owner` itself had it at `since`, nothing
+    /// changes: saying the same twice is harmless, even after the end was told.
     pub fn insert(&mut self, address: A, owner: O, since: Timestamp) {
         if since == Timestamp::MAX {
             return;
@@ -85,17 +86,21 @@ impl<O: PartialEq, A: Eq + Hash> AddressMap<O, A> {
         let list = self.addresses.entry(address).or_default();
         let mut next = list.partition_point(|i| i.since <= since);
         let until = list.get(next).map_or(Timestamp::MAX, |i| i.since);
-        if let Some(before) = next.checked_sub(1)
-            && list[before].owner != owner
-        {
-            list[before].until = list[before].until.min(since);
-            if list[before].since == since {
-                list.remove(before);
-                next = before;
+        if let Some(before) = next.checked_sub(1) {
+            if list[before].owner == owner {
+                if list[before].until > since {
+                    return;
+                }
+            } else {
+                list[before].until = list[before].until.min(since);
+                if list[before].since == since {
+                    list.remove(before);
+                    next = before;
+                }
             }
         }
         match next.checked_sub(1) {
-            Some(before) if list[before].owner == owner && list[before].until >= since => {
+            Some(before) if list[before].owner == owner && list[before].until == since => {
                 list[before].until = until;
                 next = before;
             }
@@ -173,3 +178,6 @@ fn position<O>(list: &[Interval<O>], at: Timestamp) -> Option<usize> {
     let i = list.partition_point(|i| i.since <= at).checked_sub(1)?;
     (at < list[i].until).then_some(i)
 }
+
+#[cfg(test)]
+mod tests;

@@ -408,3 +408,6 @@ fn tcp_timestamps(mut options: &[u8]) -> Option<TcpTimestamps> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -574,7 +574,8 @@ impl Mutator {
                 // A length or offset field at an edge: what there is, one less, one more, or an extreme.
                 let at = r.below(front.saturating_sub(1));
                 let there = bytes.len().saturating_sub(r.pick(&[0, 14, 18, 22, 34, 54])) as u16;
-                let value = r.pick(&[0, 1, 19, 20, 21, there, there.wrapping_sub(1), there + 1, 0xffff]);
+                let value =
+                    r.pick(&[0, 1, 19, 20, 21, there, there.wrapping_sub(1), there.wrapping_add(1), 0xffff]);
                 if let Some(field) = bytes.get_mut(at..at + 2) {
                     field.copy_from_slice(&value.to_be_bytes());
                 }
