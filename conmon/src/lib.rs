@@ -4,5 +4,7 @@
 #![forbid(unsafe_code)]
 
 pub mod api;
+pub mod client;
+pub mod instance;
 
 pub use api::openapi;

@@ -75,7 +75,9 @@ fn collect_references(value: &serde_json::Value, found: &mut BTreeSet<String>) {
                 }
             }
         }
-        serde_json::Value::Array(elements) => elements.iter().for_each(|element| collect_references(element, found)),
+        serde_json::Value::Array(elements) => {
+            elements.iter().for_each(|element| collect_references(element, found))
+        }
         _ => {}
     }
 }
