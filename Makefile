@@ -14,6 +14,7 @@ PROGRAMS = $(OUT)/conmond $(OUT)/conmonctl
 # Empty when we are root already.
 SUDO := $(if $(filter 0,$(shell id -u)),,sudo --preserve-env)
 
+VERSION = $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -1)
 PREFIX ?= /usr/local
 UNITDIR ?= /etc/systemd/system
 
@@ -44,6 +45,19 @@ test: setup ## everything CI checks: lint, build, all tests (root or sudo for th
 
 fmt: ## rewrite the sources in the house format
 	cargo fmt --all
+
+image: build ## container image conmon/conmond from the executables, FROM scratch
+	@context=$$(mktemp -d); trap 'rm -rf "$$context"' EXIT; \
+	cp $(PROGRAMS) LICENSE NOTICE "$$context"; \
+	docker build --file packaging/Dockerfile --tag conmon/conmond:$(VERSION) --tag conmon/conmond:latest "$$context"
+
+install: ## executables to PREFIX/bin, systemd unit to UNITDIR (build first; DESTDIR is honoured)
+	install -D -m 0755 -t $(DESTDIR)$(PREFIX)/bin $(PROGRAMS)
+	install -d $(DESTDIR)$(UNITDIR)
+	sed 's|/usr/local/bin|$(PREFIX)/bin|' packaging/conmond.service > $(DESTDIR)$(UNITDIR)/conmond.service
+
+uninstall: ## what install put there; run `conmonctl down` first
+	rm -f $(DESTDIR)$(PREFIX)/bin/conmond $(DESTDIR)$(PREFIX)/bin/conmonctl $(DESTDIR)$(UNITDIR)/conmond.service
 
 clean: ## remove what was built
 	cargo clean
