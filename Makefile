@@ -7,7 +7,7 @@ MAKEFLAGS += --no-print-directory
 export PATH := $(HOME)/.cargo/bin:$(PATH)
 
 # Executables are static, so the target is named explicitly (.cargo/config.toml); build for the machine we are on.
-TRIPLE = $(shell rustc -vV 2>/dev/null | sed -n 's/^host: //p')
+TRIPLE := $(shell uname -m)-unknown-linux-gnu
 export CARGO_BUILD_TARGET = $(TRIPLE)
 OUT = target/$(TRIPLE)/release
 PROGRAMS = $(OUT)/conmond $(OUT)/conmonctl
