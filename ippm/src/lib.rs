@@ -6,6 +6,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod catalogue;
 pub mod flow;
 pub mod histogram;
 pub mod measurement;
