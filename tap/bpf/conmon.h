@@ -23,6 +23,8 @@
 #ifndef CM_CONMON_H
 #define CM_CONMON_H
 
+#include <linux/types.h>
+
 enum cm_const {
 	CM_ABI = 1,		/* changes whenever a record's layout or meaning does */
 	CM_PROBES = 8,		/* slots looked at for a flow, a pair, a port or a histogram */
@@ -102,7 +104,7 @@ struct cm_settings {
 	__u32 pair_mask;
 	__u32 port_mask;
 	__u32 hist_mask;
-	__u64 seed;		/* secret: keys cannot be chosen to collide */
+	__u64 secret[6];	/* of the hash: nobody outside can choose keys that collide */
 	__u32 flags;
 	__u32 _pad;
 };
@@ -126,7 +128,7 @@ struct cm_flow {
 	/* line 0: identity; written when claimed (last_seen_ns: once per clock tick) */
 	struct cm_flow_key key;
 	__u32 state;
-	__u32 tag;		/* never 0; with the slot number it names one life of the slot */
+	__u32 tag;		/* of the key, never 0; with slot and first_seen_ns it names one life of the slot */
 	__u64 last_seen_ns;	/* CLOCK_MONOTONIC_COARSE: up to one tick (1/HZ) old */
 
 	/* line 1: counters, indexed by cm_dir */
@@ -249,7 +251,7 @@ enum cm_op {
 	CM_OP_FLOW_END = 1,	/* LIVE -> ENDING */
 	CM_OP_FLOW_FREE = 2,	/* ENDING -> folded into its pair, END_FLOW record -> FREE */
 	CM_OP_PAIR_END = 3,	/* LIVE -> ENDING */
-	CM_OP_PAIR_FREE = 4,	/* ENDING -> FREE, with its histograms */
+	CM_OP_PAIR_FREE = 4,	/* ENDING -> FREE, with its histograms; one in a run, by `cm_janitor_one` */
 	CM_OP_PAIR_KEEP = 5,	/* ENDING -> LIVE: somebody still needs it */
 	CM_OP_PORT_FREE = 6,	/* LIVE -> FREE; the caller has let a grace period pass since the port's last packet */
 };

@@ -1,1 +1,33 @@
-//! Taps.
+//! Kernel observation points: the BPF programs on a container's port, their loader, and the readers of their maps.
+//!
+//! This crate is the only place with C, with `unsafe` and with raw kernel bytes. The contract between the two sides
+//! is `bpf/conmon.h`; [`abi`] mirrors it, everything above speaks the types of `ippm`.
+//!
+//! - [`Set`]: one tenant's maps and programs, loaded, pinned, adopted after a restart.
+//! - [`Port`]: a host-side port with a set's programs attached, moved between sets without missing a packet.
+//! - [`Reader`]: what a monitoring container does with the descriptors it is handed: map, read, sum; no `bpf()` call.
+//! - [`Janitor`]: ends and frees records, in the kernel, at the controller's word.
+//! - [`cost`]: what the programs cost, from the kernel's run-time statistics.
+
+pub mod abi;
+pub mod clock;
+pub mod cost;
+mod error;
+mod janitor;
+mod mmap;
+mod netlink;
+mod object;
+mod port;
+mod reader;
+mod ring;
+mod set;
+mod sys;
+
+pub use error::Error;
+pub use janitor::{Command, Janitor};
+pub use port::{Attach, Port};
+pub use reader::{Events, Found, LiveFlow, QuietPair, Reader, Scan};
+pub use set::{Descriptors, Programs, Set, SetSpec};
+
+/// Version of the records' layout; sets of another version are not adopted.
+pub const ABI: u64 = abi::ABI;

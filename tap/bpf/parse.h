@@ -1,0 +1,268 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * One pass over a packet's headers. ippm/src/packet.rs gives the same verdict on the same bytes; a
+ * differential test holds the two together.
+ *
+ * Headers are read in place where they lie in the packet's linear part, as they all but always do, and
+ * copied to the stack otherwise: the packet is never changed, not even in its memory layout.
+ */
+#ifndef CM_PARSE_H
+#define CM_PARSE_H
+
+#include "conmon.h"
+#include "kernel.h"
+
+enum {
+	ETH_LEN = 14,
+	VLAN_TAGS = 2,
+	EXT_HEADERS = 8,
+	ETH_P_IPV4 = 0x0800,
+	ETH_P_ARP_ = 0x0806,
+	ETH_P_VLAN = 0x8100,
+	ETH_P_QINQ = 0x88a8,
+	ETH_P_IPV6_ = 0x86dd,
+	P_HOPOPTS = 0,
+	P_ICMP = 1,
+	P_TCP = 6,
+	P_UDP = 17,
+	P_ROUTING = 43,
+	P_FRAGMENT = 44,
+	P_AH = 51,
+	P_ICMP6 = 58,
+	P_DSTOPTS = 60,
+	P_SCTP = 132,
+	P_MOBILITY = 135,
+	P_HIP = 139,
+	P_SHIM6 = 140,
+	TCP_FIN = 1,
+	TCP_SYN = 2,
+	TCP_RST = 4,
+	TCP_ACK = 16,
+};
+
+#define V4_MAPPED 0xffff0000u	/* bytes 8..12 of ::ffff:a.b.c.d, as a little-endian word */
+#define TS_OPTION 0x0a080101u	/* NOP NOP TIMESTAMP 10, ditto */
+
+/* What lies behind the key. */
+struct cm_packet {
+	struct cm_flow_key key;
+	__u32 seq;
+	__u32 ack;
+	__u32 payload;		/* TCP payload bytes */
+	__u32 tsval;		/* time stamp option; 0 if there is none where Linux puts it */
+	__u16 ip_id;		/* IPv4 identification; 0 in IPv6 */
+	__u8 flags;		/* TCP */
+	__u8 tcp;		/* a whole TCP header was there */
+	__u8 icmp_query;	/* 1 an echo request, 2 an echo reply */
+};
+
+/* `len` bytes at `off`: in place, else in `copy`, else null. `off` is bounded by the callers. */
+static always_inline void *header(struct __sk_buff *skb, __u32 off, __u32 len, void *copy)
+{
+	void *data = (void *)(long)skb->data;
+	void *end = (void *)(long)skb->data_end;
+
+	if (off > 0x3ff)
+		return 0;
+	if (likely(data + off + len <= end))
+		return data + off;
+	if (bpf_skb_load_bytes(skb, off, copy, len))
+		return 0;
+	return copy;
+}
+
+static always_inline int is_extension(__u8 proto)
+{
+	return proto == P_HOPOPTS || proto == P_ROUTING || proto == P_FRAGMENT || proto == P_AH ||
+	       proto == P_DSTOPTS || proto == P_MOBILITY || proto == P_HIP || proto == P_SHIM6;
+}
+
+struct walk {
+	__u32 off;
+	__u8 proto;
+	__u8 later_fragment;
+	__u8 broken;		/* the chain ran past the packet's end or was too long: no ports */
+};
+
+/* Kept out of line: rare, and the common path stays short. */
+static noinline int extensions(struct __sk_buff *skb, struct walk *w)
+{
+	if (!w)
+		return 0;
+	for (int i = 0; i < EXT_HEADERS; i++) {
+		__u8 h[8];
+
+		if (!is_extension(w->proto))
+			return 0;
+		if (w->off > 0x3ff || bpf_skb_load_bytes(skb, w->off, h, 8)) {
+			w->broken = 1;
+			return 0;
+		}
+		if (w->proto == P_FRAGMENT) {
+			if ((h[2] << 8 | h[3]) & 0xfff8) {
+				w->later_fragment = 1;
+				w->proto = h[0];
+				return 0;
+			}
+			w->off += 8;
+		} else if (w->proto == P_AH) {
+			w->off += (h[1] + 2) * 4;
+		} else {
+			w->off += (h[1] + 1) * 8;
+		}
+		w->proto = h[0];
+	}
+	if (is_extension(w->proto))
+		w->broken = 1;
+	return 0;
+}
+
+/* Returns an enum cm_class for what has no flow key, -1 for a packet with one. */
+static always_inline int parse(struct __sk_buff *skb, const enum cm_dir dir, struct cm_packet *p)
+{
+	__u8 copy[40] __attribute__((aligned(8)));
+	struct walk w = {};
+	__u32 l3 = ETH_LEN, l3_end, vlan = 0;
+	__u16 ethertype;
+	void *h;
+
+	h = header(skb, 12, 2, copy);
+	if (!h)
+		return CM_CLASS_OTHER;
+	ethertype = swap16(*(__u16 *)h);
+	if (skb->vlan_present)
+		vlan = skb->vlan_tci & 0xfff;
+	if (unlikely(ethertype == ETH_P_VLAN || ethertype == ETH_P_QINQ)) {
+		for (int i = 0; i < VLAN_TAGS; i++) {
+			if (ethertype != ETH_P_VLAN && ethertype != ETH_P_QINQ)
+				break;
+			h = header(skb, l3, 4, copy);
+			if (!h)
+				return CM_CLASS_OTHER;
+			if (!vlan)
+				vlan = swap16(*(__u16 *)h) & 0xfff;
+			ethertype = swap16(*(__u16 *)(h + 2));
+			l3 += 4;
+		}
+	}
+	p->key.vlan = vlan;
+	p->key.ifindex = skb->ifindex;
+
+	if (likely(ethertype == ETH_P_IPV4)) {
+		__u32 ihl, total, frag;
+		__u64 src, dst;
+
+		h = header(skb, l3, 20, copy);
+		if (!h)
+			return CM_CLASS_MALFORMED;
+		ihl = (*(__u8 *)h & 0xf) * 4;
+		if (*(__u8 *)h >> 4 != 4 || ihl < 20 || l3 + ihl > skb->len)
+			return CM_CLASS_MALFORMED;
+		total = swap16(*(__u16 *)(h + 2));
+		if (total && total < ihl)
+			return CM_CLASS_MALFORMED;
+		/* 0: a super-packet too long for the field */
+		l3_end = total ? l3 + total : skb->len;
+		frag = swap16(*(__u16 *)(h + 6)) & 0x1fff;
+		p->ip_id = swap16(*(__u16 *)(h + 4));
+		w.proto = *(__u8 *)(h + 9);
+		w.later_fragment = frag != 0;
+		w.off = l3 + ihl;
+		src = (__u64)*(__u32 *)(h + 12) << 32 | V4_MAPPED;
+		dst = (__u64)*(__u32 *)(h + 16) << 32 | V4_MAPPED;
+		p->key.local[0] = 0;
+		p->key.remote[0] = 0;
+		p->key.local[1] = dir == CM_TX ? src : dst;
+		p->key.remote[1] = dir == CM_TX ? dst : src;
+	} else if (ethertype == ETH_P_IPV6_) {
+		__u32 length;
+
+		h = header(skb, l3, 40, copy);
+		if (!h || *(__u8 *)h >> 4 != 6)
+			return CM_CLASS_MALFORMED;
+		length = swap16(*(__u16 *)(h + 4));
+		l3_end = length ? l3 + 40 + length : skb->len;
+		w.proto = *(__u8 *)(h + 6);
+		w.off = l3 + 40;
+		/* the packet may lie at an odd address: words of four are as wide as the verifier allows */
+#define WORD(at) ((__u64)*(__u32 *)(h + (at)) | (__u64)*(__u32 *)(h + (at) + 4) << 32)
+		if (dir == CM_TX) {
+			p->key.local[0] = WORD(8);
+			p->key.local[1] = WORD(16);
+			p->key.remote[0] = WORD(24);
+			p->key.remote[1] = WORD(32);
+		} else {
+			p->key.remote[0] = WORD(8);
+			p->key.remote[1] = WORD(16);
+			p->key.local[0] = WORD(24);
+			p->key.local[1] = WORD(32);
+		}
+#undef WORD
+		if (unlikely(is_extension(w.proto)))
+			extensions(skb, &w);
+	} else {
+		return ethertype == ETH_P_ARP_ ? CM_CLASS_ARP : CM_CLASS_OTHER;
+	}
+
+	p->key.proto = w.proto;
+	if (unlikely(w.later_fragment || w.broken))
+		return -1;
+	if (l3_end > skb->len)
+		l3_end = skb->len;
+
+	switch (w.proto) {
+	case P_TCP: {
+		__u32 doff;
+
+		h = header(skb, w.off, 20, copy);
+		if (!h || w.off + 20 > l3_end)
+			return -1;
+		p->key.local_port = swap16(*(__u16 *)(h + (dir == CM_TX ? 0 : 2)));
+		p->key.remote_port = swap16(*(__u16 *)(h + (dir == CM_TX ? 2 : 0)));
+		doff = (*(__u8 *)(h + 12) >> 4) * 4;
+		if (doff < 20 || w.off + doff > l3_end)
+			return -1;
+		p->seq = swap32(*(__u32 *)(h + 4));
+		p->ack = swap32(*(__u32 *)(h + 8));
+		p->flags = *(__u8 *)(h + 13);
+		p->payload = l3_end - w.off - doff;
+		p->tcp = 1;
+		if (dir == CM_RX && doff >= 32) {
+			h = header(skb, w.off + 20, 8, copy);
+			if (h && *(__u32 *)h == TS_OPTION)
+				p->tsval = swap32(*(__u32 *)(h + 4));
+		}
+		return -1;
+	}
+	case P_UDP:
+	case P_SCTP:
+		/* the fixed header must fit: 8 bytes, 12 for SCTP; ports are its first four */
+		h = header(skb, w.off, 4, copy);
+		if (!h || w.off + (w.proto == P_UDP ? 8 : 12) > l3_end)
+			return -1;
+		p->key.local_port = swap16(*(__u16 *)(h + (dir == CM_TX ? 0 : 2)));
+		p->key.remote_port = swap16(*(__u16 *)(h + (dir == CM_TX ? 2 : 0)));
+		return -1;
+	case P_ICMP:
+	case P_ICMP6: {
+		__u8 type, request = w.proto == P_ICMP ? 8 : 128, reply = w.proto == P_ICMP ? 0 : 129;
+		__u16 id;
+
+		h = header(skb, w.off, 8, copy);
+		if (!h || w.off + 8 > l3_end)
+			return -1;
+		type = *(__u8 *)h;
+		id = swap16(*(__u16 *)(h + 4));
+		if (type != request && type != reply)
+			id = type << 8 | *(__u8 *)(h + 1);
+		else
+			p->icmp_query = type == request ? 1 : 2;
+		p->key.local_port = id;
+		p->key.remote_port = id;
+		return -1;
+	}
+	}
+	return -1;
+}
+
+#endif

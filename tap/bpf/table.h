@@ -1,0 +1,310 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * The open-addressed tables: find a slot by key, or claim one.
+ *
+ * Two processors may look for the same new key at once. Both try the same first free slot; the loser waits a
+ * moment for the winner to publish it. If a slot before it was freed in between, one key can end up in
+ * two slots: every packet is still counted once, and readers add up slots of equal key.
+ */
+#ifndef CM_TABLE_H
+#define CM_TABLE_H
+
+#include "conmon.h"
+#include "kernel.h"
+
+const volatile struct cm_settings cm_settings SEC(".rodata");
+
+MAP(flows, BPF_MAP_TYPE_ARRAY, struct cm_flow);
+MAP(pairs, BPF_MAP_TYPE_ARRAY, struct cm_pair);
+MAP(ports, BPF_MAP_TYPE_ARRAY, struct cm_port);
+MAP(hists, BPF_MAP_TYPE_ARRAY, struct cm_hist);
+MAP(ctl, BPF_MAP_TYPE_ARRAY, struct cm_ctl);
+
+struct cm_ring_layouts {
+	struct cm_record record;
+	struct cm_cmds commands;
+};
+
+RING(ring, struct cm_ring_layouts);
+
+enum { CLAIM_SPINS = 64 };
+
+static always_inline struct cm_flow *flow_at(__u32 i)
+{
+	return bpf_map_lookup_elem(&flows, &i);
+}
+
+static always_inline struct cm_pair *pair_at(__u32 i)
+{
+	return bpf_map_lookup_elem(&pairs, &i);
+}
+
+static always_inline struct cm_port *port_at(__u32 i)
+{
+	return bpf_map_lookup_elem(&ports, &i);
+}
+
+static always_inline struct cm_hist *hist_at(__u32 i)
+{
+	return bpf_map_lookup_elem(&hists, &i);
+}
+
+static always_inline struct cm_ctl *ctl_get(void)
+{
+	__u32 zero = 0;
+
+	return bpf_map_lookup_elem(&ctl, &zero);
+}
+
+#define COUNT(field)					\
+	do {						\
+		struct cm_ctl *_c = ctl_get();		\
+		if (_c)					\
+			add(&_c->field, 1);		\
+	} while (0)
+
+/* A linear hash with secret odd multipliers, then one round of mixing. Never 0. */
+static always_inline __u32 mix(__u64 h)
+{
+	h ^= h >> 32;
+	h *= 0x9e3779b97f4a7c15ull;
+	h >>= 32;
+	return (__u32)h | 1u << 31;
+}
+
+static always_inline __u32 flow_tag(const struct cm_flow_key *k)
+{
+	const __u64 *w = (const __u64 *)k;
+
+	return mix(w[0] * cm_settings.secret[0] + w[1] * cm_settings.secret[1] + w[2] * cm_settings.secret[2] +
+		   w[3] * cm_settings.secret[3] + w[4] * cm_settings.secret[4] + w[5] * cm_settings.secret[5]);
+}
+
+static always_inline int flow_is(const struct cm_flow *f, const struct cm_flow_key *k)
+{
+	const __u64 *a = (const __u64 *)&f->key, *b = (const __u64 *)k;
+
+	return !((a[0] ^ b[0]) | (a[1] ^ b[1]) | (a[2] ^ b[2]) | (a[3] ^ b[3]) | (a[4] ^ b[4]) | (a[5] ^ b[5]));
+}
+
+static always_inline struct cm_flow *flow_find(const struct cm_flow_key *k, __u32 tag, __u32 *slot)
+{
+	for (__u32 i = 0; i < CM_PROBES; i++) {
+		__u32 at = (tag + i) & cm_settings.flow_mask;
+		struct cm_flow *f = flow_at(at);
+
+		if (f && f->tag == tag && READ_ONCE(f->state) == CM_LIVE && flow_is(f, k)) {
+			*slot = at;
+			return f;
+		}
+	}
+	return 0;
+}
+
+/* Claims the state word of a slot. 1: it is ours. 0: not free. 2: somebody published it while we waited. */
+static always_inline int claim(__u32 *state)
+{
+	__u32 was = __sync_val_compare_and_swap(state, CM_FREE, CM_CLAIMING);
+
+	if (was == CM_FREE)
+		return 1;
+	if (was != CM_CLAIMING)
+		return was == CM_LIVE ? 2 : 0;
+	for (int i = 0; i < CLAIM_SPINS; i++)
+		if (READ_ONCE(*state) == CM_LIVE)
+			return 2;
+	return 0;
+}
+
+/* An exchange is a full barrier: the slot's fields are visible before its state. */
+static always_inline void publish(__u32 *state)
+{
+	barrier();
+	__sync_lock_test_and_set(state, CM_LIVE);
+}
+
+static always_inline __u32 pair_tag(const struct cm_pair_key *k)
+{
+	const __u64 *w = (const __u64 *)k;
+
+	/* without `guessed`, the last byte */
+	return mix(w[0] * cm_settings.secret[0] + w[1] * cm_settings.secret[1] + w[2] * cm_settings.secret[2] +
+		   w[3] * cm_settings.secret[3] + (w[4] & 0x00ffffffffffffffull) * cm_settings.secret[4]);
+}
+
+static always_inline int pair_is(const struct cm_pair *p, const struct cm_pair_key *k)
+{
+	const __u64 *a = (const __u64 *)&p->key, *b = (const __u64 *)k;
+
+	return !((a[0] ^ b[0]) | (a[1] ^ b[1]) | (a[2] ^ b[2]) | (a[3] ^ b[3]) |
+		 ((a[4] ^ b[4]) & 0x00ffffffffffffffull));
+}
+
+/* The pair's slot, claimed if need be; CM_NONE if there is no room. */
+static noinline __u32 pair_get(struct cm_pair_key *k, __u64 now)
+{
+	__u32 tag;
+
+	if (!k)
+		return CM_NONE;
+	tag = pair_tag(k);
+	for (__u32 i = 0; i < CM_PROBES; i++) {
+		__u32 at = (tag + i) & cm_settings.pair_mask;
+		struct cm_pair *p = pair_at(at);
+
+		if (p && p->tag == tag && READ_ONCE(p->state) == CM_LIVE && pair_is(p, k))
+			return at;
+	}
+	for (__u32 i = 0; i < CM_PROBES; i++) {
+		__u32 at = (tag + i) & cm_settings.pair_mask;
+		struct cm_pair *p = pair_at(at);
+		int got;
+
+		if (!p)
+			continue;
+		got = claim(&p->state);
+		if (got == 2 && p->tag == tag && pair_is(p, k))
+			return at;
+		if (got != 1)
+			continue;
+		p->key = *k;
+		p->tag = tag;
+		p->first_seen_ns = now;
+		p->last_seen_ns = now;
+		publish(&p->state);
+		return at;
+	}
+	return CM_NONE;
+}
+
+static noinline struct cm_port *port_get(__u32 ifindex)
+{
+	__u32 tag = mix(ifindex * cm_settings.secret[4]);
+
+	for (__u32 i = 0; i < CM_PROBES; i++) {
+		struct cm_port *p = port_at((tag + i) & cm_settings.port_mask);
+
+		if (p && p->ifindex == ifindex && READ_ONCE(p->state) == CM_LIVE)
+			return p;
+	}
+	for (__u32 i = 0; i < CM_PROBES; i++) {
+		struct cm_port *p = port_at((tag + i) & cm_settings.port_mask);
+		int got;
+
+		if (!p)
+			continue;
+		got = claim(&p->state);
+		if (got == 2 && p->ifindex == ifindex)
+			return p;
+		if (got != 1)
+			continue;
+		p->ifindex = ifindex;
+		publish(&p->state);
+		return p;
+	}
+	return 0;
+}
+
+/* Direction and class in one argument: a BPF call takes five. */
+#define PORT_CLASS(dir, class) ((dir) * CM_CLASSES + (class))
+
+/* Adds to what a port counts outside of flows and pairs. */
+static noinline int port_count(__u32 ifindex, __u32 port_class, __u64 bytes, __u64 packets, __u64 extra)
+{
+	struct cm_port *p = port_get(ifindex);
+	__u32 dir = port_class / CM_CLASSES & 1, class = port_class & (CM_CLASSES - 1);
+	struct cm_count *c;
+
+	if (p) {
+		c = &p->count[dir][class];
+	} else {
+		struct cm_ctl *t = ctl_get();
+
+		if (!t)
+			return 0;
+		add(&t->port_full, packets);
+		c = &t->no_port[dir];
+	}
+	add(&c->bytes, bytes);
+	add(&c->packets, packets);
+	if (extra)
+		add(&c->extra, extra);
+	return 0;
+}
+
+/* Bucket of the log-linear histogram. */
+static always_inline __u32 bucket_of(__u64 ns)
+{
+	__u64 v = ns >> CM_HIST_UNIT_BITS, t;
+	__u32 e = 0, i;
+
+	if (v >= 1ull << (34 - CM_HIST_UNIT_BITS))
+		return CM_HIST_BUCKETS - 1;
+	t = v >> CM_HIST_SUB_BITS;
+	if (!t)
+		return v;
+	/* e = floor(log2 v) - 4, v below 2^28 */
+	if (t >> 16) { e += 16; t >>= 16; }
+	if (t >> 8) { e += 8; t >>= 8; }
+	if (t >> 4) { e += 4; t >>= 4; }
+	if (t >> 2) { e += 2; t >>= 2; }
+	if (t >> 1) e += 1;
+	i = 16 * (e + 1) + ((v >> e) & 15);
+	return i < CM_HIST_BUCKETS ? i : CM_HIST_BUCKETS - 1;
+}
+
+static always_inline struct cm_hist *hist_get(struct cm_pair *p, __u32 pair, __u32 leg)
+{
+	__u32 at = p->hist[leg], tag;
+
+	if (likely(at))
+		return hist_at(at - 1);
+	tag = mix((pair * (__u64)CM_LEGS + leg + 1) * cm_settings.secret[5]);
+	for (__u32 i = 0; i < CM_PROBES; i++) {
+		struct cm_hist *h;
+
+		at = (tag + i) & cm_settings.hist_mask;
+		h = hist_at(at);
+		if (!h || claim(&h->state) != 1)
+			continue;
+		h->tag = p->tag;
+		h->pair = pair;
+		h->leg = leg;
+		h->min_ns = ~0ull;
+		publish(&h->state);
+		/* lost the race for this leg's first singleton: use the other's, give ours back */
+		if (__sync_val_compare_and_swap(&p->hist[leg], 0, at + 1) != 0) {
+			__sync_lock_test_and_set(&h->state, CM_FREE);
+			return hist_at(p->hist[leg] - 1);
+		}
+		return h;
+	}
+	return 0;
+}
+
+static noinline int hist_add(__u32 pair, __u32 leg, __u64 rtt)
+{
+	struct cm_pair *p = pair_at(pair);
+	struct cm_hist *h;
+	__u32 b;
+
+	leg &= CM_LEGS - 1;
+	h = p ? hist_get(p, pair, leg) : 0;
+	if (!h) {
+		COUNT(hist_full);
+		return 0;
+	}
+	add(&h->count, 1);
+	add(&h->sum_ns, rtt);
+	/* Two processors may write an extreme at once and the lesser one win: it is then still in its bucket. */
+	if (rtt < h->min_ns)
+		h->min_ns = rtt;
+	if (rtt > h->max_ns)
+		h->max_ns = rtt;
+	b = bucket_of(rtt);
+	if (b < CM_HIST_BUCKETS)
+		add(&h->bucket[b], 1);
+	return 0;
+}
+
+#endif

@@ -1,0 +1,519 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * The tap: one program for each direction of a container's host-side port.
+ *
+ * Every packet is counted once, in its flow if it has one. TCP is followed further: one outstanding round-trip
+ * probe per direction, retransmitted and reordered segments. Budget: two cache lines for UDP, three for TCP.
+ */
+#include "parse.h"
+#include "table.h"
+
+char _license[] SEC("license") = "Dual BSD/GPL";
+
+static always_inline void write_flow(struct cm_record *r, const struct cm_flow *f)
+{
+	r->key = f->key;
+	r->tag = f->tag;
+	r->role = f->role;
+	r->guessed = f->guessed;
+	r->first_seen_ns = f->first_seen_ns;
+	r->last_seen_ns = f->last_seen_ns;
+	for (int d = 0; d < 2; d++) {
+		r->bytes[d] = f->bytes[d];
+		r->packets[d] = f->packets[d];
+		r->extra[d] = f->extra[d];
+		r->tcp_flags[d] = f->tcp_flags[d];
+	}
+	r->reason = 0;
+	r->leg = 0;
+	r->rtt_ns = 0;
+	r->ack = 0;
+	r->_pad = 0;
+}
+
+static noinline int record_flow(struct cm_flow *f, __u32 slot, __u32 kind, __u32 reason, __u64 now)
+{
+	struct cm_record *r;
+
+	if (!f)
+		return 0;
+	r = bpf_ringbuf_reserve(&ring, sizeof(*r), 0);
+	if (!r) {
+		COUNT(ring_full);
+		return 0;
+	}
+	write_flow(r, f);
+	r->kind = kind;
+	r->slot = slot;
+	r->reason = reason;
+	r->time_ns = now;
+	bpf_ringbuf_submit(r, 0);
+	return 0;
+}
+
+/* `leg_ack`: the leg in the upper half, the acknowledgement number in the lower; a BPF call takes five arguments. */
+static noinline int record_sample(struct cm_flow *f, __u32 slot, __u64 leg_ack, __u64 rtt, __u64 now)
+{
+	struct cm_record *r;
+
+	if (!f)
+		return 0;
+	r = bpf_ringbuf_reserve(&ring, sizeof(*r), 0);
+	if (!r) {
+		COUNT(ring_full);
+		return 0;
+	}
+	write_flow(r, f);
+	r->kind = CM_RTT_SAMPLE;
+	r->slot = slot;
+	r->leg = leg_ack >> 32;
+	r->ack = leg_ack;
+	r->rtt_ns = rtt;
+	r->time_ns = now;
+	bpf_ringbuf_submit(r, 0);
+	return 0;
+}
+
+/*
+ * Who opened it. A SYN, an echo request or reply says so. Else the end with a well-known port (below 1024) is the
+ * opened one if only one end has such a port. Else, UDP and others: the sender of the first packet opened; TCP
+ * joined in the middle: the end with the greater port number did, so that both ends' ports agree.
+ */
+static always_inline void role_of(const struct cm_packet *p, enum cm_dir dir, __u8 *role, __u8 *guessed)
+{
+	__u8 sender = dir == CM_TX ? CM_LOCAL_OPENED : CM_REMOTE_OPENED;
+	__u8 receiver = dir == CM_TX ? CM_REMOTE_OPENED : CM_LOCAL_OPENED;
+	__u16 local = p->key.local_port, remote = p->key.remote_port;
+
+	*guessed = 0;
+	if (p->tcp && p->flags & TCP_SYN) {
+		*role = p->flags & TCP_ACK ? receiver : sender;
+		return;
+	}
+	if (p->icmp_query) {
+		*role = p->icmp_query == 1 ? sender : receiver;
+		return;
+	}
+	*guessed = 1;
+	if ((local < 1024) != (remote < 1024))
+		*role = local < 1024 ? CM_REMOTE_OPENED : CM_LOCAL_OPENED;
+	else if (p->tcp && local != remote)
+		*role = local < remote ? CM_REMOTE_OPENED : CM_LOCAL_OPENED;
+	else
+		*role = sender;
+	if (!p->tcp && *role == sender)
+		*guessed = 0;
+}
+
+static always_inline void pair_key(struct cm_pair_key *k, const struct cm_packet *p, __u8 role, __u8 guessed)
+{
+	__u16 opened = role == CM_LOCAL_OPENED ? p->key.remote_port : p->key.local_port;
+	int dns = opened == 53 && (p->key.proto == P_UDP || p->key.proto == P_TCP);
+
+	k->local[0] = p->key.local[0];
+	k->local[1] = p->key.local[1];
+	k->remote[0] = p->key.remote[0];
+	k->remote[1] = p->key.remote[1];
+	k->ifindex = p->key.ifindex;
+	k->proto = p->key.proto;
+	k->role = role;
+	k->service = dns ? CM_SERVICE_DNS : CM_SERVICE_NONE;
+	k->guessed = guessed;
+}
+
+/*
+ * The first packet of a flow. Returns its slot, or CM_NONE when there was no room; the packet is then counted, in its
+ * pair or its port, before return.
+ */
+static noinline __u32 begin(struct cm_packet *p, __u32 tag, __u32 dir, __u32 len, __u32 extra)
+{
+	struct cm_pair_key k;
+	struct cm_pair *pair;
+	__u64 now = bpf_ktime_get_ns();
+	__u32 slot;
+	__u8 role, guessed;
+
+	if (!p)
+		return CM_NONE;
+	dir &= 1;
+	role_of(p, dir, &role, &guessed);
+	pair_key(&k, p, role, guessed);
+	slot = pair_get(&k, now);
+	pair = slot == CM_NONE ? 0 : pair_at(slot);
+
+	for (__u32 i = 0; i < CM_PROBES; i++) {
+		__u32 at = (tag + i) & cm_settings.flow_mask;
+		struct cm_flow *f = flow_at(at);
+		int got;
+
+		if (!f)
+			continue;
+		got = claim(&f->state);
+		if (got == 2 && f->tag == tag && flow_is(f, &p->key))
+			return at;
+		if (got != 1)
+			continue;
+		f->key = p->key;
+		f->tag = tag;
+		f->first_seen_ns = now;
+		f->pair = slot;
+		f->role = role;
+		f->guessed = guessed;
+		publish(&f->state);
+		COUNT(flows_begun);
+		if (pair)
+			add(&pair->flows, 1);
+		if (cm_settings.flags & CM_FLAG_NEW_RECORDS)
+			record_flow(f, at, CM_NEW_FLOW, 0, now);
+		return at;
+	}
+
+	COUNT(flow_full);
+	if (!pair) {
+		COUNT(pair_full);
+		port_count(p->key.ifindex, PORT_CLASS(dir, CM_CLASS_OVERFLOW), len, 1, extra);
+		return CM_NONE;
+	}
+	add(&pair->bytes[dir], len);
+	add(&pair->packets[dir], 1);
+	if (extra)
+		add(&pair->extra[dir], extra);
+	add(&pair->no_slot, 1);
+	pair->last_seen_ns = now;
+	return CM_NONE;
+}
+
+/* Ends the outstanding probe of `data`'s direction. Only one processor gets its time. */
+static always_inline __u64 take_probe(struct cm_flow *f, enum cm_dir data)
+{
+	__u64 t0 = READ_ONCE(f->probe_t0[data]);
+
+	if (!t0 || __sync_val_compare_and_swap(&f->probe_t0[data], t0, 0) != t0)
+		return 0;
+	return t0;
+}
+
+/*
+ * METHODS: at most one probe outstanding per direction. It starts with a segment that brings new data, ends with the
+ * first acknowledgement that covers it, and is given up when old data is sent again (Karn's rule).
+ *
+ * Segments of one direction of one connection come from one processor at a time (socket lock, receive
+ * steering); if two do overlap, `right` and a probe's end may be off by one segment for one singleton.
+ */
+static always_inline void follow_tcp(struct cm_flow *f, __u32 slot, const struct cm_packet *p, const enum cm_dir dir,
+				     __u32 segments)
+{
+	const enum cm_dir back = dir == CM_TX ? CM_RX : CM_TX;
+	const __u16 seen = 1 << dir;
+	__u32 length = p->payload + !!(p->flags & TCP_SYN) + !!(p->flags & TCP_FIN);
+	__u32 end = p->seq + length;
+	__u64 now = 0;
+
+	if (p->flags & TCP_RST)
+		return;
+
+	if (p->flags & TCP_ACK && f->probe_t0[back] && (__s32)(p->ack - f->probe_end[back]) >= 0 &&
+	    (__s32)(p->ack - f->right[back]) <= 0) {
+		__u32 handshake = f->probe_kind[back] == 2;
+		__u64 t0 = take_probe(f, back);
+
+		if (t0) {
+			__u32 leg = (back == CM_TX ? CM_LEG_AWAY : CM_LEG_NEAR) + (handshake ? 2 : 0);
+
+			now = bpf_ktime_get_ns();
+			hist_add(f->pair, leg, now - t0);
+			if (cm_settings.flags & CM_FLAG_SAMPLES)
+				record_sample(f, slot, (__u64)leg << 32 | p->ack, now - t0, now);
+		}
+	}
+
+	if (!length)
+		return;
+
+	if (likely(f->seen & seen) && (__s32)(p->seq - f->right[dir]) < 0) {
+		int reordered = 0;
+
+		if (dir == CM_RX && f->seen & 4) {
+			if (p->ip_id && f->ip_id && p->ip_id != f->ip_id)
+				reordered = (__s16)(p->ip_id - f->ip_id) < 0;
+			else if (p->tsval)
+				reordered = (__s32)(p->tsval - f->tsval) < 0;
+		}
+		if (reordered)
+			add(&f->reordered, segments);
+		else
+			add(&f->retransmitted[dir], segments);
+		if (f->probe_t0[dir] && !reordered && take_probe(f, dir))
+			COUNT(probes_cancelled);
+		if ((__s32)(end - f->right[dir]) > 0)
+			f->right[dir] = end;
+		if (!reordered && dir == CM_RX) {
+			f->ip_id = p->ip_id;
+			f->tsval = p->tsval;
+		}
+		return;
+	}
+
+	f->right[dir] = end;
+	if (unlikely(!(f->seen & seen)))
+		f->seen |= seen;
+	if (dir == CM_RX) {
+		f->ip_id = p->ip_id;
+		f->tsval = p->tsval;
+		if (unlikely(!(f->seen & 4)))
+			f->seen |= 4;
+	}
+	if (!f->probe_t0[dir]) {
+		f->probe_end[dir] = p->flags & TCP_SYN ? p->seq + 1 : end;
+		f->probe_kind[dir] = p->flags & TCP_SYN ? 2 : 1;
+		barrier();
+		__sync_val_compare_and_swap(&f->probe_t0[dir], 0, now ? now : bpf_ktime_get_ns());
+	}
+}
+
+/* A SYN with another initial sequence number than the one we follow: the port pair is used again. */
+static always_inline int is_reuse(const struct cm_flow *f, const struct cm_packet *p, const enum cm_dir dir)
+{
+	return p->tcp && (p->flags & (TCP_SYN | TCP_ACK)) == TCP_SYN && f->seen & (1 << dir) &&
+	       p->seq + 1 != f->right[dir];
+}
+
+static always_inline int tap(struct __sk_buff *skb, const enum cm_dir dir)
+{
+	struct cm_packet p = {};
+	struct cm_flow *f;
+	__u32 tag, slot = 0, segments = skb->gso_segs;
+	__u32 len = skb->len, extra;
+	__u64 tick;
+	int class;
+
+	if (segments == 0)
+		segments = 1;
+	extra = segments - 1;
+
+	class = parse(skb, dir, &p);
+	if (unlikely(class >= 0)) {
+		port_count(skb->ifindex, PORT_CLASS(dir, class), len, 1, extra);
+		return CM_PASS;
+	}
+
+	tag = flow_tag(&p.key);
+	f = flow_find(&p.key, tag, &slot);
+	if (unlikely(f && is_reuse(f, &p, dir))) {
+		__sync_val_compare_and_swap(&f->state, CM_LIVE, CM_ENDING);
+		f = 0;
+	}
+	if (unlikely(!f)) {
+		slot = begin(&p, tag, dir, len, extra);
+		if (slot == CM_NONE)
+			return CM_PASS;
+		f = flow_at(slot);
+		if (!f)
+			return CM_PASS;
+	}
+
+	add(&f->bytes[dir], len);
+	add(&f->packets[dir], 1);
+	if (extra)
+		add(&f->extra[dir], extra);
+	tick = bpf_ktime_get_coarse_ns();
+	if (f->last_seen_ns != tick)
+		f->last_seen_ns = tick;
+
+	if (p.tcp) {
+		if ((f->tcp_flags[dir] & p.flags) != p.flags)
+			f->tcp_flags[dir] |= p.flags;
+		if (cm_settings.flags & CM_FLAG_RTT)
+			follow_tcp(f, slot, &p, dir, segments);
+	}
+	return CM_PASS;
+}
+
+SEC("classifier/tx")
+int cm_tx(struct __sk_buff *skb)
+{
+	return tap(skb, CM_TX);
+}
+
+SEC("classifier/rx")
+int cm_rx(struct __sk_buff *skb)
+{
+	return tap(skb, CM_RX);
+}
+
+/* What an attached program costs that does nothing: the baseline of every cost figure. */
+SEC("classifier/empty")
+int cm_empty(struct __sk_buff *skb)
+{
+	return CM_PASS;
+}
+
+static always_inline void zero_words(__u64 *w, int n)
+{
+	for (int i = 0; i < n; i++)
+		WRITE_ONCE(w[i], 0);
+	barrier();
+}
+
+/* The end record, and the slot given back: everything but the state word first, then the state. */
+static always_inline void release_flow(struct cm_flow *f, __u32 slot, __u32 reason)
+{
+	record_flow(f, slot, CM_END_FLOW, reason, bpf_ktime_get_ns());
+	zero_words((__u64 *)&f->key, sizeof(f->key) / 8);
+	f->tag = 0;
+	zero_words(&f->last_seen_ns, (sizeof(*f) - __builtin_offsetof(struct cm_flow, last_seen_ns)) / 8);
+	__sync_lock_test_and_set(&f->state, CM_FREE);
+	COUNT(flows_ended);
+}
+
+/* Folds an ended flow into its pair and frees it. Returns 1 if it has no pair: `free_orphan` takes those. */
+static noinline int free_flow(__u32 slot, __u32 tag, __u32 reason)
+{
+	struct cm_flow *f = flow_at(slot);
+	struct cm_pair *p;
+
+	if (!f || f->state != CM_ENDING || f->tag != tag)
+		return 0;
+	p = f->pair == CM_NONE ? 0 : pair_at(f->pair);
+	if (!p)
+		return 1;
+	for (int d = 0; d < 2; d++) {
+		add(&p->bytes[d], f->bytes[d]);
+		add(&p->packets[d], f->packets[d]);
+		add(&p->extra[d], f->extra[d]);
+		add(&p->retransmitted[d], f->retransmitted[d]);
+	}
+	add(&p->reordered, f->reordered);
+	if (p->last_seen_ns < f->last_seen_ns)
+		p->last_seen_ns = f->last_seen_ns;
+	release_flow(f, slot, reason);
+	return 0;
+}
+
+/* Folds an ended flow that found no pair into its port. */
+static noinline int free_orphan(__u32 slot, __u32 tag, __u32 reason)
+{
+	struct cm_flow *f = flow_at(slot);
+
+	if (!f || f->state != CM_ENDING || f->tag != tag || f->pair != CM_NONE)
+		return 0;
+	for (int d = 0; d < 2; d++)
+		port_count(f->key.ifindex, PORT_CLASS(d, CM_CLASS_OVERFLOW), f->bytes[d], f->packets[d],
+			   f->extra[d]);
+	release_flow(f, slot, reason);
+	return 0;
+}
+
+static noinline int free_hist(__u32 at)
+{
+	struct cm_hist *h = hist_at(at);
+
+	if (!h)
+		return 0;
+	for (int i = 0; i < CM_HIST_BUCKETS; i++)
+		WRITE_ONCE(h->bucket[i], 0);
+	h->count = 0;
+	h->sum_ns = 0;
+	h->max_ns = 0;
+	h->pair = 0;
+	h->tag = 0;
+	__sync_lock_test_and_set(&h->state, CM_FREE);
+	return 0;
+}
+
+static noinline int free_pair(__u32 slot, __u32 tag)
+{
+	struct cm_pair *p = pair_at(slot);
+
+	if (!p || p->state != CM_ENDING || p->tag != tag)
+		return 0;
+	for (int leg = 0; leg < CM_LEGS; leg++)
+		if (p->hist[leg])
+			free_hist(p->hist[leg] - 1);
+	zero_words((__u64 *)&p->key, sizeof(p->key) / 8);
+	p->tag = 0;
+	zero_words(&p->last_seen_ns, (sizeof(*p) - __builtin_offsetof(struct cm_pair, last_seen_ns)) / 8);
+	__sync_lock_test_and_set(&p->state, CM_FREE);
+	return 0;
+}
+
+static noinline int free_port(__u32 slot, __u32 ifindex)
+{
+	struct cm_port *p = port_at(slot);
+
+	if (!p || p->state != CM_LIVE || p->ifindex != ifindex)
+		return 0;
+	__sync_val_compare_and_swap(&p->state, CM_LIVE, CM_ENDING);
+	p->ifindex = 0;
+	zero_words((__u64 *)p->count, sizeof(p->count) / 8);
+	__sync_lock_test_and_set(&p->state, CM_FREE);
+	return 0;
+}
+
+/*
+ * The janitor for one command: frees a pair, or a flow without a pair. A program of its own, because what these two
+ * take, multiplied by the loop over commands, is more than the verifier walks through.
+ */
+SEC("classifier/janitor_one")
+int cm_janitor_one(struct __sk_buff *skb)
+{
+	struct cm_cmds *cmds = (void *)(long)skb->data;
+	struct cm_ctl *c = ctl_get();
+
+	if (!c || (void *)(cmds + 1) > (void *)(long)skb->data_end)
+		return 0;
+	add(&c->fold_seq, 1);
+	if (cmds->cmd[0].op == CM_OP_PAIR_FREE)
+		free_pair(cmds->cmd[0].slot, cmds->cmd[0].tag);
+	else if (cmds->cmd[0].op == CM_OP_FLOW_FREE)
+		free_orphan(cmds->cmd[0].slot, cmds->cmd[0].tag, cmds->cmd[0].reason);
+	add(&c->fold_seq, 1);
+	return 1;
+}
+
+/* Run by the controller, never attached. Returns how many commands it took, and << 16 how many flows without a pair
+ * it left for `cm_janitor_one`. */
+SEC("classifier/janitor")
+int cm_janitor(struct __sk_buff *skb)
+{
+	struct cm_cmds *cmds = (void *)(long)skb->data;
+	struct cm_ctl *c = ctl_get();
+	__u32 n, i, orphans = 0;
+
+	if (!c || (void *)(cmds + 1) > (void *)(long)skb->data_end)
+		return 0;
+	WRITE_ONCE(c->abi, CM_ABI);
+	add(&c->fold_seq, 1);
+	n = cmds->count;
+	for (i = 0; i < CM_CMDS; i++) {
+		__u32 op, slot, tag;
+
+		if (i >= n)
+			break;
+		op = cmds->cmd[i].op;
+		slot = cmds->cmd[i].slot;
+		tag = cmds->cmd[i].tag;
+		if (op == CM_OP_FLOW_END) {
+			struct cm_flow *f = flow_at(slot);
+
+			if (f && f->tag == tag && f->last_seen_ns <= cmds->cmd[i].if_idle_since_ns)
+				__sync_val_compare_and_swap(&f->state, CM_LIVE, CM_ENDING);
+		} else if (op == CM_OP_FLOW_FREE) {
+			orphans += free_flow(slot, tag, cmds->cmd[i].reason);
+		} else if (op == CM_OP_PAIR_END) {
+			struct cm_pair *p = pair_at(slot);
+
+			if (p && p->tag == tag)
+				__sync_val_compare_and_swap(&p->state, CM_LIVE, CM_ENDING);
+		} else if (op == CM_OP_PAIR_KEEP) {
+			struct cm_pair *p = pair_at(slot);
+
+			if (p && p->tag == tag)
+				__sync_val_compare_and_swap(&p->state, CM_ENDING, CM_LIVE);
+		} else if (op == CM_OP_PORT_FREE) {
+			free_port(slot, tag);
+		}
+	}
+	add(&c->fold_seq, 1);
+	return orphans << 16 | i;
+}

@@ -1,0 +1,108 @@
+//! Read-only views of frozen array maps.
+
+use std::io;
+use std::marker::PhantomData;
+use std::mem::MaybeUninit;
+use std::os::fd::{AsRawFd, BorrowedFd};
+use std::ptr::NonNull;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+
+use crate::abi::Plain;
+
+/// Mapped memory, unmapped on drop.
+pub(crate) struct Mapping {
+    at: NonNull<u8>,
+    len: usize,
+}
+
+// SAFETY: the memory is only ever accessed through atomics, from any thread.
+unsafe impl Send for Mapping {}
+// SAFETY: as above.
+unsafe impl Sync for Mapping {}
+
+impl Mapping {
+    /// Maps `len` bytes of `fd` from `offset`.
+    pub(crate) fn new(fd: BorrowedFd<'_>, offset: usize, len: usize, writable: bool) -> io::Result<Self> {
+        let prot = libc::PROT_READ | if writable { libc::PROT_WRITE } else { 0 };
+        // SAFETY: a fresh shared mapping at an address of the kernel's choice.
+        let at = unsafe {
+            libc::mmap(std::ptr::null_mut(), len, prot, libc::MAP_SHARED, fd.as_raw_fd(), offset as libc::off_t)
+        };
+        if at == libc::MAP_FAILED {
+            return Err(io::Error::last_os_error());
+        }
+        NonNull::new(at.cast()).map(|at| Self { at, len }).ok_or_else(|| io::Error::from_raw_os_error(libc::EFAULT))
+    }
+
+    /// The word at a byte offset that is a multiple of 8.
+    pub(crate) fn u64(&self, offset: usize) -> &AtomicU64 {
+        assert!(offset.is_multiple_of(8) && offset + 8 <= self.len);
+        // SAFETY: in bounds, aligned (mappings are page aligned), and shared memory is accessed atomically only.
+        unsafe { AtomicU64::from_ptr(self.at.as_ptr().add(offset).cast()) }
+    }
+
+    /// The word at a byte offset that is a multiple of 4.
+    pub(crate) fn u32(&self, offset: usize) -> &AtomicU32 {
+        assert!(offset.is_multiple_of(4) && offset + 4 <= self.len);
+        // SAFETY: as for `u64`.
+        unsafe { AtomicU32::from_ptr(self.at.as_ptr().add(offset).cast()) }
+    }
+
+    /// Copies a record word by word: a word is never torn, the record as a whole may be.
+    pub(crate) fn read<T: Plain>(&self, offset: usize) -> T {
+        const { assert!(size_of::<T>().is_multiple_of(8)) };
+        let mut value = MaybeUninit::<T>::uninit();
+        let words = value.as_mut_ptr().cast::<u64>();
+        for i in 0..size_of::<T>() / 8 {
+            let word = self.u64(offset + 8 * i).load(Ordering::Relaxed);
+            // SAFETY: within `value`, which is as long as the words copied.
+            unsafe { words.add(i).write_unaligned(word) };
+        }
+        // SAFETY: every byte was written, and every bit pattern is a valid T.
+        unsafe { value.assume_init() }
+    }
+}
+
+impl Drop for Mapping {
+    fn drop(&mut self) {
+        // SAFETY: mapped by `new` with this length; no reference outlives self.
+        unsafe { libc::munmap(self.at.as_ptr().cast(), self.len) };
+    }
+}
+
+/// An array map's elements.
+pub(crate) struct Table<T> {
+    mapping: Mapping,
+    entries: u32,
+    record: PhantomData<T>,
+}
+
+impl<T: Plain> Table<T> {
+    pub(crate) fn new(fd: BorrowedFd<'_>, entries: u32) -> io::Result<Self> {
+        let page = 4096;
+        let len = (size_of::<T>() * entries as usize).next_multiple_of(page);
+        Ok(Self { mapping: Mapping::new(fd, 0, len, false)?, entries, record: PhantomData })
+    }
+
+    pub(crate) fn len(&self) -> u32 {
+        self.entries
+    }
+
+    /// A copy of a record, see [`Mapping::read`].
+    pub(crate) fn get(&self, i: u32) -> T {
+        assert!(i < self.entries);
+        self.mapping.read(size_of::<T>() * i as usize)
+    }
+
+    /// One aligned field of a record, by its byte offset.
+    pub(crate) fn u32(&self, i: u32, offset: usize) -> u32 {
+        assert!(i < self.entries);
+        self.mapping.u32(size_of::<T>() * i as usize + offset).load(Ordering::Acquire)
+    }
+
+    /// One aligned field of a record, by its byte offset.
+    pub(crate) fn u64(&self, i: u32, offset: usize) -> u64 {
+        assert!(i < self.entries);
+        self.mapping.u64(size_of::<T>() * i as usize + offset).load(Ordering::Acquire)
+    }
+}

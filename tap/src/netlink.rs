@@ -1,0 +1,133 @@
+//! The few route-netlink requests that the clsact way of attaching takes. See `linux/rtnetlink.h`, `linux/pkt_sched.h`
+//! and `linux/pkt_cls.h`.
+
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+
+use ippm::flow::Direction;
+use nix::sys::socket::{AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, bind, recv, sendto, setsockopt, socket, sockopt};
+use nix::sys::time::{TimeVal, TimeValLike};
+
+const RTM_NEWQDISC: u16 = 36;
+const RTM_NEWTFILTER: u16 = 44;
+const RTM_DELTFILTER: u16 = 45;
+const RTM_GETTFILTER: u16 = 46;
+const NLM_F_REQUEST: u16 = 1;
+const NLM_F_ACK: u16 = 4;
+const NLM_F_REPLACE: u16 = 0x100;
+const NLM_F_EXCL: u16 = 0x200;
+const NLM_F_CREATE: u16 = 0x400;
+const NLMSG_ERROR: u16 = 2;
+const TCA_KIND: u16 = 1;
+const TCA_OPTIONS: u16 = 2;
+const TCA_BPF_FD: u16 = 6;
+const TCA_BPF_NAME: u16 = 7;
+const TCA_BPF_FLAGS: u16 = 8;
+const TCA_BPF_FLAG_ACT_DIRECT: u32 = 1;
+const CLSACT: u32 = 0xffff_fff1;
+const MIN_INGRESS: u32 = 0xffff_fff2;
+const MIN_EGRESS: u32 = 0xffff_fff3;
+/// Ours among the filters of a port: "cm".
+const PRIORITY: u32 = 0x636d;
+const HANDLE: u32 = 1;
+const ETH_P_ALL: u32 = 3;
+
+fn attribute(to: &mut Vec<u8>, kind: u16, payload: &[u8]) {
+    to.extend_from_slice(&(4 + payload.len() as u16).to_ne_bytes());
+    to.extend_from_slice(&kind.to_ne_bytes());
+    to.extend_from_slice(payload);
+    to.resize(to.len().next_multiple_of(4), 0);
+}
+
+/// Header and `struct tcmsg`; the length is filled in by `request`.
+fn message(kind: u16, flags: u16, ifindex: u32, handle: u32, parent: u32, info: u32) -> Vec<u8> {
+    let mut m = vec![0; 4];
+    m.extend_from_slice(&kind.to_ne_bytes());
+    m.extend_from_slice(&(flags | NLM_F_REQUEST | NLM_F_ACK).to_ne_bytes());
+    m.extend_from_slice(&1u32.to_ne_bytes());
+    m.extend_from_slice(&0u32.to_ne_bytes());
+    m.extend_from_slice(&[0; 4]);
+    m.extend_from_slice(&ifindex.to_ne_bytes());
+    m.extend_from_slice(&handle.to_ne_bytes());
+    m.extend_from_slice(&parent.to_ne_bytes());
+    m.extend_from_slice(&info.to_ne_bytes());
+    m
+}
+
+fn request(mut m: Vec<u8>) -> io::Result<()> {
+    let len = m.len() as u32;
+    m[..4].copy_from_slice(&len.to_ne_bytes());
+    let fd: OwnedFd =
+        socket(AddressFamily::Netlink, SockType::Raw, SockFlag::SOCK_CLOEXEC, SockProtocol::NetlinkRoute)?;
+    setsockopt(&fd, sockopt::ReceiveTimeout, &TimeVal::seconds(5))?;
+    bind(fd.as_raw_fd(), &NetlinkAddr::new(0, 0))?;
+    sendto(fd.as_raw_fd(), &m, &NetlinkAddr::new(0, 0), MsgFlags::empty())?;
+    let mut buffer = [0u8; 8192];
+    loop {
+        let n = recv(fd.as_raw_fd(), &mut buffer, MsgFlags::empty())?;
+        // the answer to a get comes before its acknowledgement, possibly in one read
+        let mut at = 0;
+        while at + 20 <= n {
+            let length = u32::from_ne_bytes([buffer[at], buffer[at + 1], buffer[at + 2], buffer[at + 3]]) as usize;
+            let kind = u16::from_ne_bytes([buffer[at + 4], buffer[at + 5]]);
+            if length < 16 || at + length > n {
+                break;
+            }
+            if kind == NLMSG_ERROR {
+                let code = i32::from_ne_bytes([buffer[at + 16], buffer[at + 17], buffer[at + 18], buffer[at + 19]]);
+                return if code == 0 { Ok(()) } else { Err(io::Error::from_raw_os_error(-code)) };
+            }
+            at += length.next_multiple_of(4);
+        }
+    }
+}
+
+fn parent(direction: Direction) -> u32 {
+    match direction {
+        Direction::Tx => MIN_INGRESS,
+        Direction::Rx => MIN_EGRESS,
+    }
+}
+
+fn filter_info() -> u32 {
+    PRIORITY << 16 | ETH_P_ALL.to_be() >> 16
+}
+
+/// Adds the clsact qdisc; one that is there already is fine.
+pub(crate) fn add_clsact(ifindex: u32) -> io::Result<()> {
+    let mut m = message(RTM_NEWQDISC, NLM_F_CREATE | NLM_F_EXCL, ifindex, 0xffff_0000, CLSACT, 0);
+    attribute(&mut m, TCA_KIND, b"clsact\0");
+    match request(m) {
+        Err(e) if e.raw_os_error() == Some(libc::EEXIST) => Ok(()),
+        other => other,
+    }
+}
+
+/// Puts a program at a direction of a port, in place of ours that was there.
+pub(crate) fn set_filter(ifindex: u32, direction: Direction, program: BorrowedFd<'_>) -> io::Result<()> {
+    let mut m =
+        message(RTM_NEWTFILTER, NLM_F_CREATE | NLM_F_REPLACE, ifindex, HANDLE, parent(direction), filter_info());
+    attribute(&mut m, TCA_KIND, b"bpf\0");
+    let mut options = Vec::new();
+    attribute(&mut options, TCA_BPF_FD, &program.as_raw_fd().to_ne_bytes());
+    attribute(&mut options, TCA_BPF_NAME, b"conmon\0");
+    attribute(&mut options, TCA_BPF_FLAGS, &TCA_BPF_FLAG_ACT_DIRECT.to_ne_bytes());
+    attribute(&mut m, TCA_OPTIONS | 1 << 15, &options);
+    request(m)
+}
+
+/// Takes ours away.
+pub(crate) fn remove_filter(ifindex: u32, direction: Direction) -> io::Result<()> {
+    let mut m = message(RTM_DELTFILTER, 0, ifindex, HANDLE, parent(direction), filter_info());
+    attribute(&mut m, TCA_KIND, b"bpf\0");
+    request(m)
+}
+
+/// Whether ours is at both directions.
+pub(crate) fn has_filter(ifindex: u32) -> bool {
+    [Direction::Tx, Direction::Rx].into_iter().all(|direction| {
+        let mut m = message(RTM_GETTFILTER, 0, ifindex, HANDLE, parent(direction), filter_info());
+        attribute(&mut m, TCA_KIND, b"bpf\0");
+        request(m).is_ok()
+    })
+}

@@ -1,0 +1,604 @@
+//! What a monitoring container does with its descriptors: map the arrays, read what changed, sum pairs.
+//!
+//! No `bpf()` call is made here, and no capability is needed. A scan is consistent: the janitor moves counters from
+//! ended flows into pairs under a sequence lock, and a scan that met it is done again, so that nothing is
+//! counted twice or not at all.
+
+use std::mem::offset_of;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use ippm::flow::{Both, Counters, EndReason, Leg, PortClass, Role, Service};
+use ippm::histogram::Histogram;
+use ippm::measurement::{
+    FlowEvent, FlowEventKind, FlowMeasurement, PairKey, PairMeasurement, PortMeasurement, RttMeasurement,
+    RttSingleton, SetCounters, SlotTag,
+};
+use ippm::time::Timestamp;
+
+use crate::abi::{self, Ctl, Flow, Hist, Pair, PortSlot, Record, state};
+use crate::clock;
+use crate::error::Error;
+use crate::mmap::Table;
+use crate::ring::Ring;
+use crate::set::{Descriptors, SetSpec};
+
+/// How often a scan that met the janitor is done again before it is given up for this time.
+const RETRIES: usize = 64;
+
+/// Sums of one flow or of a pair's live flows.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Sums {
+    bytes: [u64; 2],
+    packets: [u64; 2],
+    extra: [u64; 2],
+    retransmitted: [u64; 2],
+    reordered: u64,
+}
+
+impl Sums {
+    fn of_flow(f: &Flow) -> Self {
+        Self {
+            bytes: f.bytes,
+            packets: f.packets,
+            extra: f.extra,
+            retransmitted: f.retransmitted.map(u64::from),
+            reordered: u64::from(f.reordered),
+        }
+    }
+
+    fn of_pair(p: &Pair) -> Self {
+        Self {
+            bytes: p.bytes,
+            packets: p.packets,
+            extra: p.extra,
+            retransmitted: p.retransmitted,
+            reordered: p.reordered,
+        }
+    }
+
+    fn zip(self, other: Sums, f: impl Fn(u64, u64) -> u64) -> Sums {
+        let both = |a: [u64; 2], b: [u64; 2]| [f(a[0], b[0]), f(a[1], b[1])];
+        Sums {
+            bytes: both(self.bytes, other.bytes),
+            packets: both(self.packets, other.packets),
+            extra: both(self.extra, other.extra),
+            retransmitted: both(self.retransmitted, other.retransmitted),
+            reordered: f(self.reordered, other.reordered),
+        }
+    }
+
+    // wrapping: sums of differences, exact whatever the order
+    fn plus(self, other: Sums) -> Sums {
+        self.zip(other, u64::wrapping_add)
+    }
+
+    fn minus(self, other: Sums) -> Sums {
+        self.zip(other, u64::wrapping_sub)
+    }
+
+    fn counters(&self) -> Both<Counters> {
+        let of = |d: usize| abi::counters(self.bytes[d], self.packets[d], self.extra[d]);
+        Both::new(of(0), of(1))
+    }
+}
+
+/// What is known of a flow slot since it was read last.
+#[derive(Clone, Copy, Debug, Default)]
+struct FlowSlot {
+    /// 0: free.
+    tag: u32,
+    pair: u32,
+    first_seen: u64,
+    last_seen: u64,
+    sums: Sums,
+    tcp_flags: [u8; 2],
+    proto: u8,
+    ending: bool,
+    changed: bool,
+}
+
+/// What is known of a pair slot.
+#[derive(Clone, Copy, Debug, Default)]
+struct PairSlot {
+    tag: u32,
+    first_seen: u64,
+    /// Sum over live flows that point here.
+    live: Sums,
+    active: u32,
+    /// Greatest `last_seen` of any of its flows.
+    last_seen: u64,
+    /// What was reported last.
+    reported: Sums,
+    reported_active: u32,
+    reported_flows: u64,
+}
+
+/// What changed since the scan before, and what went.
+#[derive(Clone, Debug, Default)]
+pub struct Scan {
+    /// When the tables were read.
+    pub taken_at: Timestamp,
+    /// The set's own counters.
+    pub set: SetCounters,
+    /// Flows that are new or counted packets.
+    pub flows: Vec<FlowMeasurement>,
+    /// Pairs whose totals changed.
+    pub pairs: Vec<PairMeasurement>,
+    /// Histograms that grew.
+    pub rtts: Vec<RttMeasurement>,
+    /// Ports whose classes grew.
+    pub ports: Vec<PortMeasurement>,
+}
+
+/// A live flow's age, for whoever decides when it is over.
+#[derive(Clone, Copy, Debug)]
+pub struct LiveFlow {
+    /// Its record.
+    pub id: SlotTag,
+    /// Time of the first packet.
+    pub first_seen: Timestamp,
+    /// Time of the last packet, up to a tick early.
+    pub last_seen: Timestamp,
+    /// All TCP flags seen each way.
+    pub tcp_flags: Both<u8>,
+    /// IP protocol.
+    pub proto: u8,
+    /// Out of matching already: a newer connection took its place.
+    pub ending: bool,
+}
+
+/// A pair without live flows.
+#[derive(Clone, Copy, Debug)]
+pub struct QuietPair {
+    /// Its record.
+    pub id: SlotTag,
+    /// Time of the last packet.
+    pub last_seen: Timestamp,
+}
+
+/// Records read from the ring.
+#[derive(Clone, Debug, Default)]
+pub struct Events {
+    /// Flows that began or ended.
+    pub flows: Vec<FlowEvent>,
+    /// Round-trip singletons, from sets that write them.
+    pub singletons: Vec<RttSingleton>,
+    /// Records that made no sense.
+    pub unreadable: u64,
+}
+
+/// One reader of one set.
+pub struct Reader {
+    spec: SetSpec,
+    flows: Table<Flow>,
+    pairs: Table<Pair>,
+    ports: Table<PortSlot>,
+    hists: Table<Hist>,
+    ctl: Table<Ctl>,
+    ring: Ring,
+    flow_slots: Vec<FlowSlot>,
+    pair_slots: Vec<PairSlot>,
+    hist_counts: Vec<(u32, u64)>,
+    port_counts: Vec<(u32, u64)>,
+    scanned: u64,
+    tick: u64,
+}
+
+impl Reader {
+    /// Maps what the descriptors give.
+    pub fn new(descriptors: Descriptors) -> Result<Self, Error> {
+        let Descriptors { fds: [flows, pairs, ports, hists, ctl, ring], spec } = descriptors;
+        fn table<T: abi::Plain>(fd: &OwnedFd, n: u32, name: &'static str) -> Result<Table<T>, Error> {
+            Table::new(fd.as_fd(), n).map_err(|source| Error::Descriptor { name, source })
+        }
+        Ok(Self {
+            flows: table(&flows, spec.flows, "flows")?,
+            pairs: table(&pairs, spec.pairs, "pairs")?,
+            ports: table(&ports, spec.ports, "ports")?,
+            hists: table(&hists, spec.hists, "hists")?,
+            ctl: table(&ctl, 1, "ctl")?,
+            ring: Ring::new(ring, spec.ring_bytes)
+                .map_err(|source| Error::Descriptor { name: "ring", source })?,
+            flow_slots: vec![FlowSlot::default(); spec.flows as usize],
+            pair_slots: vec![PairSlot::default(); spec.pairs as usize],
+            hist_counts: vec![(0, 0); spec.hists as usize],
+            port_counts: vec![(0, 0); spec.ports as usize],
+            scanned: 0,
+            tick: clock::tick_ns(),
+            spec,
+        })
+    }
+
+    /// The set's sizes.
+    pub fn spec(&self) -> SetSpec {
+        self.spec
+    }
+
+    /// For poll: readable when the ring holds records.
+    pub fn ring_fd(&self) -> BorrowedFd<'_> {
+        self.ring.fd()
+    }
+
+    /// Bytes waiting in the ring.
+    pub fn ring_pending(&self) -> u64 {
+        self.ring.pending()
+    }
+
+    /// Forgets what was reported: the next scan reports everything there is.
+    pub fn forget(&mut self) {
+        for slot in &mut self.flow_slots {
+            slot.changed = slot.tag != 0;
+        }
+        for slot in &mut self.pair_slots {
+            slot.reported = Sums::default();
+            slot.reported_flows = u64::MAX;
+        }
+        self.hist_counts.fill((0, 0));
+        self.port_counts.fill((0, 0));
+    }
+
+    /// The set's own counters now.
+    pub fn counters(&self) -> SetCounters {
+        let c = self.ctl.get(0);
+        let of = |d: usize| abi::counters(c.no_port[d].bytes, c.no_port[d].packets, c.no_port[d].extra);
+        SetCounters {
+            abi: c.abi,
+            fold_seq: c.fold_seq,
+            flows_begun: c.flows_begun,
+            flows_ended: c.flows_ended,
+            flow_full: c.flow_full,
+            pair_full: c.pair_full,
+            hist_full: c.hist_full,
+            port_full: c.port_full,
+            ring_full: c.ring_full,
+            rtt_samples: c.rtt_samples,
+            probes_cancelled: c.probes_cancelled,
+            no_port: Both::new(of(0), of(1)),
+        }
+    }
+
+    fn fold_seq(&self) -> u64 {
+        self.ctl.u64(0, offset_of!(Ctl, fold_seq))
+    }
+
+    /// Reads the tables. `None` when the janitor was at work all the while; nothing is lost, the next scan reports it.
+    pub fn scan(&mut self) -> Option<Scan> {
+        for _ in 0..RETRIES {
+            let before = self.fold_seq();
+            if before & 1 == 1 {
+                std::thread::yield_now();
+                continue;
+            }
+            let taken_at = clock::monotonic();
+            let coarse = clock::coarse().as_nanos();
+            self.read_flows();
+            let mut pairs = Vec::new();
+            for slot in 0..self.pairs.len() {
+                if self.pairs.u32(slot, offset_of!(Pair, state)) >= state::LIVE {
+                    pairs.push((slot, self.pairs.get(slot)));
+                } else if self.pair_slots[slot as usize].tag != 0 {
+                    self.pair_slots[slot as usize] = PairSlot::default();
+                }
+            }
+            std::sync::atomic::fence(std::sync::atomic::Ordering::Acquire);
+            if self.fold_seq() != before {
+                continue;
+            }
+            self.scanned = coarse;
+            return Some(Scan {
+                taken_at,
+                set: self.counters(),
+                flows: self.changed_flows(),
+                rtts: self.changed_histograms(&pairs),
+                pairs: self.changed_pairs(&pairs),
+                ports: self.changed_ports(),
+            });
+        }
+        None
+    }
+
+    /// Brings `flow_slots` and the pairs' live sums up to date.
+    fn read_flows(&mut self) {
+        // A packet later in the tick of the scan before does not change last_seen: look again at anything that young.
+        let young = self.scanned.saturating_sub(2 * self.tick);
+        for i in 0..self.flows.len() {
+            let known = self.flow_slots[i as usize];
+            let now = self.flows.u32(i, offset_of!(Flow, state));
+            if now < state::LIVE {
+                if known.tag != 0 {
+                    self.forget_flow(i, known);
+                }
+                continue;
+            }
+            let tag = self.flows.u32(i, offset_of!(Flow, tag));
+            let last_seen = self.flows.u64(i, offset_of!(Flow, last_seen_ns));
+            let ending = now == state::ENDING;
+            if tag == known.tag && last_seen < young && last_seen == known.last_seen && ending == known.ending {
+                continue;
+            }
+            let f = self.flows.get(i);
+            if f.tag == 0 || f.state < state::LIVE {
+                continue;
+            }
+            let same = known.tag == f.tag && known.first_seen == f.first_seen_ns;
+            if known.tag != 0 && !same {
+                self.forget_flow(i, known);
+            }
+            let old = if same { known.sums } else { Sums::default() };
+            let sums = Sums::of_flow(&f);
+            if let Some(pair) = self.pair_slots.get_mut(f.pair as usize) {
+                pair.live = pair.live.plus(sums.minus(old));
+                pair.active += u32::from(!same);
+                pair.last_seen = pair.last_seen.max(f.last_seen_ns);
+            }
+            self.flow_slots[i as usize] = FlowSlot {
+                tag: f.tag,
+                pair: f.pair,
+                first_seen: f.first_seen_ns,
+                last_seen: f.last_seen_ns,
+                sums,
+                tcp_flags: f.tcp_flags,
+                proto: f.key.proto,
+                ending,
+                changed: !same || sums != old || known.changed,
+            };
+        }
+    }
+
+    fn forget_flow(&mut self, slot: u32, known: FlowSlot) {
+        if let Some(pair) = self.pair_slots.get_mut(known.pair as usize) {
+            pair.live = pair.live.minus(known.sums);
+            pair.active = pair.active.saturating_sub(1);
+        }
+        self.flow_slots[slot as usize] = FlowSlot::default();
+    }
+
+    fn changed_flows(&mut self) -> Vec<FlowMeasurement> {
+        let mut changed = Vec::new();
+        for (i, slot) in self.flow_slots.iter_mut().enumerate() {
+            if !std::mem::take(&mut slot.changed) {
+                continue;
+            }
+            let f = self.flows.get(i as u32);
+            let Some(role) = Role::from_number(f.role) else { continue };
+            if f.tag != slot.tag || f.first_seen_ns != slot.first_seen {
+                // went in this moment; its end is an event
+                continue;
+            }
+            changed.push(FlowMeasurement {
+                key: f.key.to_ippm(),
+                id: SlotTag { slot: i as u32, tag: f.tag },
+                pair: (f.pair != abi::NONE).then_some(f.pair),
+                role,
+                guessed: f.guessed != 0,
+                first_seen: Timestamp(f.first_seen_ns),
+                last_seen: Timestamp(f.last_seen_ns.max(f.first_seen_ns)),
+                counters: slot.sums.counters(),
+                tcp_flags: Both::from(f.tcp_flags),
+                retransmitted: Both::from(slot.sums.retransmitted),
+                reordered: slot.sums.reordered,
+            });
+        }
+        changed
+    }
+
+    fn changed_pairs(&mut self, pairs: &[(u32, Pair)]) -> Vec<PairMeasurement> {
+        let mut changed = Vec::new();
+        for (slot, p) in pairs {
+            let known = &mut self.pair_slots[*slot as usize];
+            if known.tag != p.tag || known.first_seen != p.first_seen_ns {
+                // another life: live sums are of flows that point here now
+                known.tag = p.tag;
+                known.first_seen = p.first_seen_ns;
+                known.reported = Sums::default();
+                known.reported_flows = u64::MAX;
+            }
+            let total = Sums::of_pair(p).plus(known.live);
+            if total == known.reported && known.active == known.reported_active && p.flows == known.reported_flows {
+                continue;
+            }
+            let (Some(role), Some(service)) = (Role::from_number(p.key.role), Service::from_number(p.key.service))
+            else {
+                continue;
+            };
+            known.reported = total;
+            known.reported_active = known.active;
+            known.reported_flows = p.flows;
+            changed.push(PairMeasurement {
+                key: PairKey {
+                    ifindex: p.key.ifindex,
+                    local: abi::address(p.key.local),
+                    remote: abi::address(p.key.remote),
+                    proto: p.key.proto,
+                    role,
+                    service,
+                },
+                id: SlotTag { slot: *slot, tag: p.tag },
+                guessed: p.key.guessed != 0,
+                first_seen: Timestamp(p.first_seen_ns),
+                last_seen: Timestamp(p.last_seen_ns.max(known.last_seen).max(p.first_seen_ns)),
+                counters: total.counters(),
+                retransmitted: Both::from(total.retransmitted),
+                reordered: total.reordered,
+                flows: p.flows,
+                no_slot: p.no_slot,
+                active_flows: known.active,
+            });
+        }
+        changed
+    }
+
+    fn changed_histograms(&mut self, pairs: &[(u32, Pair)]) -> Vec<RttMeasurement> {
+        let mut changed = Vec::new();
+        for (slot, p) in pairs {
+            for (leg, at) in Leg::ALL.iter().zip(p.hist) {
+                let Some(at) = at.checked_sub(1).filter(|at| *at < self.hists.len()) else { continue };
+                let count = self.hists.u64(at, offset_of!(Hist, count));
+                let known = &mut self.hist_counts[at as usize];
+                if *known == (p.tag, count) {
+                    continue;
+                }
+                *known = (p.tag, count);
+                let h = self.hists.get(at);
+                let counts = h.bucket.iter().enumerate().map(|(i, n)| (i as u16, u64::from(*n)));
+                let Ok(histogram) = Histogram::from_counts(counts, h.sum_ns, h.min_ns, h.max_ns) else { continue };
+                changed.push(RttMeasurement { pair: SlotTag { slot: *slot, tag: p.tag }, leg: *leg, histogram });
+            }
+        }
+        changed
+    }
+
+    fn changed_ports(&mut self) -> Vec<PortMeasurement> {
+        let mut changed = Vec::new();
+        for i in 0..self.ports.len() {
+            if self.ports.u32(i, offset_of!(PortSlot, state)) != state::LIVE {
+                continue;
+            }
+            let p = self.ports.get(i);
+            let packets = p.count.iter().flatten().map(|c| c.packets).fold(0, u64::wrapping_add);
+            let known = &mut self.port_counts[i as usize];
+            if *known == (p.ifindex, packets) {
+                continue;
+            }
+            *known = (p.ifindex, packets);
+            let of = |d: usize| {
+                let mut all = [Counters::default(); PortClass::ALL.len()];
+                for (to, c) in all.iter_mut().zip(p.count[d]) {
+                    *to = abi::counters(c.bytes, c.packets, c.extra);
+                }
+                all
+            };
+            changed.push(PortMeasurement { ifindex: p.ifindex, counts: Both::new(of(0), of(1)) });
+        }
+        changed
+    }
+
+    /// The live flows as of the last scan.
+    pub fn live_flows(&self) -> impl Iterator<Item = LiveFlow> + '_ {
+        self.flow_slots.iter().enumerate().filter(|(_, f)| f.tag != 0).map(|(i, f)| LiveFlow {
+            id: SlotTag { slot: i as u32, tag: f.tag },
+            first_seen: Timestamp(f.first_seen),
+            last_seen: Timestamp(f.last_seen.max(f.first_seen)),
+            tcp_flags: Both::from(f.tcp_flags),
+            proto: f.proto,
+            ending: f.ending,
+        })
+    }
+
+    /// The pairs that had no live flow at the last scan.
+    pub fn quiet_pairs(&self) -> impl Iterator<Item = QuietPair> + '_ {
+        self.pair_slots.iter().enumerate().filter(|(_, p)| p.tag != 0 && p.active == 0).map(|(i, p)| QuietPair {
+            id: SlotTag { slot: i as u32, tag: p.tag },
+            last_seen: Timestamp(p.last_seen.max(p.first_seen)),
+        })
+    }
+
+    /// Slots in use: flows, pairs.
+    pub fn fill(&self) -> (u32, u32) {
+        let used = |n: usize| n as u32;
+        (
+            used(self.flow_slots.iter().filter(|f| f.tag != 0).count()),
+            used(self.pair_slots.iter().filter(|p| p.tag != 0).count()),
+        )
+    }
+
+    /// Slots of flows and pairs that are for a port that has gone, or for an address that changed hands, straight from
+    /// the tables: `(flows, pairs, port slot)`.
+    pub fn find(&self, wanted: impl Fn(u32, std::net::IpAddr, std::net::IpAddr) -> bool) -> Found {
+        let mut found = Found::default();
+        for i in 0..self.flows.len() {
+            if self.flows.u32(i, offset_of!(Flow, state)) >= state::LIVE {
+                let f = self.flows.get(i);
+                if f.tag != 0 && wanted(f.key.ifindex, abi::address(f.key.local), abi::address(f.key.remote)) {
+                    let id = SlotTag { slot: i, tag: f.tag };
+                    found.flows.push((id, (f.pair != abi::NONE).then_some(f.pair)));
+                }
+            }
+        }
+        for i in 0..self.pairs.len() {
+            if self.pairs.u32(i, offset_of!(Pair, state)) >= state::LIVE {
+                let p = self.pairs.get(i);
+                if p.tag != 0 && wanted(p.key.ifindex, abi::address(p.key.local), abi::address(p.key.remote)) {
+                    found.pairs.push(SlotTag { slot: i, tag: p.tag });
+                }
+            }
+        }
+        found
+    }
+
+    /// The slot of a port's record.
+    pub fn port_slot(&self, ifindex: u32) -> Option<u32> {
+        (0..self.ports.len()).find(|i| {
+            self.ports.u32(*i, offset_of!(PortSlot, state)) == state::LIVE
+                && self.ports.u32(*i, offset_of!(PortSlot, ifindex)) == ifindex
+        })
+    }
+
+    /// Whether any flow that has not been freed points to this pair slot.
+    pub fn is_pointed_to(&self, pair: u32) -> bool {
+        (0..self.flows.len()).any(|i| {
+            self.flows.u32(i, offset_of!(Flow, state)) != state::FREE
+                && self.flows.u32(i, offset_of!(Flow, pair)) == pair
+        })
+    }
+
+    /// Takes up to `max` records out of the ring.
+    pub fn events(&mut self, max: usize) -> Events {
+        let mut events = Events::default();
+        self.ring.drain(max, |bytes| {
+            let read = abi::from_bytes::<Record>(bytes).and_then(|r| event(&r));
+            match read {
+                Some(Event::Flow(e)) => events.flows.push(e),
+                Some(Event::Singleton(s)) => events.singletons.push(s),
+                None => events.unreadable += 1,
+            }
+        });
+        events
+    }
+}
+
+/// What [`Reader::find`] found.
+#[derive(Clone, Debug, Default)]
+pub struct Found {
+    /// Flows, each with the slot of its pair.
+    pub flows: Vec<(SlotTag, Option<u32>)>,
+    /// Pairs.
+    pub pairs: Vec<SlotTag>,
+}
+
+enum Event {
+    Flow(FlowEvent),
+    Singleton(RttSingleton),
+}
+
+fn event(r: &Record) -> Option<Event> {
+    let id = SlotTag { slot: r.slot, tag: r.tag };
+    let kind = match r.kind {
+        abi::record::NEW_FLOW => FlowEventKind::New,
+        abi::record::END_FLOW => FlowEventKind::End(EndReason::from_number(r.reason)?),
+        abi::record::RTT_SAMPLE => {
+            return Some(Event::Singleton(RttSingleton {
+                key: r.key.to_ippm(),
+                id,
+                leg: Leg::from_number(r.leg)?,
+                time: Timestamp(r.time_ns),
+                rtt_ns: r.rtt_ns,
+                ack: r.ack,
+            }));
+        }
+        _ => return None,
+    };
+    let of = |d: usize| abi::counters(r.bytes[d], r.packets[d], r.extra[d]);
+    Some(Event::Flow(FlowEvent {
+        kind,
+        time: Timestamp(r.time_ns),
+        key: r.key.to_ippm(),
+        id,
+        role: Role::from_number(r.role)?,
+        guessed: r.guessed != 0,
+        first_seen: Timestamp(r.first_seen_ns),
+        last_seen: Timestamp(r.last_seen_ns.max(r.first_seen_ns)),
+        counters: Both::new(of(0), of(1)),
+        tcp_flags: Both::from(r.tcp_flags),
+    }))
+}

@@ -1,0 +1,360 @@
+//! A set: one tenant's maps and the programs that fill them.
+//!
+//! Pinned as `DIR/{flows,pairs,ports,hists,ctl,ring,settings}`; a set that is pinned goes on counting when
+//! its owner dies, and the next owner adopts it: it loads its own build of the programs over the same maps.
+
+use std::fs;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
+
+use crate::abi::{self, Settings};
+use crate::error::Error;
+use crate::janitor::Janitor;
+use crate::{object, sys};
+
+/// How large a set is. Every table's size is a power of two.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SetSpec {
+    /// Flow records, 192 bytes each.
+    pub flows: u32,
+    /// Pair records, 192 bytes each.
+    pub pairs: u32,
+    /// Port records, 256 bytes each.
+    pub ports: u32,
+    /// Round-trip histograms, 1,664 bytes each.
+    pub hists: u32,
+    /// Bytes of the ring.
+    pub ring_bytes: u32,
+    /// Follow TCP: round-trip delay, retransmission, reordering.
+    pub rtt: bool,
+    /// Write every round-trip singleton to the ring: for truth tests, costs about as much as all the rest.
+    pub samples: bool,
+}
+
+impl Default for SetSpec {
+    fn default() -> Self {
+        Self { flows: 8192, pairs: 1024, ports: 256, hists: 1024, ring_bytes: 256 << 10, rtt: true, samples: false }
+    }
+}
+
+impl SetSpec {
+    /// Bytes of kernel memory that the set takes, whole and at once.
+    pub fn kernel_bytes(&self) -> u64 {
+        u64::from(self.flows) * size_of::<abi::Flow>() as u64
+            + u64::from(self.pairs) * size_of::<abi::Pair>() as u64
+            + u64::from(self.ports) * size_of::<abi::PortSlot>() as u64
+            + u64::from(self.hists) * size_of::<abi::Hist>() as u64
+            + u64::from(self.ring_bytes)
+            + 2 * 4096
+    }
+
+    fn settings(&self) -> io::Result<Settings> {
+        let mut secret = [0u64; 6];
+        for word in &mut secret {
+            let mut bytes = [0u8; 8];
+            io::Read::read_exact(&mut fs::File::open("/dev/urandom")?, &mut bytes)?;
+            // odd: a multiplier must not lose bits
+            *word = u64::from_ne_bytes(bytes) | 1;
+        }
+        let mut flags = abi::flag::NEW_RECORDS;
+        if self.rtt {
+            flags |= abi::flag::RTT;
+        }
+        if self.samples {
+            flags |= abi::flag::SAMPLES;
+        }
+        Ok(Settings {
+            flow_mask: self.flows - 1,
+            pair_mask: self.pairs - 1,
+            port_mask: self.ports - 1,
+            hist_mask: self.hists - 1,
+            secret,
+            flags,
+            _pad: 0,
+        })
+    }
+}
+
+/// The attachable programs of a set.
+pub struct Programs {
+    /// For a port's ingress: packets from the container.
+    pub(crate) tx: OwnedFd,
+    /// For a port's egress: packets to the container.
+    pub(crate) rx: OwnedFd,
+}
+
+impl Programs {
+    /// Programs that do nothing, at both hooks: the baseline of cost figures.
+    pub fn empty(set: &Set) -> Result<Self, Error> {
+        let mut fds = object::load(&["cm_empty", "cm_empty"], &set.wiring())?.into_iter();
+        match (fds.next(), fds.next()) {
+            (Some(tx), Some(rx)) => Ok(Self { tx, rx }),
+            _ => Err(Error::Object("no programs".into())),
+        }
+    }
+
+    /// The direction's program.
+    pub fn of(&self, direction: ippm::flow::Direction) -> BorrowedFd<'_> {
+        match direction {
+            ippm::flow::Direction::Tx => self.tx.as_fd(),
+            ippm::flow::Direction::Rx => self.rx.as_fd(),
+        }
+    }
+}
+
+/// What a reader is handed: the frozen arrays and the ring, and how large they are.
+pub struct Descriptors {
+    /// In the order of [`Descriptors::NAMES`].
+    pub fds: [OwnedFd; 6],
+    /// The set's sizes.
+    pub spec: SetSpec,
+}
+
+impl Descriptors {
+    /// What each descriptor is.
+    pub const NAMES: [&'static str; 6] = ["flows", "pairs", "ports", "hists", "ctl", "ring"];
+}
+
+/// One tenant's maps and programs.
+pub struct Set {
+    spec: SetSpec,
+    /// In the order of [`Descriptors::NAMES`].
+    maps: [OwnedFd; 6],
+    settings: OwnedFd,
+    programs: Programs,
+    janitor: OwnedFd,
+    janitor_one: OwnedFd,
+}
+
+const SETTINGS: &str = "settings";
+
+/// Type, value size and whether a map is shared by mmap, by its place in [`Descriptors::NAMES`].
+fn value_size(i: usize) -> u32 {
+    match i {
+        0 => size_of::<abi::Flow>() as u32,
+        1 => size_of::<abi::Pair>() as u32,
+        2 => size_of::<abi::PortSlot>() as u32,
+        3 => size_of::<abi::Hist>() as u32,
+        4 => size_of::<abi::Ctl>() as u32,
+        _ => 0,
+    }
+}
+
+fn entries(spec: &SetSpec, i: usize) -> u32 {
+    [spec.flows, spec.pairs, spec.ports, spec.hists, 1, spec.ring_bytes][i]
+}
+
+fn create_map(spec: &SetSpec, i: usize) -> Result<OwnedFd, Error> {
+    let name = Descriptors::NAMES[i];
+    let (kind, flags) = match value_size(i) {
+        0 => (sys::MAP_TYPE_RINGBUF, 0),
+        _ => (sys::MAP_TYPE_ARRAY, sys::F_MMAPABLE),
+    };
+    let entries = entries(spec, i);
+    let bytes = u64::from(entries) * u64::from(value_size(i).max(1));
+    let fd = sys::map_create(kind, value_size(i), entries, flags, &format!("cm_{name}"))
+        .map_err(|source| Error::Map { name, bytes, source })?;
+    if kind == sys::MAP_TYPE_ARRAY {
+        sys::map_freeze(fd.as_fd()).map_err(|source| Error::Share { what: "freeze", name, source })?;
+    }
+    Ok(fd)
+}
+
+impl Set {
+    /// Makes the maps, freezes them and loads the programs. Attaches nothing.
+    pub fn create(spec: SetSpec) -> Result<Self, Error> {
+        for (name, n) in [("flows", spec.flows), ("pairs", spec.pairs), ("ports", spec.ports), ("hists", spec.hists), ("ring", spec.ring_bytes)] {
+            let ok = n.is_power_of_two() && (name != "ring" || n >= 4096);
+            if !ok {
+                let source = io::Error::new(io::ErrorKind::InvalidInput, "sizes are powers of two, the ring's at least 4096");
+                return Err(Error::Map { name: "tables", bytes: u64::from(n), source });
+            }
+        }
+        let mut maps = Vec::with_capacity(6);
+        for i in 0..6 {
+            maps.push(create_map(&spec, i)?);
+        }
+        let maps: [OwnedFd; 6] = maps.try_into().map_err(|_| Error::Object("six maps".into()))?;
+        let failed = |source| Error::Map { name: SETTINGS, bytes: size_of::<Settings>() as u64, source };
+        let settings =
+            sys::map_create(sys::MAP_TYPE_ARRAY, size_of::<Settings>() as u32, 1, sys::F_RDONLY_PROG, "cm_settings")
+                .map_err(failed)?;
+        sys::map_update(settings.as_fd(), 0, abi::bytes_of(&spec.settings().map_err(failed)?)).map_err(failed)?;
+        sys::map_freeze(settings.as_fd()).map_err(failed)?;
+        let set = Self::with_maps(spec, maps, settings)?;
+        // marks the layout in ctl, and proves that the janitor runs
+        set.janitor().run(&[])?;
+        Ok(set)
+    }
+
+    fn with_maps(spec: SetSpec, maps: [OwnedFd; 6], settings: OwnedFd) -> Result<Self, Error> {
+        let mut fds =
+            object::load(&["cm_tx", "cm_rx", "cm_janitor", "cm_janitor_one"], &wiring(&maps, &settings))?.into_iter();
+        match (fds.next(), fds.next(), fds.next(), fds.next()) {
+            (Some(tx), Some(rx), Some(janitor), Some(janitor_one)) => {
+                Ok(Self { spec, maps, settings, programs: Programs { tx, rx }, janitor, janitor_one })
+            }
+            _ => Err(Error::Object("no programs".into())),
+        }
+    }
+
+    fn wiring(&self) -> Vec<(&'static str, BorrowedFd<'_>)> {
+        wiring(&self.maps, &self.settings)
+    }
+
+    /// The set's sizes.
+    pub fn spec(&self) -> SetSpec {
+        self.spec
+    }
+
+    /// The programs to attach.
+    pub fn programs(&self) -> &Programs {
+        &self.programs
+    }
+
+    /// Who ends and frees the set's records.
+    pub fn janitor(&self) -> Janitor<'_> {
+        Janitor::new(self.janitor.as_fd(), self.janitor_one.as_fd())
+    }
+
+    pub(crate) fn janitor_fd(&self) -> BorrowedFd<'_> {
+        self.janitor.as_fd()
+    }
+
+    /// Descriptors for a reader in this or another process.
+    pub fn descriptors(&self) -> io::Result<Descriptors> {
+        let mut fds = Vec::with_capacity(6);
+        for map in &self.maps {
+            fds.push(map.try_clone()?);
+        }
+        let fds = fds.try_into().map_err(|_| io::Error::other("six maps"))?;
+        Ok(Descriptors { fds, spec: self.spec })
+    }
+
+    /// A set with a flow table of another size over the same pairs, ports, histograms and ring. Ports are moved to it,
+    /// then the old set's flows ended and freed, which folds them into the shared pairs.
+    pub fn resized(&self, flows: u32) -> Result<Self, Error> {
+        let spec = SetSpec { flows, ..self.spec };
+        let descriptors = self.descriptors().map_err(|source| Error::Share { what: "share", name: "maps", source })?;
+        let mut maps = descriptors.fds;
+        maps[0] = create_map(&spec, 0)?;
+        let failed = |source| Error::Map { name: SETTINGS, bytes: size_of::<Settings>() as u64, source };
+        let current = self.read_settings().map_err(failed)?;
+        let settings =
+            sys::map_create(sys::MAP_TYPE_ARRAY, size_of::<Settings>() as u32, 1, sys::F_RDONLY_PROG, "cm_settings")
+                .map_err(failed)?;
+        let changed = Settings { flow_mask: flows - 1, ..current };
+        sys::map_update(settings.as_fd(), 0, abi::bytes_of(&changed)).map_err(failed)?;
+        sys::map_freeze(settings.as_fd()).map_err(failed)?;
+        Self::with_maps(spec, maps, settings)
+    }
+
+    fn read_settings(&self) -> io::Result<Settings> {
+        let mut bytes = [0u8; size_of::<Settings>()];
+        sys::map_lookup(self.settings.as_fd(), 0, &mut bytes)?;
+        abi::from_bytes(&bytes).ok_or_else(|| io::Error::other("settings"))
+    }
+
+    /// Pins the maps in `dir`, which is made. Pins of an earlier form of the set (before it was resized) are replaced.
+    pub fn pin(&self, dir: &Path) -> Result<(), Error> {
+        fs::create_dir_all(dir).map_err(|source| pin_error("make", dir, source))?;
+        for (name, fd) in self.wiring().into_iter().map(|(n, fd)| (file_name(n), fd)) {
+            // a rename replaces atomically: at every moment one of the two is there
+            let (path, next) = (dir.join(name), dir.join(format!("{name}-next")));
+            let _ = fs::remove_file(&next);
+            sys::obj_pin(fd, &next).map_err(|source| pin_error("pin", &next, source))?;
+            fs::rename(&next, &path).map_err(|source| pin_error("pin", &path, source))?;
+        }
+        Ok(())
+    }
+
+    /// Adopts a pinned set: opens its maps and loads this build's programs over them. Refuses another layout.
+    pub fn adopt(dir: &Path) -> Result<Self, Error> {
+        let open = |name: &str| {
+            let path = dir.join(name);
+            sys::obj_get(&path).map_err(|source| pin_error("open", &path, source))
+        };
+        let mut maps = Vec::with_capacity(6);
+        let mut sizes = [0u32; 6];
+        for (i, name) in Descriptors::NAMES.iter().enumerate() {
+            let fd = open(name)?;
+            let (size, entries) = sys::map_info(fd.as_fd()).map_err(|source| pin_error("read", &dir.join(name), source))?;
+            if size != value_size(i) {
+                return Err(Error::Layout { found: 0 });
+            }
+            sizes[i] = entries;
+            maps.push(fd);
+        }
+        let maps: [OwnedFd; 6] = maps.try_into().map_err(|_| Error::Object("six maps".into()))?;
+        let mut ctl = [0u8; size_of::<abi::Ctl>()];
+        sys::map_lookup(maps[4].as_fd(), 0, &mut ctl).map_err(|source| pin_error("read", &dir.join("ctl"), source))?;
+        let found = abi::from_bytes::<abi::Ctl>(&ctl).map_or(0, |c| c.abi);
+        if found != abi::ABI {
+            return Err(Error::Layout { found });
+        }
+        let settings = open(SETTINGS)?;
+        let mut bytes = [0u8; size_of::<Settings>()];
+        sys::map_lookup(settings.as_fd(), 0, &mut bytes)
+            .map_err(|source| pin_error("read", &dir.join(SETTINGS), source))?;
+        let flags = abi::from_bytes::<Settings>(&bytes).map_or(0, |s| s.flags);
+        let spec = SetSpec {
+            flows: sizes[0],
+            pairs: sizes[1],
+            ports: sizes[2],
+            hists: sizes[3],
+            ring_bytes: sizes[5],
+            rtt: flags & abi::flag::RTT != 0,
+            samples: flags & abi::flag::SAMPLES != 0,
+        };
+        Self::with_maps(spec, maps, settings)
+    }
+
+    /// Removes a pinned set's directory with all that is in it, attached ports included: their links go with
+    /// their last pin.
+    pub fn unpin(dir: &Path) -> Result<(), Error> {
+        let list = match fs::read_dir(dir) {
+            Ok(list) => list,
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
+            Err(source) => return Err(pin_error("list", dir, source)),
+        };
+        for entry in list.flatten() {
+            let path = entry.path();
+            let removed = if entry.file_type().is_ok_and(|t| t.is_dir()) { Self::unpin(&path) } else {
+                fs::remove_file(&path).map_err(|source| pin_error("remove", &path, source))
+            };
+            match removed {
+                Ok(()) => {}
+                Err(Error::Pin { source, .. }) if source.kind() == io::ErrorKind::NotFound => {}
+                Err(e) => return Err(e),
+            }
+        }
+        fs::remove_dir(dir).map_err(|source| pin_error("remove", dir, source))
+    }
+
+    /// For tests and benchmarks: runs the direction's program once over a frame, as if it passed interface `ifindex`
+    /// with `gso_segs` segments.
+    pub fn test_run(&self, direction: ippm::flow::Direction, frame: &[u8], ifindex: u32, gso_segs: u32) -> io::Result<()> {
+        // struct __sk_buff of linux/bpf.h: ifindex at 40, gso_segs at 164
+        let mut ctx = [0u8; 192];
+        ctx[40..44].copy_from_slice(&ifindex.to_ne_bytes());
+        ctx[164..168].copy_from_slice(&gso_segs.to_ne_bytes());
+        sys::test_run(self.programs.of(direction), frame, Some(&ctx), 1).map(drop)
+    }
+}
+
+fn wiring<'a>(maps: &'a [OwnedFd; 6], settings: &'a OwnedFd) -> Vec<(&'static str, BorrowedFd<'a>)> {
+    let mut all: Vec<(&'static str, BorrowedFd<'a>)> =
+        Descriptors::NAMES.iter().zip(maps).map(|(name, fd)| (*name, fd.as_fd())).collect();
+    all.push((".rodata", settings.as_fd()));
+    all
+}
+
+fn file_name(map: &'static str) -> &'static str {
+    if map == ".rodata" { SETTINGS } else { map }
+}
+
+pub(crate) fn pin_error(what: &'static str, path: &Path, source: io::Error) -> Error {
+    Error::Pin { what, path: path.display().to_string(), source }
+}
+

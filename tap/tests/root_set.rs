@@ -1,0 +1,176 @@
+//! The programs under test runs: loaded into the kernel for real, fed frames by hand. Needs CAP_BPF and CAP_NET_ADMIN.
+
+use ippm::flow::{Direction, EndReason, PortClass, Role};
+use ippm::measurement::FlowEventKind;
+use ippm::time::Timestamp;
+use tap::{Command, Janitor, Reader, Set, SetSpec};
+
+/// Root or nothing: says so, and fails where it must have run.
+fn privileged() -> bool {
+    if nix::unistd::geteuid().is_root() {
+        return true;
+    }
+    assert!(std::env::var_os("CI").is_none(), "CI runs these tests as root");
+    eprintln!("SKIPPED: needs root (CAP_BPF, CAP_NET_ADMIN)");
+    false
+}
+
+fn udp(sport: u16, dport: u16, payload: usize) -> Vec<u8> {
+    let mut f = vec![2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 2, 8, 0];
+    let total = (28 + payload) as u16;
+    f.extend_from_slice(&[0x45, 0]);
+    f.extend_from_slice(&total.to_be_bytes());
+    f.extend_from_slice(&[0, 1, 0, 0, 64, 17, 0, 0, 10, 0, 0, 1, 10, 0, 0, 2]);
+    f.extend_from_slice(&sport.to_be_bytes());
+    f.extend_from_slice(&dport.to_be_bytes());
+    f.extend_from_slice(&(8 + payload as u16).to_be_bytes());
+    f.extend_from_slice(&[0, 0]);
+    f.resize(14 + 28 + payload, 0);
+    f
+}
+
+fn small() -> SetSpec {
+    SetSpec { flows: 64, pairs: 16, ports: 16, hists: 16, ring_bytes: 64 << 10, ..SetSpec::default() }
+}
+
+#[test]
+fn root_counts_folds_and_frees() {
+    if !privileged() {
+        return;
+    }
+    let set = Set::create(small()).unwrap();
+    let mut reader = Reader::new(set.descriptors().unwrap()).unwrap();
+    for i in 0..10 {
+        set.test_run(Direction::Tx, &udp(5000, 6000, i), 1, 0).unwrap();
+    }
+    // a segmentation-offload packet back: one packet, four segments
+    set.test_run(Direction::Rx, &udp(5000, 6000, 100), 1, 4).unwrap();
+    let scan = reader.scan().unwrap();
+    assert_eq!(scan.set.abi, tap::ABI);
+    assert_eq!(scan.flows.len(), 2, "local 10.0.0.1:5000, and local 10.0.0.2:6000: {:?}", scan.flows);
+    let sent = scan.flows.iter().find(|f| f.counters.tx.packets > 0).unwrap();
+    assert_eq!(sent.key.local.to_string(), "10.0.0.1");
+    assert_eq!((sent.key.local_port, sent.key.remote_port, sent.key.proto), (5000, 6000, 17));
+    assert_eq!(sent.role, Role::LocalOpened);
+    assert_eq!(sent.counters.tx.bytes, (0..10).map(|i| 42 + i).sum::<u64>());
+    let back = scan.flows.iter().find(|f| f.counters.rx.packets > 0).unwrap();
+    assert_eq!((back.counters.rx.packets, back.counters.rx.segments), (1, 4));
+    assert_eq!(scan.pairs.len(), 2);
+    assert!(reader.scan().unwrap().flows.is_empty(), "nothing changed");
+
+    let events = reader.events(100);
+    assert_eq!(events.flows.iter().filter(|e| e.kind == FlowEventKind::New).count(), 2);
+
+    // end and free: totals move to the pair, a record tells the end
+    let janitor = set.janitor();
+    let commands: Vec<_> = scan.flows.iter().map(|f| Command::EndFlow(f.id, Timestamp::MAX)).collect();
+    janitor.run(&commands).unwrap();
+    Janitor::grace_period();
+    let commands: Vec<_> = scan.flows.iter().map(|f| Command::FreeFlow(f.id, EndReason::IdleTimeout)).collect();
+    janitor.run(&commands).unwrap();
+    let after = reader.scan().unwrap();
+    assert_eq!(reader.fill(), (0, 2));
+    assert_eq!(after.pairs.len(), 2, "no live flows any more is a change");
+    for pair in &after.pairs {
+        let before = scan.pairs.iter().find(|p| p.id == pair.id).unwrap();
+        assert_eq!(pair.counters, before.counters, "the sum stays");
+        assert_eq!(pair.active_flows, 0);
+    }
+    let ends: Vec<_> = reader.events(100).flows;
+    assert_eq!(ends.len(), 2);
+    assert!(ends.iter().all(|e| e.kind == FlowEventKind::End(EndReason::IdleTimeout)));
+
+    let pairs: Vec<_> = after.pairs.iter().map(|p| p.id).collect();
+    janitor.run(&pairs.iter().map(|id| Command::EndPair(*id)).collect::<Vec<_>>()).unwrap();
+    Janitor::grace_period();
+    janitor.run(&pairs.iter().map(|id| Command::FreePair(*id)).collect::<Vec<_>>()).unwrap();
+    reader.scan().unwrap();
+    assert_eq!(reader.fill(), (0, 0));
+}
+
+#[test]
+fn root_totals_stay_exact_when_every_table_overflows() {
+    if !privileged() {
+        return;
+    }
+    let set = Set::create(small()).unwrap();
+    let mut reader = Reader::new(set.descriptors().unwrap()).unwrap();
+    let (mut packets, mut bytes) = (0, 0);
+    for i in 0..2000u16 {
+        let mut frame = udp(1024 + i, 7, 10);
+        // 200 remote addresses: more pairs than slots, and more flows
+        frame[33] = (i % 200) as u8;
+        set.test_run(Direction::Tx, &frame, 1, 0).unwrap();
+        packets += 1;
+        bytes += frame.len() as u64;
+    }
+    let scan = reader.scan().unwrap();
+    let flows: u64 = scan.flows.iter().map(|f| f.counters.tx.packets).sum();
+    let pairs: u64 = scan.pairs.iter().map(|p| p.counters.tx.packets).sum();
+    let pair_bytes: u64 = scan.pairs.iter().map(|p| p.counters.tx.bytes).sum();
+    let port = &scan.ports[0];
+    let overflow = port.count(Direction::Tx, PortClass::Overflow);
+    let unpaired: u64 = scan.flows.iter().filter(|f| f.pair.is_none()).map(|f| f.counters.tx.packets).sum();
+    let unpaired_bytes: u64 = scan.flows.iter().filter(|f| f.pair.is_none()).map(|f| f.counters.tx.bytes).sum();
+    assert!(flows <= 64 && scan.pairs.len() <= 16);
+    assert!(scan.set.flow_full > 0 && scan.set.pair_full > 0);
+    assert_eq!(pairs + overflow.packets + unpaired, packets);
+    assert_eq!(pair_bytes + overflow.bytes + unpaired_bytes, bytes);
+}
+
+#[test]
+fn root_what_is_no_flow_is_counted_as_what_it_is() {
+    if !privileged() {
+        return;
+    }
+    let set = Set::create(small()).unwrap();
+    let mut reader = Reader::new(set.descriptors().unwrap()).unwrap();
+    let mut arp = udp(1, 2, 0);
+    arp[12..14].copy_from_slice(&[8, 6]);
+    let mut other = udp(1, 2, 0);
+    other[12..14].copy_from_slice(&[0x88, 0xcc]);
+    let mut malformed = udp(1, 2, 0);
+    malformed[14] = 0x41;
+    for frame in [&arp, &other, &malformed] {
+        set.test_run(Direction::Rx, frame, 1, 0).unwrap();
+    }
+    let scan = reader.scan().unwrap();
+    assert!(scan.flows.is_empty());
+    for class in [PortClass::Arp, PortClass::Other, PortClass::Malformed] {
+        assert_eq!(scan.ports[0].count(Direction::Rx, class).packets, 1, "{class}");
+        assert_eq!(scan.ports[0].count(Direction::Rx, class).bytes, 42, "{class}");
+    }
+}
+
+#[test]
+fn root_a_pinned_set_is_adopted_with_its_counts() {
+    if !privileged() {
+        return;
+    }
+    let dir = std::path::PathBuf::from(format!("/sys/fs/bpf/conmon-test-{}", std::process::id()));
+    let _ = Set::unpin(&dir);
+    let set = Set::create(small()).unwrap();
+    set.pin(&dir).unwrap();
+    set.test_run(Direction::Tx, &udp(1, 2, 5), 1, 0).unwrap();
+    drop(set);
+    let adopted = Set::adopt(&dir).unwrap();
+    assert_eq!(adopted.spec().flows, 64);
+    adopted.test_run(Direction::Tx, &udp(1, 2, 5), 1, 0).unwrap();
+    let grown = adopted.resized(256).unwrap();
+    grown.pin(&dir).unwrap();
+    let mut old = Reader::new(adopted.descriptors().unwrap()).unwrap();
+    let scan = old.scan().unwrap();
+    assert_eq!(scan.flows.len(), 1, "another build finds the same flow");
+    assert_eq!(scan.flows[0].counters.tx.packets, 2);
+    let ids: Vec<_> = scan.flows.iter().map(|f| f.id).collect();
+    adopted.janitor().run(&[Command::EndFlow(ids[0], Timestamp::MAX)]).unwrap();
+    Janitor::grace_period();
+    adopted.janitor().run(&[Command::FreeFlow(ids[0], EndReason::LackOfResources)]).unwrap();
+    grown.test_run(Direction::Tx, &udp(1, 2, 5), 1, 0).unwrap();
+    let mut new = Reader::new(grown.descriptors().unwrap()).unwrap();
+    let scan = new.scan().unwrap();
+    assert_eq!(scan.flows[0].counters.tx.packets, 1);
+    assert_eq!(scan.pairs[0].counters.tx.packets, 3, "old flows were folded into the shared pair");
+    Set::unpin(&dir).unwrap();
+    assert!(!dir.exists());
+}
