@@ -188,9 +188,10 @@ metrics! {
     PAIR_RETRANSMITTED: Counter Unit::Count("segments"),
         "conmon_pair_retransmitted_segments_total" [SRC, DST, TENANT, DIRECTION]
         "TCP segments that carried again what the observed port had already seen.";
-        "A segment with data that ends at or before the highest sequence number seen in its direction. Towards the \
-         observed container, a segment that IP identification or the time stamps option shows to be merely late \
-         counts as reordered instead; where neither tells, it counts here. Loss before the port is not seen by this.";
+        "A segment with data, SYN or FIN that begins before the highest sequence number seen in its direction, in wire \
+         segments. Towards the observed container, one that IP identification or the time stamps option shows to be \
+         merely late counts as reordered instead; where neither tells, it counts here. What was lost before it \
+         reached the port and sent again passes the port once, so it is not counted.";
         "RFC 9293 section 3.8.1";
     PAIR_REORDERED: Counter Unit::Count("segments"),
         "conmon_pair_reordered_segments_total" [SRC, DST, TENANT, DIRECTION]
@@ -211,16 +212,17 @@ metrics! {
         "Round-trip delay from src's port to dst and back, measured on TCP data.";
         "From the moment a TCP segment with data by src passes the port until the first acknowledgement of all of it \
          passes in return. One segment at a time is followed in each flow and direction; one that is sent again gives \
-         no value. The delay contains dst's stack, with its delayed acknowledgements, and both legs of the path \
-         beyond the port. Taken by a passive method with the kernel's clock at the hook; each value is exact to that \
+         no value. The delay contains dst's stack, with its delayed acknowledgements, and the path \
+         there and back. A pair of which only dst has an observed port is measured there: then the path is that between \
+         dst's port and dst. Taken by a passive method with the kernel's clock at the hook; each value is exact to that \
          clock, and counted in a bucket whose edges are exact.";
         "RFC 2681 section 2.4 (Type-P-Round-trip-Delay, Type-P: TCP data); RFC 7799 section 3.6; RFC 6298 section 3 \
          (Karn's algorithm)";
     PAIR_NEAR_RTT: Histogram Unit::Seconds, "conmon_pair_near_rtt_seconds" [SRC, DST, TENANT]
         "Round-trip delay from src's port to src's own container and back, measured on TCP data.";
         "Like conmon_pair_rtt_seconds, but for data by dst, acknowledged by src: it contains src's stack and the link \
-         between port and container, nothing of the network. The two are never mixed; their sum is what src's \
-         socket sees.";
+         between port and container, nothing of the network. At a port of dst it is the other leg: from there to \
+         src and back. The two are never mixed; their sum is what the sender's socket sees.";
         "RFC 2681 section 2.4; RFC 7799 section 3.6; RFC 6298 section 3";
     PAIR_HANDSHAKE_RTT: Histogram Unit::Seconds, "conmon_pair_handshake_rtt_seconds" [SRC, DST, TENANT]
         "Round-trip delay from src's port to dst and back, measured on TCP handshakes.";
