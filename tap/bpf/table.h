@@ -27,8 +27,6 @@ struct cm_ring_layouts {
 
 RING(ring, struct cm_ring_layouts);
 
-enum { CLAIM_SPINS = 64 };
-
 static always_inline struct cm_flow *flow_at(__u32 i)
 {
 	return bpf_map_lookup_elem(&flows, &i);
@@ -108,12 +106,14 @@ static always_inline int claim(__u32 *state)
 
 	if (was == CM_FREE)
 		return 1;
-	if (was != CM_CLAIMING)
-		return was == CM_LIVE ? 2 : 0;
-	for (int i = 0; i < CLAIM_SPINS; i++)
-		if (READ_ONCE(*state) == CM_LIVE)
-			return 2;
-	return 0;
+	if (was == CM_CLAIMING) {
+		/* Some 100 ns, in which the winner writes a cache line or two. A loop would be dear to verify. */
+		bpf_ktime_get_ns();
+		bpf_ktime_get_ns();
+		bpf_ktime_get_ns();
+		was = READ_ONCE(*state);
+	}
+	return was == CM_LIVE ? 2 : 0;
 }
 
 /* An exchange is a full barrier: the slot's fields are visible before its state. */
