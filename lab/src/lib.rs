@@ -1,1 +1,50 @@
-//! Lab.
+//! The lab: hosts as network namespaces with container engines of their own, real applications, traffic whose truth
+//! is known. Tests, the demo and the evaluation are built on it; it is never shipped.
+//!
+//! ```no_run
+//! # fn main() -> anyhow::Result<()> {
+//! use lab::{App, Lab, Spec};
+//! let lab = Lab::start()?;
+//! let host = lab.host("h1")?;
+//! host.network("front", Some("fd00:1::/64"))?;
+//! let web = host.run(&Spec::app("shop-web-1", App::Nginx).network("front").compose("shop", "web"))?;
+//! println!("{} has address {}", web.name(), web.ipv4("front")?);
+//! println!("removed {}", lab.remove()?);
+//! # Ok(()) }
+//! ```
+//!
+//! A [`Lab`] removes all it made when it is dropped. Everything it makes carries its name (`conmon-lab-PID-N…`), so
+//! that what a crash leaves is found too: by a guard process at once, or by the sweep at the start of the next lab.
+
+mod bins;
+mod capture;
+mod conmond;
+mod container;
+mod diagnose;
+mod engine;
+mod guard;
+mod host;
+mod image;
+mod names;
+mod netns;
+mod pack;
+pub mod pcap;
+mod root_test;
+mod run;
+mod teardown;
+pub mod traffic;
+mod wait;
+
+pub use bins::program;
+pub use capture::{Capture, Captured};
+pub use conmond::{Conmond, ConmondOptions};
+pub use container::{Container, Port, Spec};
+pub use guard::{Lab, stand_guard};
+pub use host::Host;
+pub use image::App;
+pub use names::LabId;
+pub use netns::{Counters, Link, Namespace};
+pub use root_test::{may_run, root_test};
+pub use run::{find_program, output, output_text};
+pub use teardown::{Removed, labs, sweep, traces};
+pub use wait::wait_for;
