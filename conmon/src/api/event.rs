@@ -75,6 +75,25 @@ pub enum EventKind {
 }
 
 impl EventKind {
+    /// Every kind.
+    pub const ALL: [Self; 15] = [
+        Self::ContainerStarted,
+        Self::ContainerStopped,
+        Self::ContainerRenamed,
+        Self::PortTapped,
+        Self::PortNamed,
+        Self::PortGone,
+        Self::PortRefused,
+        Self::MonitorReady,
+        Self::MonitorAssigned,
+        Self::MonitorLost,
+        Self::FlowBegun,
+        Self::FlowEnded,
+        Self::EngineConnected,
+        Self::EngineLost,
+        Self::Dropped,
+    ];
+
     /// The word used in JSON and in requests.
     pub fn as_str(self) -> &'static str {
         match self {

@@ -1,0 +1,48 @@
+//! Where answers go: rows and JSON to the standard output, notes beside them. A reader that has seen enough (`| head`)
+//! is no error.
+
+use std::io::{self, Write as _};
+
+use anyhow::Context as _;
+use conmon::client::ClientError;
+use serde::Serialize;
+
+use crate::args::{Format, Print};
+use crate::view::View;
+
+/// Prints an answer as asked: itself as JSON, or its view.
+pub fn print<A: Serialize>(
+    options: Print,
+    answer: &A,
+    view: impl FnOnce(bool) -> View,
+) -> anyhow::Result<()> {
+    let wide = match options.output {
+        Format::Json => {
+            let json = serde_json::to_string_pretty(answer).context("cannot write the answer as JSON")?;
+            return print_lines(&(json + "\n"));
+        }
+        Format::Wide => true,
+        Format::Table => false,
+    };
+    let view = view(wide);
+    print_lines(&view.text)?;
+    for note in view.notes {
+        // The rows are out; a note that nobody can read is no failure.
+        let _ = writeln!(io::stderr(), "{}", crate::format::harmless(&note));
+    }
+    Ok(())
+}
+
+/// Prints whole lines at once.
+pub fn print_lines(text: &str) -> anyhow::Result<()> {
+    let mut stdout = io::stdout().lock();
+    stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()).context("cannot write the output")
+}
+
+/// Whether the reader of our output has gone. Pipes to the daemon that break are not meant.
+pub fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    error.downcast_ref::<ClientError>().is_none()
+        && error.chain().any(|cause| {
+            cause.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
+        })
+}

@@ -1,0 +1,71 @@
+//! The live, full-screen table. Three parts: `feed` asks the daemon each second on a thread of its own, `app` is what is
+//! known and chosen (pure: answers and keys in, state out), `draw` turns that into cells. Here they are joined, and the
+//! terminal is given back whatever happens: on quitting, on errors, on panics, and on signals.
+
+mod app;
+mod draw;
+mod feed;
+mod row;
+
+use std::io::{self, IsTerminal as _};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use conmon::api::Level;
+use conmon::client::Client;
+use ratatui::DefaultTerminal;
+use ratatui::crossterm::event::{self, Event};
+
+use app::{App, Effect};
+use feed::Feed;
+
+/// How long the loop waits for a key before it looks for answers and signals.
+const WAIT: Duration = Duration::from_millis(100);
+
+/// Runs `top` until the user quits or a signal ends it.
+pub fn run(client: Client, level: Level, show_all: bool) -> anyhow::Result<ExitCode> {
+    anyhow::ensure!(
+        io::stdout().is_terminal() && io::stdin().is_terminal(),
+        "`top` needs a terminal; `conmonctl pairs` prints the same rows anywhere"
+    );
+    // The first answer comes before the screen is taken: what stands in its way is said in plain lines.
+    let (feed, first) = Feed::start(client, level)?;
+    let mut app =
+        App::new(level, show_all, std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty()));
+    app.take(first);
+
+    let mut terminal = ratatui::try_init().context("cannot take over the terminal")?;
+    let end = watch(&mut terminal, &mut app, &feed);
+    ratatui::try_restore().context("cannot give the terminal back; `reset` does")?;
+    end
+}
+
+fn watch(terminal: &mut DefaultTerminal, app: &mut App, feed: &Feed) -> anyhow::Result<ExitCode> {
+    let mut stale = true;
+    loop {
+        if stale {
+            terminal.draw(|frame| draw::draw(app, frame)).context("cannot draw on the terminal")?;
+        }
+        let key = event::poll(WAIT).context("cannot read the keyboard")?;
+        stale = key;
+        if key {
+            match event::read().context("cannot read the keyboard")? {
+                Event::Key(key) => match app.key(key) {
+                    Effect::Quit => return Ok(ExitCode::SUCCESS),
+                    Effect::Ask => feed.ask(app.request()),
+                    Effect::None => {}
+                },
+                // A resize, or the terminal's focus: drawing anew is all there is to do.
+                _ => {}
+            }
+        }
+        if let Some(signal) = feed.signal() {
+            return Ok(ExitCode::from(128u8.saturating_add(signal)));
+        }
+        while let Some(update) = feed.next() {
+            app.take(update);
+            stale = true;
+        }
+    }
+}

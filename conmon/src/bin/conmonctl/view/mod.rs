@@ -1,0 +1,97 @@
+//! The API's answers as tables. Each view is a pure function of an answer, so it can be tested as text; numbers are for
+//! people here, and JSON is printed from the answer itself.
+
+mod containers;
+mod doctor;
+mod events;
+mod flows;
+mod ledger;
+mod measurements;
+mod monitors;
+mod pairs;
+mod status;
+
+pub use containers::containers;
+pub use doctor::doctor;
+pub use events::event;
+pub use flows::{address, flows, state};
+pub use ledger::ledger;
+pub use measurements::measurements;
+pub use monitors::monitors;
+pub use pairs::{packet_rate, pairs};
+pub use status::status;
+
+use conmon::api::{Endpoint, EndpointKind};
+
+use crate::format::ABSENT;
+
+/// A table, and what is to be said about it. Notes go to the other output, so that a pipe sees rows only.
+#[derive(Debug, PartialEq, Eq)]
+pub struct View {
+    /// The table's lines.
+    pub text: String,
+    /// Sentences.
+    pub notes: Vec<String>,
+}
+
+impl View {
+    fn new(text: String) -> Self {
+        Self { text, notes: Vec::new() }
+    }
+
+    fn with_note(mut self, note: Option<String>) -> Self {
+        self.notes.extend(note);
+        self
+    }
+}
+
+/// An endpoint's name; what is no container says so.
+pub fn endpoint(endpoint: &Endpoint) -> String {
+    match endpoint.kind {
+        EndpointKind::Host => format!("{} (host)", endpoint.name),
+        _ => endpoint.name.clone(),
+    }
+}
+
+/// The tenants of a conversation.
+pub fn tenants(src: &Endpoint, dst: &Endpoint) -> String {
+    match (src.tenant.as_deref(), dst.tenant.as_deref()) {
+        (Some(src), Some(dst)) if src != dst => format!("{src} → {dst}"),
+        (Some(tenant), _) | (None, Some(tenant)) => tenant.to_owned(),
+        (None, None) => ABSENT.to_owned(),
+    }
+}
+
+fn list<T: ToString>(items: &[T]) -> String {
+    if items.is_empty() {
+        ABSENT.to_owned()
+    } else {
+        items.iter().map(T::to_string).collect::<Vec<_>>().join(",")
+    }
+}
+
+fn or_absent<T>(value: Option<T>, text: impl FnOnce(T) -> String) -> String {
+    value.map_or_else(|| ABSENT.to_owned(), text)
+}
+
+fn yes(value: bool) -> String {
+    if value { "yes" } else { "no" }.to_owned()
+}
+
+fn hidden_note(hidden: usize) -> Option<String> {
+    (hidden > 0).then(|| {
+        let rows = if hidden == 1 { "1 row" } else { &format!("{hidden} rows") };
+        format!("{rows} of multicast and link-local traffic hidden; --all shows them")
+    })
+}
+
+fn incomplete_note(hosts: &[conmon::api::HostAnswer]) -> Option<String> {
+    let missing: Vec<&str> =
+        hosts.iter().filter(|host| !host.complete).map(|host| host.name.as_str()).collect();
+    (!missing.is_empty()).then(|| format!("incomplete: {} did not answer in full", missing.join(", ")))
+}
+
+fn cut_note(matched: u64, shown: usize, what: &str) -> Option<String> {
+    let more = matched.saturating_sub(shown as u64);
+    (more > 0).then(|| format!("{more} more {what}; --limit shows them"))
+}
