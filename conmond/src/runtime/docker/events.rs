@@ -1,0 +1,178 @@
+//! The stream of events, kept up over lost connections.
+//!
+//! The engine keeps its last 256 events. On each connection we ask for those from a little before the last one we
+//! saw, because they may be out of order by as much, and pass over what we have had. More than 256 may be lost while
+//! we are away; the snapshot that follows [`EngineEvent::Connected`] makes up for them.
+
+use std::collections::{HashSet, VecDeque};
+use std::pin::pin;
+use std::time::Duration;
+
+use bollard::models::EventMessage;
+use bollard::query_parameters::EventsOptionsBuilder;
+use futures_util::StreamExt;
+
+use super::{Docker, convert, filter};
+use crate::clock;
+use crate::runtime::{EngineEvent, RuntimeError};
+
+/// How far before the last event the next connection begins.
+const OVERLAP_NS: i64 = 2_000_000_000;
+/// More than the engine keeps, so that it can repeat none that we have forgotten.
+const REMEMBERED: usize = 1024;
+/// Between attempts: doubled up to the second each time, the first again after a connection that brought an event.
+const BACKOFF: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(3));
+
+impl Docker {
+    /// Hands everything that happens to `sink`, for ever. See [`crate::runtime::Runtime::watch`].
+    pub async fn watch(&self, mut sink: impl FnMut(EngineEvent) + Send) {
+        let mut seen = Seen::default();
+        // Where the first connection begins: now, by the engine's clock, which is this host's.
+        let mut since = wall_ns();
+        let mut backoff = BACKOFF.0;
+        let mut told = None;
+        loop {
+            let error = match self.connect().await {
+                Ok(version) => {
+                    told = None;
+                    sink(EngineEvent::Connected { version, at: clock::monotonic() });
+                    let before = seen.count;
+                    let error = self.read(since, &mut seen, &mut sink).await;
+                    if seen.count > before {
+                        backoff = BACKOFF.0;
+                    }
+                    error
+                }
+                Err(error) => error,
+            };
+            // Never back, even when the clock is set back: what is asked for twice is passed over.
+            since = since.max(seen.latest_ns.saturating_sub(OVERLAP_NS));
+            let text = sentence(&error);
+            if told.as_ref() != Some(&text) {
+                sink(EngineEvent::Disconnected { error: text.clone(), at: clock::monotonic() });
+                told = Some(text);
+            }
+            tokio::time::sleep(backoff).await;
+            backoff = (backoff * 2).min(BACKOFF.1);
+        }
+    }
+
+    /// Reads one connection until it ends and tells why it did.
+    async fn read(
+        &self,
+        since: i64,
+        seen: &mut Seen,
+        sink: &mut (impl FnMut(EngineEvent) + Send),
+    ) -> RuntimeError {
+        let client = match self.client().await {
+            Ok(client) => client,
+            Err(error) => return error,
+        };
+        let since = format!("{}.{:09}", since.div_euclid(1_000_000_000), since.rem_euclid(1_000_000_000));
+        let kinds = filter("type", vec!["container".to_owned(), "network".to_owned()]);
+        let options = EventsOptionsBuilder::new().since(&since).filters(&kinds).build();
+        let mut stream = pin!(client.events(Some(options)));
+        while let Some(message) = stream.next().await {
+            match message {
+                Ok(message) => {
+                    let received = clock::monotonic();
+                    if seen.is_new(&message)
+                        && let Some(event) = convert::event(message, received)
+                    {
+                        sink(event);
+                    }
+                }
+                Err(error) => return self.explain("tell events", error),
+            }
+        }
+        RuntimeError::EventsEnded
+    }
+}
+
+/// Which events we have had.
+#[derive(Debug, Default)]
+struct Seen {
+    order: VecDeque<Identity>,
+    all: HashSet<Identity>,
+    /// The engine's latest time so far, in nanoseconds since 1970.
+    latest_ns: i64,
+    /// New ones so far.
+    count: u64,
+}
+
+/// When, what, whose, and with whom. The engine never says the same twice in a nanosecond.
+type Identity = (i64, String, String, String);
+
+impl Seen {
+    fn is_new(&mut self, message: &EventMessage) -> bool {
+        let time =
+            message.time_nano.unwrap_or_else(|| message.time.unwrap_or(0).saturating_mul(1_000_000_000));
+        let actor = message.actor.as_ref();
+        let partner = actor.and_then(|a| a.attributes.as_ref()?.get("container").cloned());
+        let identity = (
+            time,
+            message.action.clone().unwrap_or_default(),
+            actor.and_then(|a| a.id.clone()).unwrap_or_default(),
+            partner.unwrap_or_default(),
+        );
+        if !self.all.insert(identity.clone()) {
+            return false;
+        }
+        self.order.push_back(identity);
+        if self.order.len() > REMEMBERED
+            && let Some(oldest) = self.order.pop_front()
+        {
+            self.all.remove(&oldest);
+        }
+        self.latest_ns = self.latest_ns.max(time);
+        self.count += 1;
+        true
+    }
+}
+
+fn wall_ns() -> i64 {
+    i64::try_from(jiff::Timestamp::now().as_nanosecond()).unwrap_or(i64::MAX)
+}
+
+/// An error with its reasons, as one line.
+fn sentence(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(reason) = next {
+        text = format!("{text}: {reason}");
+        next = reason.source();
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn message(ns: i64, action: &str, id: &str) -> EventMessage {
+        serde_json::from_value(json!({"Action": action, "Actor": {"ID": id}, "timeNano": ns}))
+            .expect("an event")
+    }
+
+    #[test]
+    fn repeated_events_are_passed_over() {
+        let mut seen = Seen::default();
+        assert!(seen.is_new(&message(5, "start", "a")));
+        assert!(seen.is_new(&message(5, "start", "b")));
+        assert!(seen.is_new(&message(5, "die", "a")));
+        assert!(seen.is_new(&message(4, "start", "a")), "late, not repeated");
+        assert!(!seen.is_new(&message(5, "start", "a")));
+        assert_eq!((seen.latest_ns, seen.count), (5, 4));
+    }
+
+    #[test]
+    fn memory_is_bounded() {
+        let mut seen = Seen::default();
+        for ns in 0..5000 {
+            assert!(seen.is_new(&message(ns, "start", "a")));
+        }
+        assert_eq!((seen.order.len(), seen.all.len()), (REMEMBERED, REMEMBERED));
+        assert!(!seen.is_new(&message(4999, "start", "a")));
+    }
+}
