@@ -287,6 +287,13 @@ impl Container {
         Ok(String::from_utf8_lossy(&out).into_owned())
     }
 
+    /// What it wrote to stdout and then what it wrote to stderr, so far.
+    pub fn output(&self) -> Result<String> {
+        let mut command = self.host.docker_command();
+        let out = command.args(["logs", &self.id]).stdin(Stdio::null()).output().context("docker logs")?;
+        Ok([out.stdout, out.stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).concat())
+    }
+
     /// Waits until it has ended and returns its exit code.
     pub fn wait(&self, timeout: Duration) -> Result<i64> {
         wait_for(&format!("end of container {}", self.name), timeout, || {
@@ -307,10 +314,10 @@ impl Container {
     /// other than zero is an error.
     pub fn report<T: serde::de::DeserializeOwned>(&self, timeout: Duration) -> Result<T> {
         let code = self.wait(timeout)?;
-        let out = self.stdout()?;
         if code != 0 {
-            bail!("container {} ended with code {code}: {}", self.name, out.trim_end());
+            bail!("container {} ended with code {code}: {}", self.name, self.output()?.trim_end());
         }
+        let out = self.stdout()?;
         let last = out.lines().last().with_context(|| format!("container {} printed nothing", self.name))?;
         serde_json::from_str(last).with_context(|| format!("container {} printed {last:?}", self.name))
     }

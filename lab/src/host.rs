@@ -341,7 +341,7 @@ address = "{dir}/containerd.sock"
 [ttrpc]
 address = "{dir}/containerd.sock.ttrpc"
 [debug]
-level = "info"
+level = "warn"
 "#
     )
 }

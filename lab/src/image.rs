@@ -119,6 +119,7 @@ fn base(layer: &mut Layer) -> Result<()> {
     layer.file("/etc/passwd", passwd);
     layer.file("/etc/group", format!("root:x:0:\nserver:x:{SERVER_UID}:\nnogroup:x:65534:\n"));
     layer.file("/etc/nsswitch.conf", "passwd: files\ngroup: files\nhosts: files dns\n");
+    layer.file("/etc/services", "http 80/tcp\nhttps 443/tcp\ndomain 53/tcp\ndomain 53/udp\n");
     layer.folder("/tmp", 0o1777, 0);
     layer.folder("/run", 0o755, 0);
     Ok(())

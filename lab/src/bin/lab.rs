@@ -56,7 +56,9 @@ fn hold() -> Result<()> {
     println!("{} {} {}", lab.id(), lab.dir().display(), host.docker_host());
     std::io::stdout().flush()?;
     wait_for_end_of_stdin();
-    println!("removed {}", lab.remove()?);
+    let removed = lab.remove()?;
+    // Whoever began this may have stopped reading.
+    let _ = writeln!(std::io::stdout(), "removed {removed}");
     Ok(())
 }
 
