@@ -1,6 +1,7 @@
 //! The ConMon daemon as a library, so that its parts can be tested from outside.
 
 pub mod clock;
+pub mod http;
 pub mod mac;
 pub mod runtime;
 pub mod switch;

@@ -1,0 +1,223 @@
+//! What the HTTP server asks the controller for.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use conmon::api::{
+    ApiError, ContainersAnswer, ContainersQuery, Count, DoctorAnswer, EndpointKind, Event, Fill, FlowsAnswer,
+    FlowsQuery, Health, LedgerAnswer, MeasurementsAnswer, MeasurementsQuery, MonitorsAnswer, PairsAnswer,
+    PairsQuery, Status,
+};
+use ippm::histogram::Histogram;
+use jiff::Timestamp;
+use tokio::sync::broadcast;
+
+/// What the controller offers to its readers: a view of what it knows already.
+///
+/// Every method returns from memory: it may take a lock for a moment, but waits neither for the kernel nor for the
+/// engine nor for a monitoring container. They are called on threads for blocking work, several at once; when they
+/// hang all the same, readers get 503 and the daemon goes on. An [`ApiError`] is answered with its status.
+pub trait Source: Send + Sync + 'static {
+    /// Application containers, filtered.
+    fn containers(&self, query: &ContainersQuery) -> Result<ContainersAnswer, ApiError>;
+    /// Monitoring containers, those of the pool too.
+    fn monitors(&self) -> Result<MonitorsAnswer, ApiError>;
+    /// Pairs, filtered and put together at the level that was asked for, the one with most bytes first.
+    fn pairs(&self, query: &PairsQuery) -> Result<PairsAnswer, ApiError>;
+    /// Flow records, filtered and cut at the limit.
+    fn flows(&self, query: &FlowsQuery) -> Result<FlowsAnswer, ApiError>;
+    /// The newest measurements, filtered and cut at the limit.
+    fn measurements(&self, query: &MeasurementsQuery) -> Result<MeasurementsAnswer, ApiError>;
+    /// The ledger, as the newest reading of the taps has it.
+    fn ledger(&self) -> Result<LedgerAnswer, ApiError>;
+    /// What the daemon is and costs.
+    fn status(&self) -> Result<Status, ApiError>;
+    /// The checks.
+    fn doctor(&self) -> Result<DoctorAnswer, ApiError>;
+    /// The verdict. Never refused: a daemon that starts says so.
+    fn health(&self) -> Health;
+    /// The recent events and the live ones after them.
+    fn subscribe(&self) -> Subscription;
+    /// All pairs for the metrics, at container level, unfiltered. The exporter puts them together into series.
+    fn pair_rows(&self) -> Vec<PairRow>;
+    /// What the metrics need of ConMon itself.
+    fn self_metrics(&self) -> SelfMetrics;
+}
+
+/// Events, recent and live. Both halves must be taken under one lock, so that no event is missing between them; one
+/// that is in both is sent once.
+#[derive(Debug)]
+pub struct Subscription {
+    /// The recent events that are still held, oldest first.
+    pub recent: Vec<Arc<Event>>,
+    /// The ones to come. Its capacity bounds how far a reader may fall behind.
+    pub live: broadcast::Receiver<Arc<Event>>,
+}
+
+/// One end of a pair, as the labels of metrics need it.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct End {
+    /// What it is: a container, the host, a peer outside or the engine's name server.
+    pub kind: EndpointKind,
+    /// Its name, as in the API.
+    pub name: Arc<str>,
+    /// The container's id; none for what is no container.
+    pub id: Option<Arc<str>>,
+    /// The compose service.
+    pub service: Option<Arc<str>>,
+}
+
+/// Two ends, with all that was counted between them: what the pair metrics are made of.
+///
+/// Totals grow as long as the row is there. A row whose octets are less than before has begun anew, and its earlier
+/// totals stay in the series. There is one row for each (src, dst, tenant); further ones are added up.
+#[derive(Debug, Clone, PartialEq)]
+pub struct PairRow {
+    /// The side that opened the conversation.
+    pub src: End,
+    /// The side that was called.
+    pub dst: End,
+    /// The tenant whose tap measured it; empty where it is not yet known.
+    pub tenant: Arc<str>,
+    /// Whether an end that is a container (or the host) still runs.
+    pub live: bool,
+    /// The newest packet.
+    pub last_seen: Timestamp,
+    /// What was counted, by protocol, each protocol once.
+    pub protocols: Vec<ProtocolTotals>,
+    /// TCP segments sent again; none where no TCP was followed.
+    pub retransmitted: EachWay<Option<u64>>,
+    /// TCP segments that arrived late; none in the direction in which they cannot be told.
+    pub reordered: EachWay<Option<u64>>,
+    /// `conmon_pair_rtt_seconds`.
+    pub rtt: Histogram,
+    /// `conmon_pair_near_rtt_seconds`.
+    pub near_rtt: Histogram,
+    /// `conmon_pair_handshake_rtt_seconds`.
+    pub handshake_rtt: Histogram,
+}
+
+/// What was counted of one protocol between two ends.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ProtocolTotals {
+    /// IP protocol number.
+    pub protocol: u8,
+    /// From src to dst.
+    pub sent: Count,
+    /// From dst to src.
+    pub received: Count,
+    /// Flow records begun.
+    pub flows: u64,
+    /// Flow records open now.
+    pub active_flows: u64,
+}
+
+/// One value for each direction.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct EachWay<T> {
+    /// From src to dst, or from the container behind a port.
+    pub sent: T,
+    /// From dst to src, or to the container behind a port.
+    pub received: T,
+}
+
+/// What the metrics say of ConMon itself beside its status. Totals only grow while what they belong to is there.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct SelfMetrics {
+    /// Each tapped port.
+    pub ports: Vec<PortRow>,
+    /// Each set of kernel tables that counts: those of tenants and the nursery, not the waiting ones.
+    pub sets: Vec<SetRow>,
+    /// Monitoring containers replaced since the daemon started, by tenant.
+    pub monitor_restarts: BTreeMap<String, u64>,
+    /// From a port joining a bridge until it was tapped.
+    pub tap_delay: Histogram,
+    /// From the engine's event until the port was named.
+    pub naming_delay: Histogram,
+    /// Run times of the tap's programs during the sampling moments since the daemon started.
+    pub hooks: Vec<HookRow>,
+    /// What the controller uses; none where it could not be read.
+    pub controller: Usage,
+    /// What all monitoring containers use; processor time includes those that are gone.
+    pub monitors: Usage,
+    /// Memory of maps and programs in the kernel, bytes.
+    pub kernel_memory_bytes: Option<u64>,
+}
+
+/// What user space uses.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Usage {
+    /// User and system time since its start.
+    pub cpu: Option<Duration>,
+    /// Resident memory without the mapped tables, bytes.
+    pub memory_bytes: Option<u64>,
+}
+
+/// One tapped port.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PortRow {
+    /// What tells this port from every other, a later one of the same name or index too (index and time of tapping).
+    pub key: u64,
+    /// The container behind it; none while it is not known.
+    pub container: Option<End>,
+    /// The tenant; empty while it is not known.
+    pub tenant: Arc<str>,
+    /// Packets that belong to no pair, from the container.
+    pub sent: ClassTotals,
+    /// Packets that belong to no pair, to the container.
+    pub received: ClassTotals,
+}
+
+/// Packets that belong to no pair, by class.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct ClassTotals {
+    /// IP, but the tables for flows and pairs were full.
+    pub overflow: Count,
+    /// ARP.
+    pub arp: Count,
+    /// Neither IP nor ARP.
+    pub other: Count,
+    /// Claims to be IP and is not.
+    pub malformed: Count,
+}
+
+/// One set of kernel tables.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SetRow {
+    /// The set's name, not used again for another.
+    pub name: Arc<str>,
+    /// The tenant it serves; empty for the nursery.
+    pub tenant: Arc<str>,
+    /// Packets that found no free flow record.
+    pub flows_full: u64,
+    /// Packets that found no free pair record.
+    pub pairs_full: u64,
+    /// Packets that found no free port record.
+    pub ports_full: u64,
+    /// Round-trip delays lost because no histogram was free.
+    pub lost_singletons: u64,
+    /// Round-trip delays not measured because the segment was sent again.
+    pub cancelled_probes: u64,
+    /// Flow events that found no room in the ring.
+    pub ring_dropped: u64,
+    /// Flow records taken.
+    pub flows: Fill,
+    /// Pair records taken.
+    pub pairs: Fill,
+    /// Port records taken.
+    pub ports: Fill,
+    /// Histograms taken.
+    pub histograms: Fill,
+}
+
+/// Run time of one program of the tap.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HookRow {
+    /// The program's name and direction. One row for each name.
+    pub hook: Arc<str>,
+    /// Runs during the sampling moments.
+    pub runs: u64,
+    /// Time that these took.
+    pub run_time: Duration,
+}
