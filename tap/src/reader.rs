@@ -397,33 +397,10 @@ impl Reader {
             if total == known.reported && known.active == known.reported_active && p.flows == known.reported_flows {
                 continue;
             }
-            let (Some(role), Some(service)) = (Role::from_number(p.key.role), Service::from_number(p.key.service))
-            else {
-                continue;
-            };
             known.reported = total;
             known.reported_active = known.active;
             known.reported_flows = p.flows;
-            changed.push(PairMeasurement {
-                key: PairKey {
-                    ifindex: p.key.ifindex,
-                    local: abi::address(p.key.local),
-                    remote: abi::address(p.key.remote),
-                    proto: p.key.proto,
-                    role,
-                    service,
-                },
-                id: SlotTag { slot: *slot, tag: p.tag },
-                guessed: p.key.guessed != 0,
-                first_seen: Timestamp(p.first_seen_ns),
-                last_seen: Timestamp(p.last_seen_ns.max(known.last_seen).max(p.first_seen_ns)),
-                counters: total.counters(),
-                retransmitted: Both::from(total.retransmitted),
-                reordered: total.reordered,
-                flows: p.flows,
-                no_slot: p.no_slot,
-                active_flows: known.active,
-            });
+            changed.extend(pair_measurement(*slot, p, total, known.last_seen, known.active));
         }
         changed
     }
@@ -440,8 +417,7 @@ impl Reader {
                 }
                 *known = (p.tag, count);
                 let h = self.hists.get(at);
-                let counts = h.bucket.iter().enumerate().map(|(i, n)| (i as u16, u64::from(*n)));
-                let Ok(histogram) = Histogram::from_counts(counts, h.sum_ns, h.min_ns, h.max_ns) else { continue };
+                let Some(histogram) = read_histogram(&h) else { continue };
                 changed.push(RttMeasurement { pair: SlotTag { slot: *slot, tag: p.tag }, leg: *leg, histogram });
             }
         }
@@ -526,6 +502,20 @@ impl Reader {
         found
     }
 
+    /// A pair's own record with its histograms by leg number, straight from the tables: what ended flows left in it, not
+    /// what live ones still hold.
+    pub fn pair_now(&self, slot: u32) -> Option<(PairMeasurement, [Option<Histogram>; 4])> {
+        if slot >= self.pairs.len() || self.pairs.u32(slot, offset_of!(Pair, state)) < state::LIVE {
+            return None;
+        }
+        let p = self.pairs.get(slot);
+        let rtts = p.hist.map(|at| {
+            let h = self.hists.get(at.checked_sub(1).filter(|at| *at < self.hists.len())?);
+            read_histogram(&h)
+        });
+        Some((pair_measurement(slot, &p, Sums::of_pair(&p), p.last_seen_ns, 0)?, rtts))
+    }
+
     /// The slot of a port's record.
     pub fn port_slot(&self, ifindex: u32) -> Option<u32> {
         (0..self.ports.len()).find(|i| {
@@ -555,6 +545,34 @@ impl Reader {
         });
         events
     }
+}
+
+fn read_histogram(h: &Hist) -> Option<Histogram> {
+    let counts = h.bucket.iter().enumerate().map(|(i, n)| (i as u16, u64::from(*n)));
+    Histogram::from_counts(counts, h.sum_ns, h.min_ns, h.max_ns).ok()
+}
+
+fn pair_measurement(slot: u32, p: &Pair, total: Sums, last_seen: u64, active: u32) -> Option<PairMeasurement> {
+    Some(PairMeasurement {
+        key: PairKey {
+            ifindex: p.key.ifindex,
+            local: abi::address(p.key.local),
+            remote: abi::address(p.key.remote),
+            proto: p.key.proto,
+            role: Role::from_number(p.key.role)?,
+            service: Service::from_number(p.key.service)?,
+        },
+        id: SlotTag { slot, tag: p.tag },
+        guessed: p.key.guessed != 0,
+        first_seen: Timestamp(p.first_seen_ns),
+        last_seen: Timestamp(p.last_seen_ns.max(last_seen).max(p.first_seen_ns)),
+        counters: total.counters(),
+        retransmitted: Both::from(total.retransmitted),
+        reordered: total.reordered,
+        flows: p.flows,
+        no_slot: p.no_slot,
+        active_flows: active,
+    })
 }
 
 /// What [`Reader::find`] found.
