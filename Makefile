@@ -43,6 +43,10 @@ test: setup ## everything CI checks: lint, build, all tests (root or sudo for th
 	@$(MAKE) build
 	@scripts/run-tests
 
+demo: setup ## real applications on an engine of their own, watched live (DEMO_SECONDS=N: ends by itself)
+	@$(MAKE) build
+	@$(SUDO) $(OUT)/demo
+
 fmt: ## rewrite the sources in the house format
 	cargo fmt --all
 
