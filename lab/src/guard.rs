@@ -183,7 +183,7 @@ pub fn stand_guard(id: LabId, owner_gone: impl FnOnce()) -> Result<Removed> {
 
 fn check_part(name: &str) -> Result<()> {
     if !is_valid_part(name) {
-        bail!("{name:?} cannot name a host: use 1 to 24 lower-case letters, digits and `-`");
+        bail!("{name:?} cannot name a host: use 1 to 10 lower-case letters, digits and `-`");
     }
     Ok(())
 }

@@ -79,9 +79,10 @@ pub fn start_time(pid: u32) -> Option<u64> {
     fields.get(19)?.parse().ok()
 }
 
-/// Whether a name can be used for a host or a namespace: it becomes part of paths, cgroups and instance names.
+/// Whether a name can be used for a host or a namespace: it becomes part of paths, control groups and instance names,
+/// and of those conmond takes at most 32 characters.
 pub fn is_valid_part(part: &str) -> bool {
-    (1..=24).contains(&part.len())
+    (1..=10).contains(&part.len())
         && part.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
         && !part.starts_with('-')
 }

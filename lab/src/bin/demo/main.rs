@@ -1,0 +1,184 @@
+//! `demo`: ConMon at work. Starts a host with a container engine of its own and real applications of two tenants,
+//! starts conmond on it as a user would, shows who talks to whom, and removes everything at the end, however it ends.
+//!
+//! With a terminal it runs `conmonctl top` until that is left; without, it prints rows of `conmonctl pairs` for
+//! `DEMO_SECONDS` (30).
+
+mod tenants;
+
+use anyhow::{Context, Result, bail};
+use lab::{Conmond, ConmondOptions, Lab, wait_for};
+use nix::sys::signal::{SigSet, Signal, kill};
+use nix::sys::signalfd::SignalFd;
+use nix::unistd::Pid;
+use std::io::{IsTerminal, Write};
+use std::process::ExitCode;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+/// How long rows are printed when nobody says otherwise.
+const DEFAULT_SECONDS: u64 = 30;
+/// Pause between two prints of the table.
+const PRINT_EVERY: Duration = Duration::from_secs(5);
+
+fn main() -> ExitCode {
+    match demo() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("demo: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn demo() -> Result<()> {
+    let seconds = seconds()?;
+    stop_on_signals()?;
+    // Missing executables are told before anything is started.
+    for name in ["conmond", "conmonctl", "labgen"] {
+        lab::program(name)?;
+    }
+    say("ConMon demo: one host, two tenants, real applications. Everything is removed at the end.");
+    let lab = Lab::start()?;
+    let shown = show(&lab, seconds);
+    if shown.is_err() && !stopped() {
+        eprintln!("{}", lab.diagnosis());
+    }
+    say("removing everything…");
+    let removed = lab.remove()?;
+    say(&format!("removed: {removed}. Nothing is left."));
+    match shown {
+        // Somebody interrupted: what was asked for was done.
+        Err(_) if stopped() => Ok(()),
+        shown => shown,
+    }
+}
+
+fn show(lab: &Lab, seconds: Option<Duration>) -> Result<()> {
+    let host = lab.host("demo")?;
+    let version = host.docker(&["version", "--format", "{{.Server.Version}}"])?;
+    say(&format!("host     a network namespace with its own Docker {version}, {}", took(host.start_took())));
+    let begin = Instant::now();
+    tenants::import(&host)?;
+    say(&format!("images   packed from Debian's packages and imported, {}", took(begin.elapsed())));
+    let begin = Instant::now();
+    tenants::start(lab, &host, &|line| {
+        say(line);
+        go_on()
+    })?;
+    say(&format!("         all running, {}", took(begin.elapsed())));
+    let mut conmond = Conmond::start(&host, ConmondOptions::default()).context("cannot start conmond")?;
+    say(&format!("conmond  `conmonctl up`, nothing configured; it answered {}", took(conmond.ready_took())));
+    go_on()?;
+    let watched = if std::io::stdout().is_terminal() && std::io::stdin().is_terminal() {
+        top(&conmond, seconds)
+    } else {
+        rows(&conmond, seconds.unwrap_or(Duration::from_secs(DEFAULT_SECONDS)))
+    };
+    // Its own way out first, as a user would take it; the lab removes whatever this leaves.
+    if let Err(error) = conmond.down() {
+        eprintln!("demo: `conmonctl down` failed: {error:#}");
+    }
+    watched
+}
+
+/// The live table, full screen, until it is left, the time is up or a signal comes.
+fn top(conmond: &Conmond, seconds: Option<Duration>) -> Result<()> {
+    let begin = Instant::now();
+    let mut child = conmond.command().arg("top").spawn().context("cannot run `conmonctl top`")?;
+    let mut asked: Option<Instant> = None;
+    let status = wait_for("end of `conmonctl top`", Duration::MAX, || {
+        let due = stopped() || seconds.is_some_and(|seconds| begin.elapsed() >= seconds);
+        match asked {
+            None if due => {
+                // In an orderly way: it has the terminal to restore.
+                kill(Pid::from_raw(i32::try_from(child.id())?), Signal::SIGTERM)?;
+                asked = Some(Instant::now());
+            }
+            Some(since) if since.elapsed() > PRINT_EVERY => child.kill()?,
+            _ => {}
+        }
+        Ok(child.try_wait()?)
+    })?;
+    if asked.is_none() && !stopped() && !status.success() {
+        bail!("`conmonctl top` ended with {status}");
+    }
+    Ok(())
+}
+
+/// Plain rows, every few seconds.
+fn rows(conmond: &Conmond, seconds: Duration) -> Result<()> {
+    conmond.wait_ctl("first pair", Duration::from_secs(20), &["pairs"], |answer| {
+        let found = answer["pairs"].as_array().is_some_and(|pairs| !pairs.is_empty());
+        (found || stopped()).then_some(())
+    })?;
+    let begin = Instant::now();
+    let mut next = PRINT_EVERY.min(seconds);
+    while !stopped() {
+        pause_until(begin + next);
+        go_on()?;
+        say(&format!("\nafter {:.0} s, `conmonctl pairs`:", begin.elapsed().as_secs_f64()));
+        say(conmond.ctl_text(&["pairs"])?.trim_end());
+        if next >= seconds {
+            break;
+        }
+        next = (next + PRINT_EVERY).min(seconds);
+    }
+    Ok(())
+}
+
+fn pause_until(end: Instant) {
+    while !stopped() {
+        let left = end.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return;
+        }
+        std::thread::sleep(left.min(Duration::from_millis(50)));
+    }
+}
+
+/// `DEMO_SECONDS`, where it is set.
+fn seconds() -> Result<Option<Duration>> {
+    let Ok(text) = std::env::var("DEMO_SECONDS") else { return Ok(None) };
+    match text.trim().parse::<u32>() {
+        Ok(seconds) if seconds > 0 => Ok(Some(Duration::from_secs(u64::from(seconds)))),
+        _ => bail!("DEMO_SECONDS={text:?}: give whole seconds, at least 1"),
+    }
+}
+
+fn took(time: Duration) -> String {
+    format!("after {:.1} s", time.as_secs_f64())
+}
+
+/// Prints a line; a reader that has gone away (`make demo | head`) is no reason to leave things behind.
+fn say(line: &str) {
+    let mut out = std::io::stdout();
+    let _ = writeln!(out, "{line}").and_then(|()| out.flush());
+}
+
+static STOP: AtomicBool = AtomicBool::new(false);
+
+fn stopped() -> bool {
+    STOP.load(Ordering::Relaxed)
+}
+
+fn go_on() -> Result<()> {
+    if stopped() {
+        bail!("interrupted");
+    }
+    Ok(())
+}
+
+/// Turns the signals that end a program into a flag, so that the way out is always through the teardown. The mask is
+/// not handed on: `Command` starts programs with an empty one.
+fn stop_on_signals() -> Result<()> {
+    let signals: SigSet =
+        [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP, Signal::SIGQUIT].into_iter().collect();
+    signals.thread_block().context("cannot block signals")?;
+    let fd = SignalFd::new(&signals).context("signalfd")?;
+    std::thread::spawn(move || {
+        while let Ok(None) = fd.read_signal() {}
+        STOP.store(true, Ordering::Relaxed);
+    });
+    Ok(())
+}
