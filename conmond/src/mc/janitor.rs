@@ -1,0 +1,239 @@
+//! Settles records that are over: ends them, waits for a grace period, folds or retires them, frees them.
+//!
+//! One thread, because the wait may take tens of milliseconds, which the controller's thread must not. Jobs that came
+//! meanwhile share the next wait.
+
+use std::collections::{BTreeMap, HashSet};
+use std::net::IpAddr;
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::thread::JoinHandle;
+
+use ippm::flow::{EndReason, Role};
+use ippm::measurement::{Expiry, ExpiryOf, SlotTag};
+use ippm::time::Timestamp;
+use tap::{Command, Reader, Set};
+
+use super::world::SetId;
+use crate::store::{Journal, Names, PairLife, PairRecord, RetiredPair, Store};
+
+/// Something to settle.
+pub enum Job {
+    /// A set to look after.
+    Add(SetId, Arc<Set>),
+    /// A set to look after no more, once everything in it is settled. The sender learns when that is.
+    Drop(SetId, Sender<()>),
+    /// Records whose monitor proposes to end them.
+    Expire(SetId, Vec<Expiry>),
+    /// A port has gone.
+    Port(u32),
+    /// An address is given up: no record of it may go on under another owner.
+    Address(IpAddr),
+}
+
+/// The thread.
+pub struct Janitor {
+    jobs: Sender<Job>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Janitor {
+    /// Starts it.
+    pub fn start(
+        store: Arc<Mutex<Store>>,
+        names: Arc<RwLock<Names>>,
+        journal: Journal,
+    ) -> std::io::Result<Self> {
+        let (jobs, inbox) = channel();
+        let mut work = Work { store, names, journal, sets: BTreeMap::new() };
+        let thread = std::thread::Builder::new().name("janitor".into()).spawn(move || work.run(&inbox))?;
+        Ok(Self { jobs, thread: Some(thread) })
+    }
+
+    /// Hands in a job; it never waits.
+    pub fn send(&self, job: Job) {
+        // the thread ends only after this sender went
+        let _ = self.jobs.send(job);
+    }
+
+    /// Where jobs go, for others that hand them in.
+    pub fn jobs(&self) -> Sender<Job> {
+        self.jobs.clone()
+    }
+
+    /// Waits until every job handed in is done.
+    pub fn finish(mut self) {
+        drop(std::mem::replace(&mut self.jobs, channel().0));
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+struct Work {
+    store: Arc<Mutex<Store>>,
+    names: Arc<RwLock<Names>>,
+    journal: Journal,
+    sets: BTreeMap<SetId, (Arc<Set>, Reader)>,
+}
+
+/// What is to be settled in one set.
+#[derive(Default)]
+struct Plan {
+    /// Flows, why, and how idle they must be.
+    flows: Vec<(SlotTag, EndReason, Timestamp)>,
+    /// Pairs, and how idle they must be.
+    pairs: Vec<(SlotTag, Timestamp)>,
+    /// Ports that have gone.
+    ports: Vec<u32>,
+    /// Told when the set is done with.
+    drop: Option<Sender<()>>,
+}
+
+impl Work {
+    fn run(&mut self, inbox: &Receiver<Job>) {
+        while let Ok(first) = inbox.recv() {
+            let mut plans: BTreeMap<SetId, Plan> = BTreeMap::new();
+            self.plan(first, &mut plans);
+            while let Ok(job) = inbox.try_recv() {
+                self.plan(job, &mut plans);
+            }
+            if let Err(error) = self.settle(plans) {
+                tracing::error!(error = error.as_ref() as &dyn std::error::Error, "records could not be settled; they stay in the kernel");
+            }
+        }
+    }
+
+    fn plan(&mut self, job: Job, plans: &mut BTreeMap<SetId, Plan>) {
+        match job {
+            Job::Add(id, set) => match set.descriptors().map_err(anyhow::Error::from).and_then(|d| Ok(Reader::new(d)?)) {
+                Ok(reader) => {
+                    self.sets.insert(id, (set, reader));
+                }
+                Err(error) => tracing::error!(set = %id, %error, "the janitor cannot read a set"),
+            },
+            Job::Drop(id, done) => {
+                let Some((_, reader)) = self.sets.get(&id) else { return };
+                let found = reader.find(|_, _, _| true);
+                let plan = plans.entry(id).or_default();
+                plan.take(found);
+                plan.drop = Some(done);
+            }
+            Job::Expire(id, expiries) => {
+                let plan = plans.entry(id).or_default();
+                for e in expiries {
+                    match e.of {
+                        ExpiryOf::Flow(reason) => plan.flows.push((e.id, reason, e.if_idle_since)),
+                        ExpiryOf::Pair => plan.pairs.push((e.id, e.if_idle_since)),
+                    }
+                }
+            }
+            Job::Port(ifindex) => {
+                for (id, (_, reader)) in &self.sets {
+                    let plan = plans.entry(*id).or_default();
+                    plan.take(reader.find(|i, _, _| i == ifindex));
+                    plan.ports.push(ifindex);
+                }
+            }
+            Job::Address(address) => {
+                for (id, (_, reader)) in &self.sets {
+                    plans.entry(*id).or_default().take(reader.find(|_, _, remote| remote == address));
+                }
+            }
+        }
+    }
+
+    fn settle(&mut self, plans: BTreeMap<SetId, Plan>) -> anyhow::Result<()> {
+        let mut any = false;
+        for (id, plan) in &plans {
+            let Some((set, _)) = self.sets.get(id) else { continue };
+            let mut commands: Vec<Command> =
+                plan.flows.iter().map(|(id, _, since)| Command::EndFlow(*id, *since)).collect();
+            commands.extend(plan.pairs.iter().map(|(id, _)| Command::EndPair(*id)));
+            if !commands.is_empty() {
+                any = true;
+                set.janitor().run(&commands)?;
+            }
+        }
+        if any {
+            tap::Janitor::grace_period();
+        }
+        for (id, plan) in plans {
+            self.settle_set(id, plan)?;
+        }
+        Ok(())
+    }
+
+    /// After the grace period: flows into their pairs, pairs into the journal and the store.
+    fn settle_set(&mut self, id: SetId, plan: Plan) -> anyhow::Result<()> {
+        let Some((set, reader)) = self.sets.get(&id) else { return Ok(()) };
+        let freed: Vec<SlotTag> = plan.flows.iter().map(|(id, _, _)| *id).collect();
+        let commands: Vec<Command> =
+            plan.flows.iter().map(|(id, reason, _)| Command::FreeFlow(*id, *reason)).collect();
+        if !commands.is_empty() {
+            set.janitor().run(&commands)?;
+        }
+
+        let mut seen = HashSet::new();
+        let (mut keep, mut retired) = (Vec::new(), Vec::new());
+        for (pair, if_idle_since) in plan.pairs {
+            if !seen.insert(pair) {
+                continue;
+            }
+            let Some((measurement, rtts)) = reader.pair_now(pair.slot).filter(|(p, _)| p.id == pair) else { continue };
+            if measurement.last_seen > if_idle_since || reader.is_pointed_to(pair.slot) {
+                keep.push(Command::KeepPair(pair));
+                continue;
+            }
+            let names = self.names.read().unwrap_or_else(PoisonError::into_inner);
+            let (key, first, last) = (measurement.key, measurement.first_seen, measurement.last_seen);
+            let opened = key.role == Role::LocalOpened;
+            retired.push(RetiredPair {
+                life: PairLife { set: id.0, id: pair, first_seen: first },
+                local: names.local(key.ifindex, key.local),
+                remote: names.remote(key.remote, first, last, key.service, opened),
+                record: PairRecord { pair: measurement, rtts },
+            });
+        }
+        if !keep.is_empty() {
+            set.janitor().run(&keep)?;
+        }
+        if !retired.is_empty() {
+            // the journal first: a death between the two is found out by the slot being alive
+            if let Err(error) = self.journal.append(&retired) {
+                tracing::warn!(error = &error as &dyn std::error::Error, "the journal is not written");
+            }
+            let commands: Vec<Command> = retired.iter().map(|r| Command::FreePair(r.life.id)).collect();
+            // one step for whoever asks: never both live and retired, never neither
+            let mut store = self.store.lock().unwrap_or_else(PoisonError::into_inner);
+            set.janitor().run(&commands)?;
+            for r in retired {
+                store.retire(r);
+            }
+        }
+        for ifindex in &plan.ports {
+            if let Some(slot) = reader.port_slot(*ifindex) {
+                set.janitor().run(&[Command::FreePort { slot, ifindex: *ifindex }])?;
+            }
+        }
+        let mut store = self.store.lock().unwrap_or_else(PoisonError::into_inner);
+        for ifindex in &plan.ports {
+            store.drop_port(id, *ifindex);
+        }
+        store.drop_flows(id, &freed.into_iter().filter(|f| !reader.has_flow(*f)).collect::<Vec<_>>());
+        if let Some(done) = plan.drop {
+            store.drop_set(id);
+            drop(store);
+            self.sets.remove(&id);
+            let _ = done.send(());
+        }
+        Ok(())
+    }
+}
+
+impl Plan {
+    fn take(&mut self, found: tap::Found) {
+        self.flows.extend(found.flows.iter().map(|(id, _)| (*id, EndReason::ForcedEnd, Timestamp::MAX)));
+        self.pairs.extend(found.pairs.iter().map(|id| (*id, Timestamp::MAX)));
+    }
+}

@@ -1,0 +1,21 @@
+//! The Monitoring Controller: it knows which containers run, taps their ports, hands what is counted to monitoring
+//! containers, and keeps what they report.
+//!
+//! - [`world`] is what it knows, [`mod@reconcile`] what follows from that: both pure.
+//! - [`controller`] is the one thread that does it: it alone changes the world, attaches and moves taps.
+//! - [`engine`] are the tasks that talk to the container engine, [`janitor`] the thread that settles records that are over.
+//! - [`shared`] is what others may see, [`view`] how the API sees it, [`cost`] what all of it costs.
+
+pub mod controller;
+pub mod cost;
+pub mod engine;
+pub mod janitor;
+pub mod persist;
+pub mod reconcile;
+pub mod shared;
+pub mod view;
+pub mod world;
+
+pub use reconcile::{Action, reconcile};
+pub use shared::Shared;
+pub use world::{SetId, SetRole, World};

@@ -1,0 +1,276 @@
+//! From what is to what shall be: a pure function from the world to actions.
+//!
+//! It is level-triggered: it looks at states only, never at what happened. So it serves the first start, a restart of
+//! ours or of the engine's, and lost messages alike, and may be called at any time.
+//!
+//! The caller does the actions, writes into the world what came of them, and calls again until none is left. Actions
+//! that take long (the engine's) leave a mark in the world (`asked`, `Starting`, `loading`), so that they are
+//! not asked for twice.
+
+use std::time::Duration;
+
+use ippm::time::Timestamp;
+
+use super::world::{MonitorSeen, SetId, SetRole, World};
+
+/// Something to do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// Put a set's programs on a port.
+    Tap {
+        /// The port.
+        ifindex: u32,
+        /// The set.
+        set: SetId,
+    },
+    /// Exchange a port's programs for another set's.
+    Move {
+        /// The port.
+        ifindex: u32,
+        /// The set it shall be counted by.
+        set: SetId,
+    },
+    /// Take the programs off a port that shall not be watched.
+    Untap {
+        /// The port.
+        ifindex: u32,
+    },
+    /// The port has gone: settle its records.
+    Forget {
+        /// The port.
+        ifindex: u32,
+    },
+    /// Ask the kernel for the port's far end.
+    AskPeer {
+        /// The port.
+        ifindex: u32,
+    },
+    /// The port is this container's.
+    Name {
+        /// The port.
+        ifindex: u32,
+        /// The container.
+        container: String,
+        /// The network.
+        network: String,
+    },
+    /// Nobody is known for the port: look again at this time.
+    LookLater {
+        /// The port.
+        ifindex: u32,
+        /// When.
+        at: Timestamp,
+    },
+    /// Ask the engine who is on a network.
+    AskNetwork {
+        /// The network.
+        id: String,
+    },
+    /// Ask the engine for everything.
+    AskEngine,
+    /// A waiting set gets its role.
+    Assign {
+        /// The set.
+        set: SetId,
+        /// The role.
+        role: SetRole,
+    },
+    /// Load another set for the pool.
+    Load,
+    /// Have a monitoring container made for a set.
+    StartMonitor {
+        /// The set.
+        set: SetId,
+    },
+    /// A set's monitoring container is dead or silent: replace it.
+    ReplaceMonitor {
+        /// The set.
+        set: SetId,
+        /// Why.
+        why: String,
+    },
+    /// Note since when nobody needs a set, or that somebody does again.
+    MarkIdle {
+        /// The set.
+        set: SetId,
+        /// Since when.
+        since: Option<Timestamp>,
+    },
+    /// Nobody needs the set any more: remove it and its monitor.
+    Retire {
+        /// The set.
+        set: SetId,
+    },
+}
+
+/// How long to wait before looking for a port's container again.
+fn patience(looked: u32) -> Duration {
+    match looked {
+        0..=9 => Duration::from_millis(20),
+        10..=29 => Duration::from_millis(200),
+        _ => Duration::from_secs(5),
+    }
+}
+
+/// What is to be done now.
+pub fn reconcile(world: &World, now: Timestamp) -> Vec<Action> {
+    let mut actions = Vec::new();
+    ports(world, now, &mut actions);
+    networks(world, &mut actions);
+    sets(world, now, &mut actions);
+    monitors(world, now, &mut actions);
+    actions
+}
+
+/// The set that shall count a port: none if its container opted out.
+fn desired_set(world: &World, ifindex: u32) -> Option<SetId> {
+    let nursery = world.set_with(&SetRole::Nursery);
+    let owner = world.owners.get(&ifindex).and_then(|o| world.containers.get(&o.container));
+    match owner {
+        None => nursery,
+        Some(c) if !world.wants(&c.container) => None,
+        // until a set is there, the nursery counts
+        Some(c) => world.set_with(&world.role_for(&c.container)).or(nursery),
+    }
+}
+
+fn ports(world: &World, now: Timestamp, actions: &mut Vec<Action>) {
+    for ifindex in world.taps.keys() {
+        if !world.links.contains_key(ifindex) {
+            actions.push(Action::Forget { ifindex: *ifindex });
+        }
+    }
+    let mut ask_engine = false;
+    for (ifindex, seen) in &world.links {
+        let (ifindex, tap) = (*ifindex, world.taps.get(ifindex));
+        let watched = seen.link.is_veth() && world.watched_bridge(&seen.link).is_some();
+        if !watched && tap.is_none() {
+            continue;
+        }
+        match (desired_set(world, ifindex), tap) {
+            (Some(set), None) => {
+                let refused = world.refused.get(&ifindex).is_some_and(|(_, again)| *again > now);
+                // a port that opted out stays off; one that was never tapped is tapped first and named after
+                if !refused {
+                    actions.push(Action::Tap { ifindex, set });
+                }
+            }
+            (Some(set), Some(tap)) if tap.set != set => {
+                // never back to the nursery: who is known now and has no set yet stays where it is
+                if world.set_with(&SetRole::Nursery) != Some(set) {
+                    actions.push(Action::Move { ifindex, set });
+                }
+            }
+            (None, Some(_)) => actions.push(Action::Untap { ifindex }),
+            _ => {}
+        }
+
+        if world.owners.contains_key(&ifindex) || !watched || seen.look_at > now {
+            continue;
+        }
+        let there = seen.link.link_netnsid.is_some() && seen.link.peer_ifindex.is_some();
+        if !there || !seen.link.up {
+            continue;
+        }
+        match (&seen.peer, world.endpoint_of(seen)) {
+            (None, _) => actions.push(Action::AskPeer { ifindex }),
+            (Some(_), Some((network, endpoint))) => {
+                if world.containers.contains_key(&endpoint.container_id) {
+                    actions.push(Action::Name {
+                        ifindex,
+                        container: endpoint.container_id.clone(),
+                        network: network.to_owned(),
+                    });
+                } else if world.engine {
+                    ask_engine = true;
+                    actions.push(Action::LookLater { ifindex, at: now + patience(seen.looked) });
+                }
+            }
+            (Some(_), None) => {
+                let bridge = world.watched_bridge(&seen.link);
+                let networks = world.networks.iter().filter(|(_, n)| n.network.bridge.as_deref() == bridge);
+                let mut known = false;
+                for (id, network) in networks {
+                    known = true;
+                    if world.engine && !network.asked && !network.stale {
+                        actions.push(Action::AskNetwork { id: id.clone() });
+                    }
+                }
+                ask_engine |= !known && world.engine && seen.looked < 3;
+                actions.push(Action::LookLater { ifindex, at: now + patience(seen.looked) });
+            }
+        }
+    }
+    if ask_engine {
+        actions.push(Action::AskEngine);
+    }
+}
+
+fn networks(world: &World, actions: &mut Vec<Action>) {
+    if !world.engine {
+        return;
+    }
+    for (id, network) in &world.networks {
+        if network.stale && !network.asked && network.network.bridge.is_some() {
+            actions.push(Action::AskNetwork { id: id.clone() });
+        }
+    }
+}
+
+fn sets(world: &World, now: Timestamp, actions: &mut Vec<Action>) {
+    let needed = world.needed_roles();
+    let mut waiting: Vec<SetId> =
+        world.sets.iter().filter(|(_, s)| s.role == SetRole::Pool).map(|(id, _)| *id).collect();
+    // a set whose monitor already called comes first
+    waiting.sort_by_key(|id| {
+        let called = matches!(world.sets[id].monitor, MonitorSeen::Connected { .. });
+        (!called, *id)
+    });
+    let mut waiting = waiting.into_iter();
+    for role in &needed {
+        if world.set_with(role).is_none()
+            && let Some(set) = waiting.next()
+        {
+            actions.push(Action::Assign { set, role: role.clone() });
+        }
+    }
+    let unserved = needed.iter().filter(|r| world.set_with(r).is_none()).count();
+    let pool = world.sets.values().filter(|s| s.role == SetRole::Pool).count();
+    let wanted = world.wishes.pool.max(unserved);
+    if pool + world.loading < wanted && world.loading == 0 && world.load_again_at <= now {
+        actions.push(Action::Load);
+    }
+    for (id, set) in &world.sets {
+        if !matches!(set.role, SetRole::Tenant(_) | SetRole::Dedicated(_)) {
+            continue;
+        }
+        let used = needed.contains(&set.role) || world.taps.values().any(|t| t.set == *id);
+        match (used, set.idle_since) {
+            (true, Some(_)) => actions.push(Action::MarkIdle { set: *id, since: None }),
+            (false, None) => actions.push(Action::MarkIdle { set: *id, since: Some(now) }),
+            (false, Some(since)) if now - since >= world.wishes.linger => {
+                actions.push(Action::Retire { set: *id });
+            }
+            _ => {}
+        }
+    }
+}
+
+fn monitors(world: &World, now: Timestamp, actions: &mut Vec<Action>) {
+    for (id, set) in &world.sets {
+        match &set.monitor {
+            MonitorSeen::Missing { retry_at } if world.engine && world.wishes.monitors && *retry_at <= now => {
+                actions.push(Action::StartMonitor { set: *id });
+            }
+            MonitorSeen::Started { since, .. } if now - *since > world.wishes.silence && world.engine => {
+                let why = "it did not call".to_owned();
+                actions.push(Action::ReplaceMonitor { set: *id, why });
+            }
+            MonitorSeen::Connected { heard_at, .. } if now - *heard_at > world.wishes.silence && world.engine => {
+                let why = format!("it was silent for {} ms", (now - *heard_at).as_millis());
+                actions.push(Action::ReplaceMonitor { set: *id, why });
+            }
+            _ => {}
+        }
+    }
+}

@@ -1,0 +1,247 @@
+//! What the controller shows to others: the store, the names, and a picture of its world that readers take whole.
+//!
+//! The controller's thread publishes after each round of work; readers never make it wait, nor does it wait for them.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::time::Duration;
+
+use conmon::api::{self, Event, EventKind};
+use ippm::histogram::Histogram;
+use ippm::time::{Timestamp, nanos};
+use tap::{Set, SetSpec};
+use tokio::sync::broadcast;
+
+use super::world::{SetId, SetRole};
+use crate::clock::Wall;
+use crate::http::Subscription;
+use crate::store::{Names, Store};
+use crate::switch::LinkStats;
+
+/// Recent events that are kept for newcomers.
+const RECENT: usize = 1024;
+/// How far a reader of the live stream may fall behind, in events.
+const BEHIND: usize = 4096;
+
+/// What never changes while the daemon runs.
+#[derive(Clone, Debug)]
+pub struct Info {
+    /// The instance's name.
+    pub instance: String,
+    /// The host's name.
+    pub host: String,
+    /// The kernel's release.
+    pub kernel: String,
+    /// When the daemon started.
+    pub started_at: Timestamp,
+    /// How long a monitor may be silent.
+    pub silence: Duration,
+    /// How long pairs without packets and without a living end are shown.
+    pub retention: Duration,
+}
+
+/// A set as others see it.
+#[derive(Clone, Debug)]
+pub struct SetInfo {
+    /// Its id.
+    pub id: SetId,
+    /// Whom it serves.
+    pub role: SetRole,
+    /// The tenant it serves; none for nursery and pool.
+    pub tenant: Option<String>,
+    /// Its sizes.
+    pub spec: SetSpec,
+}
+
+/// A tapped port as others see it.
+#[derive(Clone, Debug)]
+pub struct PortInfo {
+    /// Its number.
+    pub ifindex: u32,
+    /// Its name.
+    pub interface: String,
+    /// The container behind it, by id and name.
+    pub container: Option<(String, String)>,
+    /// The container's tenant.
+    pub tenant: Option<String>,
+    /// The container's service.
+    pub service: Option<String>,
+    /// The set that counts it.
+    pub set: SetId,
+    /// Since when.
+    pub tapped_at: Timestamp,
+    /// The interface's counters just before and just after it was tapped; the truth at that moment is in between.
+    pub baseline: Option<(LinkStats, LinkStats)>,
+}
+
+/// The controller's world at one moment.
+#[derive(Clone, Debug)]
+pub struct Published {
+    /// The engine.
+    pub engine: api::EngineStatus,
+    /// What ran before the daemon is adopted.
+    pub ready: bool,
+    /// What is wrong, in sentences.
+    pub problems: Vec<String>,
+    /// Application containers.
+    pub containers: Vec<api::Container>,
+    /// Monitoring containers, each with its set; memory and processor time as they reported.
+    pub monitors: Vec<(SetId, api::Monitor, crate::monitor::Alive)>,
+    /// When each monitor was last heard.
+    pub heard: BTreeMap<SetId, Timestamp>,
+    /// The pool.
+    pub pool: api::Pool,
+    /// Sets.
+    pub sets: Vec<SetInfo>,
+    /// Tapped ports.
+    pub ports: Vec<PortInfo>,
+    /// `tcx` or `clsact`; empty before the first tap.
+    pub attachment: String,
+    /// When the oldest tap was put in place.
+    pub counting_since: Option<Timestamp>,
+    /// Replaced monitors by tenant.
+    pub restarts: BTreeMap<String, u64>,
+    /// Processor time of monitors that are gone.
+    pub gone_monitors_cpu: Duration,
+    /// Ports that could not be tapped, and why.
+    pub refused: Vec<(String, String)>,
+    /// Ports on watched bridges that have no tap.
+    pub untapped: usize,
+}
+
+/// Histograms of the controller's own speed.
+#[derive(Clone, Debug, Default)]
+pub struct Delays {
+    /// From a port joining its bridge to its tap.
+    pub tap: Histogram,
+    /// From the engine's event (or the link's coming up, if later) to the name.
+    pub naming: Histogram,
+    /// From reading the engine's word that a container ended to acting on it.
+    pub stop: Histogram,
+}
+
+struct Stream {
+    sequence: u64,
+    recent: VecDeque<Arc<Event>>,
+    live: broadcast::Sender<Arc<Event>>,
+}
+
+/// Everything that is shared.
+pub struct Shared {
+    /// What never changes.
+    pub info: Info,
+    store: Arc<Mutex<Store>>,
+    names: Arc<RwLock<Names>>,
+    published: RwLock<Arc<Published>>,
+    sets: RwLock<BTreeMap<SetId, Arc<Set>>>,
+    delays: Mutex<Delays>,
+    stream: Mutex<Stream>,
+}
+
+impl Shared {
+    /// Nothing yet.
+    pub fn new(info: Info, store: Store, names: Names, published: Published) -> Self {
+        let stream = Stream { sequence: 0, recent: VecDeque::new(), live: broadcast::channel(BEHIND).0 };
+        Self {
+            info,
+            store: Arc::new(Mutex::new(store)),
+            names: Arc::new(RwLock::new(names)),
+            published: RwLock::new(Arc::new(published)),
+            sets: RwLock::new(BTreeMap::new()),
+            delays: Mutex::new(Delays::default()),
+            stream: Mutex::new(stream),
+        }
+    }
+
+    /// The store, for a moment.
+    pub fn store(&self) -> MutexGuard<'_, Store> {
+        self.store.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The store, for another owner.
+    pub fn store_handle(&self) -> Arc<Mutex<Store>> {
+        self.store.clone()
+    }
+
+    /// The names, to read.
+    pub fn names(&self) -> RwLockReadGuard<'_, Names> {
+        self.names.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The names, to change.
+    pub fn names_mut(&self) -> RwLockWriteGuard<'_, Names> {
+        self.names.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The names, for another owner.
+    pub fn names_handle(&self) -> Arc<RwLock<Names>> {
+        self.names.clone()
+    }
+
+    /// The newest picture of the world.
+    pub fn published(&self) -> Arc<Published> {
+        self.published.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Shows a newer picture.
+    pub fn publish(&self, published: Published) {
+        *self.published.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(published);
+    }
+
+    /// All loaded sets.
+    pub fn sets(&self) -> BTreeMap<SetId, Arc<Set>> {
+        self.sets.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// A set is loaded, or gone.
+    pub fn set_loaded(&self, id: SetId, set: Option<Arc<Set>>) {
+        let mut sets = self.sets.write().unwrap_or_else(PoisonError::into_inner);
+        match set {
+            Some(set) => sets.insert(id, set),
+            None => sets.remove(&id),
+        };
+    }
+
+    /// The controller's speed so far.
+    pub fn delays(&self) -> Delays {
+        self.delays.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Notes how long something of the controller's took.
+    pub fn note_delay(&self, which: impl FnOnce(&mut Delays) -> &mut Histogram, took: Duration) {
+        which(&mut self.delays.lock().unwrap_or_else(PoisonError::into_inner)).record(nanos(took));
+    }
+
+    /// Tells that something happened, now. `fill` adds what the kind of event has.
+    pub fn tell(&self, kind: EventKind, text: String, fill: impl FnOnce(&mut Event)) {
+        let mut stream = self.stream.lock().unwrap_or_else(PoisonError::into_inner);
+        stream.sequence += 1;
+        let mut event = Event {
+            sequence: stream.sequence,
+            time: Wall::now().utc(crate::clock::monotonic()),
+            kind,
+            text,
+            container: None,
+            tenant: None,
+            network: None,
+            interface: None,
+            monitor: None,
+            after_seconds: None,
+            dropped: None,
+        };
+        fill(&mut event);
+        let event = Arc::new(event);
+        if stream.recent.len() >= RECENT {
+            stream.recent.pop_front();
+        }
+        stream.recent.push_back(event.clone());
+        // nobody listening is no error
+        let _ = stream.live.send(event);
+    }
+
+    /// Recent events and those to come.
+    pub fn subscribe(&self) -> Subscription {
+        let stream = self.stream.lock().unwrap_or_else(PoisonError::into_inner);
+        Subscription { recent: stream.recent.iter().cloned().collect(), live: stream.live.subscribe() }
+    }
+}

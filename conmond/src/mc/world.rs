@@ -1,0 +1,284 @@
+//! What the controller knows: links, networks, containers, taps, sets and their monitors. Plain data; it is changed by
+//! what is observed and by what was done, and read by [`super::reconcile`].
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::time::Duration;
+
+use ippm::time::Timestamp;
+
+use crate::runtime::{Container, ContainerState, Network, NetworkEndpoint};
+use crate::switch::{Link, Peer};
+
+/// Names a set for as long as it lives; its pins, its monitor's slot and its run folder bear it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SetId(pub u32);
+
+impl fmt::Display for SetId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "s{}", self.0)
+    }
+}
+
+impl SetId {
+    /// The set that a pin or slot name means.
+    pub fn parse(name: &str) -> Option<SetId> {
+        name.strip_prefix('s')?.parse().ok().map(SetId)
+    }
+}
+
+/// Whom a set serves.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SetRole {
+    /// Ports whose container is not known yet. The controller runs the monitoring functions itself.
+    Nursery,
+    /// Nobody yet.
+    Pool,
+    /// A tenant's containers.
+    Tenant(String),
+    /// One container, by its id.
+    Dedicated(String),
+}
+
+/// A link, and what was found out about it.
+#[derive(Clone, Debug)]
+pub struct LinkSeen {
+    /// Its newest state.
+    pub link: Link,
+    /// When it joined its bridge; none when it was there before we looked.
+    pub joined_at: Option<Timestamp>,
+    /// When it came up; none when it was up before we looked.
+    pub up_at: Option<Timestamp>,
+    /// The far end, once asked for.
+    pub peer: Option<Peer>,
+    /// When to ask (again) for the far end or look (again) for its container.
+    pub look_at: Timestamp,
+    /// How often we looked in vain.
+    pub looked: u32,
+}
+
+/// A network and who is on it.
+#[derive(Clone, Debug)]
+pub struct NetworkSeen {
+    /// The network.
+    pub network: Network,
+    /// Its endpoints as last told.
+    pub endpoints: Vec<NetworkEndpoint>,
+    /// The endpoints changed since, or might have.
+    pub stale: bool,
+    /// They were asked for and the answer is not here yet.
+    pub asked: bool,
+    /// When the engine told of a container's connecting, by container.
+    pub connects: BTreeMap<String, Timestamp>,
+}
+
+/// A container, and when we heard of it.
+#[derive(Clone, Debug)]
+pub struct ContainerSeen {
+    /// As the engine told last.
+    pub container: Container,
+    /// When it ended, by our clock.
+    pub ended_at: Option<Timestamp>,
+}
+
+/// A tapped port.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TapSeen {
+    /// The set that counts it.
+    pub set: SetId,
+    /// Since when it is tapped.
+    pub tapped_at: Timestamp,
+    /// It was adopted: counting went on from an earlier daemon.
+    pub adopted: bool,
+}
+
+/// Whose a port is.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct PortOwner {
+    /// The container.
+    pub container: String,
+    /// The network through which the port connects it.
+    pub network: String,
+    /// When this was known.
+    pub named_at: Timestamp,
+    /// From the engine's word, or the link's coming up if that was later, to `named_at`.
+    pub after: Option<Duration>,
+}
+
+/// A set and its monitor.
+#[derive(Clone, Debug)]
+pub struct SetSeen {
+    /// Whom it serves.
+    pub role: SetRole,
+    /// Who runs its monitoring functions.
+    pub monitor: MonitorSeen,
+    /// How often its monitor was replaced.
+    pub restarts: u32,
+    /// Since when nobody needs it.
+    pub idle_since: Option<Timestamp>,
+}
+
+/// A monitoring container's life.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum MonitorSeen {
+    /// The controller's own thread.
+    Inline,
+    /// None; one may be asked for from then on.
+    Missing {
+        /// Not before.
+        retry_at: Timestamp,
+    },
+    /// The engine is making it.
+    Starting {
+        /// Since when.
+        since: Timestamp,
+    },
+    /// It runs and has not called yet, or its connection broke.
+    Started {
+        /// The engine's id for it.
+        id: String,
+        /// Its process on the host.
+        pid: Option<u32>,
+        /// Since when.
+        since: Timestamp,
+    },
+    /// It is connected.
+    Connected {
+        /// The engine's id for it.
+        id: String,
+        /// Its process on the host.
+        pid: u32,
+        /// When it last said anything.
+        heard_at: Timestamp,
+    },
+}
+
+/// What the controller is told to want.
+#[derive(Clone, Debug)]
+pub struct Wishes {
+    /// Watch only containers labelled `conmon.enable=true`.
+    pub opt_in: bool,
+    /// Sets that shall wait with a started monitor.
+    pub pool: usize,
+    /// Whether monitoring containers can be made at all (image there, engine willing).
+    pub monitors: bool,
+    /// How long a monitor may be silent, or take to call.
+    pub silence: Duration,
+    /// How long a tenant's set outlives its last container.
+    pub linger: Duration,
+}
+
+/// Everything the controller knows.
+#[derive(Clone, Debug)]
+pub struct World {
+    /// What is wanted.
+    pub wishes: Wishes,
+    /// The engine answers.
+    pub engine: bool,
+    /// Links of our namespace by ifindex.
+    pub links: BTreeMap<u32, LinkSeen>,
+    /// Networks by id.
+    pub networks: BTreeMap<String, NetworkSeen>,
+    /// Containers by id.
+    pub containers: BTreeMap<String, ContainerSeen>,
+    /// Tapped ports by ifindex.
+    pub taps: BTreeMap<u32, TapSeen>,
+    /// Ports that could not be tapped, why, and when to try again.
+    pub refused: BTreeMap<u32, (String, Timestamp)>,
+    /// Whose each port is.
+    pub owners: BTreeMap<u32, PortOwner>,
+    /// Sets by id.
+    pub sets: BTreeMap<SetId, SetSeen>,
+    /// Sets being loaded.
+    pub loading: usize,
+    /// Loading failed: when to try again.
+    pub load_again_at: Timestamp,
+}
+
+impl World {
+    /// An empty world.
+    pub fn new(wishes: Wishes) -> Self {
+        Self {
+            wishes,
+            engine: false,
+            links: BTreeMap::new(),
+            networks: BTreeMap::new(),
+            containers: BTreeMap::new(),
+            taps: BTreeMap::new(),
+            refused: BTreeMap::new(),
+            owners: BTreeMap::new(),
+            sets: BTreeMap::new(),
+            loading: 0,
+            load_again_at: Timestamp::ZERO,
+        }
+    }
+
+    /// The bridge that a port belongs to, if it is one whose ports we watch.
+    pub fn watched_bridge(&self, link: &Link) -> Option<&str> {
+        let master = self.links.get(&link.master?)?;
+        let name = master.link.name.as_str();
+        let known = self.networks.values().any(|n| n.network.bridge.as_deref() == Some(name));
+        (master.link.is_bridge() && (known || is_engine_bridge(name))).then_some(name)
+    }
+
+    /// Whether a container shall be watched.
+    pub fn wants(&self, container: &Container) -> bool {
+        container.policy.enable.unwrap_or(!self.wishes.opt_in)
+    }
+
+    /// The role of the set that shall count a container's ports.
+    pub fn role_for(&self, container: &Container) -> SetRole {
+        if container.policy.dedicated {
+            SetRole::Dedicated(container.id.clone())
+        } else {
+            SetRole::Tenant(container.policy.tenant.clone())
+        }
+    }
+
+    /// The set with a role.
+    pub fn set_with(&self, role: &SetRole) -> Option<SetId> {
+        self.sets.iter().find(|(_, s)| s.role == *role).map(|(id, _)| *id)
+    }
+
+    /// Roles that a watched container needs, alive or about to be.
+    pub fn needed_roles(&self) -> BTreeSet<SetRole> {
+        let alive = |c: &&ContainerSeen| c.container.state.is_alive() || c.container.state == ContainerState::Restarting;
+        let mut roles: BTreeSet<SetRole> = self
+            .containers
+            .values()
+            .filter(alive)
+            .filter(|c| self.wants(&c.container))
+            .map(|c| self.role_for(&c.container))
+            .collect();
+        for owner in self.owners.values() {
+            if let Some(c) = self.containers.get(&owner.container).filter(|c| self.wants(&c.container)) {
+                roles.insert(self.role_for(&c.container));
+            }
+        }
+        roles
+    }
+
+    /// The endpoint behind a port: the one on the port's bridge with the far end's Ethernet address, else with one of its
+    /// addresses. With the network's id.
+    pub fn endpoint_of(&self, seen: &LinkSeen) -> Option<(&str, &NetworkEndpoint)> {
+        let bridge = self.watched_bridge(&seen.link)?;
+        let peer = seen.peer.as_ref()?;
+        let here = || {
+            self.networks
+                .iter()
+                .filter(|(_, n)| n.network.bridge.as_deref() == Some(bridge))
+                .flat_map(|(id, n)| n.endpoints.iter().map(move |e| (id.as_str(), e)))
+        };
+        here()
+            .find(|(_, e)| e.mac.is_some() && e.mac == peer.mac)
+            .or_else(|| here().find(|(_, e)| e.addresses.iter().any(|a| peer.addresses.contains(a))))
+    }
+}
+
+/// Bridges that Docker names: `docker0`, `br-` and the first twelve digits of the network's id. They are watched
+/// even before the engine tells of the network.
+pub fn is_engine_bridge(name: &str) -> bool {
+    name == "docker0"
+        || name.strip_prefix("br-").is_some_and(|id| id.len() == 12 && id.bytes().all(|b| b.is_ascii_hexdigit()))
+}

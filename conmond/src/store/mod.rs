@@ -1,0 +1,333 @@
+//! What was measured, as it stands: the newest cumulative values of every live record, and totals of those that ended.
+//!
+//! Records come as absolute values, so a report that is lost, repeated, or sent again in full after a monitor was
+//! replaced changes nothing. A pair's record that the kernel gave up is *retired*: its totals move here, and to the
+//! journal first, so that a crash between the two neither loses nor doubles them.
+
+mod journal;
+mod names;
+mod pairs;
+
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::time::Duration;
+
+use ippm::flow::{Both, Counters};
+use ippm::histogram::Histogram;
+use ippm::measurement::{
+    Batch, FlowEvent, FlowEventKind, FlowMeasurement, PairKey, PairMeasurement, PortMeasurement, RttMeasurement, SetCounters,
+    SlotTag,
+};
+use ippm::time::Timestamp;
+use serde::{Deserialize, Serialize};
+
+pub use journal::{Journal, JournalError};
+pub use names::{ContainerName, ExternalPrefix, Names, PortName, SavedNames};
+pub use pairs::{Totals, flow_view, group, measurements};
+
+use crate::mc::SetId;
+
+/// Ended flows that are kept for `conmonctl flows`; the oldest go first.
+const ENDED_FLOWS: usize = 8192;
+
+/// One life of a pair's record in one set.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct PairLife {
+    /// The set, by number.
+    pub set: u32,
+    /// The slot and its tag.
+    pub id: SlotTag,
+    /// Time of the first packet: tells lives of equal keys apart.
+    pub first_seen: Timestamp,
+}
+
+/// A pair's record, with its delays by leg number.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct PairRecord {
+    /// The newest values.
+    pub pair: PairMeasurement,
+    /// Histograms by leg number.
+    pub rtts: [Option<Histogram>; 4],
+}
+
+/// A live record and what it counted over the last interval.
+#[derive(Clone, Debug)]
+pub struct LivePair {
+    /// The record.
+    pub record: PairRecord,
+    /// Counted between the two newest readings of its set.
+    pub last: Both<Counters>,
+    /// The reading that `last` belongs to.
+    pub last_at: Timestamp,
+}
+
+/// A record that ended.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct RetiredPair {
+    /// Which record it was.
+    pub life: PairLife,
+    /// Its last values.
+    pub record: PairRecord,
+    /// Its ends, named when it ended.
+    pub local: conmon::api::Endpoint,
+    /// The other end.
+    pub remote: conmon::api::Endpoint,
+}
+
+/// What one set last reported.
+#[derive(Clone, Debug, Default)]
+pub struct SetReport {
+    /// Its own counters.
+    pub counters: SetCounters,
+    /// When the tables were read last.
+    pub taken_at: Timestamp,
+    /// And the time before.
+    pub before: Timestamp,
+    /// Sequence number of the last batch.
+    pub sequence: u64,
+    /// Batches that came.
+    pub batches: u64,
+}
+
+impl SetReport {
+    /// Length of the last interval, none before the second reading.
+    pub fn interval(&self) -> Option<Duration> {
+        (self.before > Timestamp::ZERO && self.taken_at > self.before).then(|| self.taken_at - self.before)
+    }
+}
+
+/// Everything measured.
+pub struct Store {
+    pairs: HashMap<(SetId, u32), LivePair>,
+    retired: Vec<RetiredPair>,
+    /// Lives that ended: a late report must not bring them back.
+    buried: HashSet<PairLife>,
+    buried_order: VecDeque<PairLife>,
+    flows: HashMap<(SetId, u32), FlowMeasurement>,
+    ended: VecDeque<(SetId, FlowEvent)>,
+    ports: HashMap<(SetId, u32), PortMeasurement>,
+    sets: HashMap<SetId, SetReport>,
+    retention: Duration,
+    /// Records refused because they made no sense.
+    pub refused: u64,
+    /// Ended pairs forgotten after the retention time.
+    pub forgotten: u64,
+}
+
+impl Store {
+    /// An empty store that keeps ended pairs for `retention`.
+    pub fn new(retention: Duration) -> Self {
+        Self {
+            pairs: HashMap::new(),
+            retired: Vec::new(),
+            buried: HashSet::new(),
+            buried_order: VecDeque::new(),
+            flows: HashMap::new(),
+            ended: VecDeque::new(),
+            ports: HashMap::new(),
+            sets: HashMap::new(),
+            retention,
+            refused: 0,
+            forgotten: 0,
+        }
+    }
+
+    /// Takes a report of a set's monitor.
+    pub fn apply(&mut self, set: SetId, batch: &Batch) {
+        let report = self.sets.entry(set).or_default();
+        if batch.taken_at > report.taken_at {
+            report.before = report.taken_at;
+            report.taken_at = batch.taken_at;
+        }
+        report.counters = batch.set;
+        report.sequence = batch.sequence;
+        report.batches += 1;
+        for pair in &batch.pairs {
+            self.apply_pair(set, pair, batch.taken_at);
+        }
+        for rtt in &batch.rtts {
+            self.apply_rtt(set, rtt);
+        }
+        for flow in &batch.flows {
+            self.flows.insert((set, flow.id.slot), flow.clone());
+        }
+        for port in &batch.ports {
+            self.ports.insert((set, port.ifindex), port.clone());
+        }
+        for event in &batch.events {
+            if let FlowEventKind::End(reason) = event.kind {
+                if reason == ippm::flow::EndReason::ActiveTimeout {
+                    continue;
+                }
+                if self.flows.get(&(set, event.id.slot)).is_some_and(|f| f.first_seen == event.first_seen) {
+                    self.flows.remove(&(set, event.id.slot));
+                }
+                if self.ended.len() >= ENDED_FLOWS {
+                    self.ended.pop_front();
+                }
+                self.ended.push_back((set, event.clone()));
+            }
+        }
+    }
+
+    fn apply_pair(&mut self, set: SetId, pair: &PairMeasurement, taken_at: Timestamp) {
+        let life = PairLife { set: set.0, id: pair.id, first_seen: pair.first_seen };
+        if self.buried.contains(&life) {
+            return;
+        }
+        let slot = self.pairs.entry((set, pair.id.slot)).or_insert_with(|| LivePair {
+            record: PairRecord { pair: pair.clone(), rtts: [const { None }; 4] },
+            last: Both::default(),
+            last_at: Timestamp::ZERO,
+        });
+        if slot.record.pair.id != pair.id || slot.record.pair.first_seen != pair.first_seen {
+            // Another life in the slot of one that was never retired: nothing frees a pair without retiring it.
+            self.refused += 1;
+            *slot = LivePair {
+                record: PairRecord { pair: pair.clone(), rtts: [const { None }; 4] },
+                last: Both::default(),
+                last_at: Timestamp::ZERO,
+            };
+        }
+        let old = slot.record.pair.counters;
+        let fresh = slot.last_at == Timestamp::ZERO;
+        slot.last = if fresh {
+            // rates need two readings, unless the record began within the interval
+            let begun = self.sets.get(&set).is_some_and(|s| s.before > Timestamp::ZERO && pair.first_seen >= s.before);
+            if begun { pair.counters } else { Both::default() }
+        } else {
+            Both::new(pair.counters.tx.since(old.tx), pair.counters.rx.since(old.rx))
+        };
+        slot.last_at = taken_at;
+        slot.record.pair = pair.clone();
+    }
+
+    fn apply_rtt(&mut self, set: SetId, rtt: &RttMeasurement) {
+        if let Some(live) = self.pairs.get_mut(&(set, rtt.pair.slot)).filter(|l| l.record.pair.id == rtt.pair) {
+            live.record.rtts[usize::from(rtt.leg.number())] = Some(rtt.histogram.clone());
+        }
+    }
+
+    /// A pair's record ended with these values; what was live of it is gone.
+    pub fn retire(&mut self, retired: RetiredPair) {
+        let life = retired.life;
+        if self.pairs.get(&(SetId(life.set), life.id.slot)).is_some_and(|l| {
+            l.record.pair.id == life.id && l.record.pair.first_seen == life.first_seen
+        }) {
+            self.pairs.remove(&(SetId(life.set), life.id.slot));
+        }
+        self.bury(life);
+        self.restore(retired);
+    }
+
+    /// Takes over a record that an earlier daemon retired. Ended records of the same ends are one.
+    pub fn restore(&mut self, retired: RetiredPair) {
+        let same = |r: &&mut RetiredPair| {
+            let (a, b) = (&r.record.pair.key, &retired.record.pair.key);
+            r.local.name == retired.local.name
+                && r.local.id == retired.local.id
+                && r.remote.kind == retired.remote.kind
+                && r.remote.name == retired.remote.name
+                && r.remote.id == retired.remote.id
+                && PairKey { ifindex: 0, ..*a } == PairKey { ifindex: 0, ..*b }
+        };
+        if let Some(known) = self.retired.iter_mut().find(same) {
+            let (into, from) = (&mut known.record.pair, &retired.record.pair);
+            into.first_seen = into.first_seen.min(from.first_seen);
+            into.last_seen = into.last_seen.max(from.last_seen);
+            into.counters += from.counters;
+            into.retransmitted += from.retransmitted;
+            into.reordered += from.reordered;
+            into.flows += from.flows;
+            into.no_slot += from.no_slot;
+            for (into, from) in known.record.rtts.iter_mut().zip(&retired.record.rtts) {
+                match (into, from) {
+                    (Some(into), Some(from)) => into.merge(from),
+                    (into @ None, Some(from)) => *into = Some(from.clone()),
+                    _ => {}
+                }
+            }
+        } else {
+            self.retired.push(retired);
+        }
+    }
+
+    fn bury(&mut self, life: PairLife) {
+        if self.buried.insert(life) {
+            self.buried_order.push_back(life);
+        }
+        if self.buried_order.len() > 65_536
+            && let Some(oldest) = self.buried_order.pop_front()
+        {
+            self.buried.remove(&oldest);
+        }
+    }
+
+    /// A port's record was freed, its counts are in the ledger no more.
+    pub fn drop_port(&mut self, set: SetId, ifindex: u32) {
+        self.ports.remove(&(set, ifindex));
+    }
+
+    /// The kernel freed these flows; their ends came or were lost with a full ring.
+    pub fn drop_flows(&mut self, set: SetId, ids: &[SlotTag]) {
+        for id in ids {
+            if self.flows.get(&(set, id.slot)).is_some_and(|f| f.id == *id) {
+                self.flows.remove(&(set, id.slot));
+            }
+        }
+    }
+
+    /// The set is gone, all its records retired.
+    pub fn drop_set(&mut self, set: SetId) {
+        self.sets.remove(&set);
+        self.flows.retain(|(s, _), _| *s != set);
+        self.ports.retain(|(s, _), _| *s != set);
+    }
+
+    /// Forgets ended pairs whose last packet is older than the retention time. Returns whether any went.
+    pub fn expire(&mut self, now: Timestamp) -> bool {
+        let before = self.retired.len();
+        self.retired.retain(|r| now - r.record.pair.last_seen <= self.retention);
+        self.forgotten += (before - self.retired.len()) as u64;
+        before != self.retired.len()
+    }
+
+    /// Live pairs with the set they are in.
+    pub fn live(&self) -> impl Iterator<Item = (SetId, &LivePair)> + '_ {
+        self.pairs.iter().map(|((set, _), live)| (*set, live))
+    }
+
+    /// Ended pairs.
+    pub fn retired(&self) -> &[RetiredPair] {
+        &self.retired
+    }
+
+    /// Open flow records.
+    pub fn flows(&self) -> impl Iterator<Item = (SetId, &FlowMeasurement)> + '_ {
+        self.flows.iter().map(|((set, _), f)| (*set, f))
+    }
+
+    /// Closed flow records, the newest last.
+    pub fn ended(&self) -> impl Iterator<Item = &(SetId, FlowEvent)> + '_ {
+        self.ended.iter()
+    }
+
+    /// What belongs to no pair, by port.
+    pub fn ports(&self) -> impl Iterator<Item = (SetId, &PortMeasurement)> + '_ {
+        self.ports.iter().map(|((set, _), p)| (*set, p))
+    }
+
+    /// What a set reported last.
+    pub fn set(&self, set: SetId) -> Option<&SetReport> {
+        self.sets.get(&set)
+    }
+
+    /// Open flow records and live pairs of a set.
+    pub fn fill(&self, set: SetId) -> (u32, u32) {
+        let flows = self.flows.keys().filter(|(s, _)| *s == set).count();
+        let pairs = self.pairs.keys().filter(|(s, _)| *s == set).count();
+        (flows as u32, pairs as u32)
+    }
+}
+
+#[cfg(test)]
+mod tests;

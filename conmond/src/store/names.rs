@@ -1,0 +1,329 @@
+//! Who is behind a port and who had an address when: what turns measurements into names.
+//!
+//! Saved on every change, so that what was counted for a container that went while the daemon was away still bears its
+//! name.
+
+use std::collections::{BTreeMap, HashMap};
+use std::net::IpAddr;
+
+use conmon::api::{Endpoint, EndpointKind};
+use ippm::flow::Service;
+use ippm::naming::{AddressMap, Lookup};
+use ippm::time::Timestamp;
+use serde::{Deserialize, Serialize};
+
+/// A container as names go.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ContainerName {
+    /// The engine's id.
+    pub id: String,
+    /// Its name.
+    pub name: String,
+    /// Its tenant.
+    pub tenant: String,
+    /// Its compose service.
+    pub service: Option<String>,
+}
+
+/// A port as names go.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PortName {
+    /// The host-side interface's name.
+    pub interface: String,
+    /// The container's id, once known.
+    pub container: Option<String>,
+}
+
+/// A named range of addresses outside.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ExternalPrefix {
+    /// Its name.
+    pub name: String,
+    /// Its network.
+    pub address: IpAddr,
+    /// Bits of the network that count.
+    pub bits: u8,
+}
+
+impl ExternalPrefix {
+    fn holds(&self, address: IpAddr) -> bool {
+        fn bits(a: IpAddr) -> (u128, u32) {
+            match a {
+                IpAddr::V4(a) => (u128::from(u32::from(a)), 32),
+                IpAddr::V6(a) => (u128::from(a), 128),
+            }
+        }
+        let ((a, wide), (b, width)) = (bits(address), bits(self.address));
+        wide == width && a.checked_shr(wide - u32::from(self.bits)).unwrap_or(0) == b.checked_shr(wide - u32::from(self.bits)).unwrap_or(0)
+    }
+}
+
+/// All names.
+#[derive(Clone, Default)]
+pub struct Names {
+    host: String,
+    containers: HashMap<String, ContainerName>,
+    ports: BTreeMap<u32, PortName>,
+    addresses: AddressMap<String>,
+    host_addresses: Vec<IpAddr>,
+    external: Vec<ExternalPrefix>,
+    changed: bool,
+}
+
+/// What is kept in the file: containers, ports, and since when until when a container had an address.
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub struct SavedNames {
+    containers: Vec<ContainerName>,
+    ports: BTreeMap<u32, PortName>,
+    addresses: Vec<(IpAddr, String, Timestamp, Timestamp)>,
+}
+
+impl Names {
+    /// Names on the host of this name.
+    pub fn new(host: &str, external: Vec<ExternalPrefix>) -> Self {
+        Self { host: host.to_owned(), external, ..Self::default() }
+    }
+
+    /// The host's name.
+    pub fn host(&self) -> &str {
+        &self.host
+    }
+
+    /// Whether anything to be saved changed since the last call.
+    pub fn take_changed(&mut self) -> bool {
+        std::mem::take(&mut self.changed)
+    }
+
+    /// What to save.
+    pub fn saved(&self) -> SavedNames {
+        let mut containers: Vec<ContainerName> = self.containers.values().cloned().collect();
+        containers.sort_by(|a, b| a.id.cmp(&b.id));
+        let addresses = self
+            .addresses
+            .iter()
+            .flat_map(|(a, list)| list.iter().map(move |i| (*a, i.owner.clone(), i.since, i.until)))
+            .collect();
+        SavedNames { containers, ports: self.ports.clone(), addresses }
+    }
+
+    /// Takes over what an earlier daemon saved.
+    pub fn restore(&mut self, saved: SavedNames) {
+        for c in saved.containers {
+            self.containers.insert(c.id.clone(), c);
+        }
+        self.ports.extend(saved.ports);
+        for (address, owner, since, until) in saved.addresses {
+            self.addresses.insert(address, owner.clone(), since);
+            if until != Timestamp::MAX {
+                self.addresses.close(&address, &owner, until);
+            }
+        }
+    }
+
+    /// A container's name is this from now on.
+    pub fn set_container(&mut self, name: ContainerName) {
+        if self.containers.get(&name.id) != Some(&name) {
+            self.changed = true;
+            self.containers.insert(name.id.clone(), name);
+        }
+    }
+
+    /// The name of a container.
+    pub fn container(&self, id: &str) -> Option<&ContainerName> {
+        self.containers.get(id)
+    }
+
+    /// A port is there; `container` once it is known.
+    pub fn set_port(&mut self, ifindex: u32, interface: &str, container: Option<&str>) {
+        let name = PortName { interface: interface.to_owned(), container: container.map(str::to_owned) };
+        if self.ports.get(&ifindex) != Some(&name) {
+            self.changed = true;
+            self.ports.insert(ifindex, name);
+        }
+    }
+
+    /// The port's records are settled: its name is of no use any more.
+    pub fn drop_port(&mut self, ifindex: u32) {
+        self.changed |= self.ports.remove(&ifindex).is_some();
+    }
+
+    /// A port's name.
+    pub fn port(&self, ifindex: u32) -> Option<&PortName> {
+        self.ports.get(&ifindex)
+    }
+
+    /// A container has an address since then.
+    pub fn set_address(&mut self, address: IpAddr, container: &str, since: Timestamp) {
+        if self.addresses.lookup_at(&address, since).is_none_or(|o| o != container) {
+            self.changed = true;
+        }
+        self.addresses.insert(address, container.to_owned(), since);
+    }
+
+    /// A container no longer has an address.
+    pub fn close_address(&mut self, address: IpAddr, container: &str, until: Timestamp) {
+        self.changed |= self.addresses.close(&address, &container.to_owned(), until);
+    }
+
+    /// The host's own addresses.
+    pub fn set_host_addresses(&mut self, addresses: Vec<IpAddr>) {
+        self.host_addresses = addresses;
+    }
+
+    /// Forgets addresses given up before `before`, and containers that no port, no address and nobody in `keep` names.
+    pub fn prune(&mut self, before: Timestamp, keep: impl Fn(&str) -> bool) {
+        self.changed |= self.addresses.prune(before) > 0;
+        let mut used: std::collections::HashSet<String> =
+            self.ports.values().filter_map(|p| p.container.clone()).collect();
+        used.extend(self.addresses.iter().flat_map(|(_, list)| list.iter().map(|i| i.owner.clone())));
+        let before = self.containers.len();
+        self.containers.retain(|id, _| used.contains(id) || keep(id));
+        self.changed |= self.containers.len() != before;
+    }
+
+    fn container_endpoint(&self, c: &ContainerName, address: IpAddr) -> Endpoint {
+        Endpoint {
+            kind: EndpointKind::Container,
+            name: c.name.clone(),
+            id: Some(c.id.clone()),
+            service: c.service.clone(),
+            tenant: Some(c.tenant.clone()),
+            host: Some(self.host.clone()),
+            addresses: vec![address],
+        }
+    }
+
+    /// The container's side of something counted at a port.
+    pub fn local(&self, ifindex: u32, address: IpAddr) -> Endpoint {
+        if let Some(c) = self.ports.get(&ifindex).and_then(|p| p.container.as_ref()).and_then(|id| self.containers.get(id))
+        {
+            return self.container_endpoint(c, address);
+        }
+        // counted at a container's port, so a container it is
+        let name = self.ports.get(&ifindex).map_or_else(|| format!("port {ifindex}"), |p| p.interface.clone());
+        Endpoint {
+            kind: EndpointKind::Container,
+            name,
+            id: None,
+            service: None,
+            tenant: None,
+            host: Some(self.host.clone()),
+            addresses: vec![address],
+        }
+    }
+
+    /// The other side, who had the address between `first` and `last`.
+    pub fn remote(&self, address: IpAddr, first: Timestamp, last: Timestamp, service: Service, opened: bool) -> Endpoint {
+        let plain = |kind, name: &str| Endpoint {
+            kind,
+            name: name.to_owned(),
+            id: None,
+            service: None,
+            tenant: None,
+            host: None,
+            addresses: vec![address],
+        };
+        if is_group(address) {
+            return plain(EndpointKind::External, Endpoint::MULTICAST);
+        }
+        match self.addresses.lookup_range(&address, first, last) {
+            Lookup::Single(id) => {
+                if let Some(c) = self.containers.get(id) {
+                    return self.container_endpoint(c, address);
+                }
+            }
+            // one record over two owners: whose packets they were cannot be told
+            Lookup::Mixed => return plain(EndpointKind::External, "reused address"),
+            Lookup::None => {}
+        }
+        if self.host_addresses.contains(&address) {
+            return Endpoint { host: Some(self.host.clone()), ..plain(EndpointKind::Host, &self.host) };
+        }
+        if service == Service::Dns && opened {
+            return plain(EndpointKind::Dns, "dns");
+        }
+        let name = self
+            .external
+            .iter()
+            .filter(|p| p.holds(address))
+            .max_by_key(|p| p.bits)
+            .map_or("external", |p| p.name.as_str());
+        plain(EndpointKind::External, name)
+    }
+}
+
+/// Destinations that are nobody's alone.
+fn is_group(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(a) => a.is_multicast() || a.is_broadcast(),
+        IpAddr::V6(a) => a.is_multicast(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names() -> Names {
+        let external = vec![
+            ExternalPrefix { name: "office".into(), address: "10.0.0.0".parse().unwrap(), bits: 8 },
+            ExternalPrefix { name: "lab".into(), address: "10.9.0.0".parse().unwrap(), bits: 16 },
+        ];
+        let mut names = Names::new("h", external);
+        for (id, name) in [("a", "web"), ("b", "db")] {
+            names.set_container(ContainerName {
+                id: id.into(),
+                name: name.into(),
+                tenant: "t".into(),
+                service: None,
+            });
+        }
+        names
+    }
+
+    fn remote(names: &Names, address: &str, first: u64, last: u64) -> String {
+        let e = names.remote(address.parse().unwrap(), Timestamp(first), Timestamp(last), Service::None, true);
+        format!("{}:{}", e.kind.as_str(), e.name)
+    }
+
+    #[test]
+    fn a_reused_address_names_who_had_it_then() {
+        let mut n = names();
+        let address = "172.17.0.2".parse().unwrap();
+        n.set_address(address, "a", Timestamp(100));
+        n.close_address(address, "a", Timestamp(200));
+        n.set_address(address, "b", Timestamp(300));
+        assert_eq!(remote(&n, "172.17.0.2", 150, 160), "container:web");
+        assert_eq!(remote(&n, "172.17.0.2", 300, 310), "container:db");
+        assert_eq!(remote(&n, "172.17.0.2", 150, 310), "external:reused address");
+        assert_eq!(remote(&n, "172.17.0.2", 10, 20), "external:external");
+    }
+
+    #[test]
+    fn the_longest_prefix_names_an_outside_peer() {
+        let mut n = names();
+        n.set_host_addresses(vec!["172.17.0.1".parse().unwrap()]);
+        assert_eq!(remote(&n, "10.1.1.1", 0, 1), "external:office");
+        assert_eq!(remote(&n, "10.9.1.1", 0, 1), "external:lab");
+        assert_eq!(remote(&n, "8.8.8.8", 0, 1), "external:external");
+        assert_eq!(remote(&n, "224.0.0.251", 0, 1), "external:multicast");
+        assert_eq!(remote(&n, "ff02::16", 0, 1), "external:multicast");
+        assert_eq!(remote(&n, "172.17.0.1", 0, 1), "host:h");
+    }
+
+    #[test]
+    fn what_was_saved_names_the_same() {
+        let mut n = names();
+        n.set_port(7, "veth1", Some("a"));
+        n.set_address("172.17.0.2".parse().unwrap(), "a", Timestamp(100));
+        n.set_address("fd00::2".parse().unwrap(), "b", Timestamp(100));
+        n.close_address("fd00::2".parse().unwrap(), "b", Timestamp(200));
+        let text = serde_json::to_string(&n.saved()).unwrap();
+        let mut other = Names::new("h", vec![]);
+        other.restore(serde_json::from_str(&text).unwrap());
+        assert_eq!(other.local(7, "172.17.0.2".parse().unwrap()).name, "web");
+        assert_eq!(remote(&other, "172.17.0.2", 150, 160), "container:web");
+        assert_eq!(remote(&other, "fd00::2", 150, 160), "container:db");
+        assert_eq!(remote(&other, "fd00::2", 250, 260), "external:external");
+    }
+}

@@ -1,0 +1,424 @@
+//! From records at ports to rows with names.
+//!
+//! A conversation between two containers of this host is counted at both their ports. The row is made of what src's
+//! port saw; what dst's port saw serves where src has none (a peer outside, the host, a container that opted out).
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use conmon::api::{
+    Count, DelaySummary, Endpoint, EndpointKind, Flow, FlowState, Level, Measurement, ObservedAt, Pair,
+};
+use ippm::flow::{Both, Counters, EndReason, Leg, Role, Service, proto_name};
+use ippm::histogram::{Histogram, RELATIVE_ERROR};
+use ippm::measurement::{FlowEvent, FlowMeasurement};
+use ippm::time::{Timestamp, seconds};
+
+use super::{Names, PairRecord, Store};
+use crate::clock::Wall;
+
+/// The delays of a row, in the order of [`Totals::delays`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Delay {
+    /// From src's port to dst and back.
+    Rtt = 0,
+    /// From src's port to src and back.
+    Near = 1,
+    /// As `Rtt`, of the handshake.
+    Handshake = 2,
+    /// As `Near`, of the handshake.
+    NearHandshake = 3,
+}
+
+impl Delay {
+    /// The leg at the observed port that holds it.
+    fn leg(self, at: ObservedAt) -> Leg {
+        match (self, at) {
+            (Delay::Rtt, ObservedAt::Src) | (Delay::Near, ObservedAt::Dst) => Leg::Away,
+            (Delay::Near, ObservedAt::Src) | (Delay::Rtt, ObservedAt::Dst) => Leg::Near,
+            (Delay::Handshake, ObservedAt::Src) | (Delay::NearHandshake, ObservedAt::Dst) => Leg::AwayHandshake,
+            (Delay::NearHandshake, ObservedAt::Src) | (Delay::Handshake, ObservedAt::Dst) => Leg::NearHandshake,
+        }
+    }
+
+    fn method(self, at: ObservedAt) -> &'static str {
+        match (self, at) {
+            (Delay::Rtt | Delay::Near, ObservedAt::Src) => "passive_tcp_ack_at_src_port",
+            (Delay::Rtt | Delay::Near, ObservedAt::Dst) => "passive_tcp_ack_at_dst_port",
+            (_, ObservedAt::Src) => "passive_tcp_handshake_at_src_port",
+            (_, ObservedAt::Dst) => "passive_tcp_handshake_at_dst_port",
+        }
+    }
+
+    const ALL: [Delay; 4] = [Delay::Rtt, Delay::Near, Delay::Handshake, Delay::NearHandshake];
+}
+
+/// One row: two ends, and the sum of what was counted between them.
+#[derive(Clone, Debug)]
+pub struct Totals {
+    /// Who opened.
+    pub src: Endpoint,
+    /// Who was called.
+    pub dst: Endpoint,
+    /// At whose port.
+    pub observed_at: ObservedAt,
+    /// IP protocol numbers.
+    pub protocols: BTreeSet<u8>,
+    /// The first packet.
+    pub first_seen: Timestamp,
+    /// The last packet.
+    pub last_seen: Timestamp,
+    /// `tx` from src, `rx` from dst.
+    pub counters: Both<Counters>,
+    /// The same over the last interval.
+    pub last: Both<Counters>,
+    /// Segments sent again, both ways.
+    pub retransmitted: u64,
+    /// Segments late, both ways.
+    pub reordered: u64,
+    /// By [`Delay`].
+    pub delays: [Histogram; 4],
+    /// Flow records begun.
+    pub flows: u64,
+    /// Flow records open.
+    pub active_flows: u64,
+    /// Who opened was inferred.
+    pub guessed: bool,
+}
+
+impl Totals {
+    fn new(src: Endpoint, dst: Endpoint, observed_at: ObservedAt) -> Self {
+        Self {
+            src,
+            dst,
+            observed_at,
+            protocols: BTreeSet::new(),
+            first_seen: Timestamp::MAX,
+            last_seen: Timestamp::ZERO,
+            counters: Both::default(),
+            last: Both::default(),
+            retransmitted: 0,
+            reordered: 0,
+            delays: [const { Histogram::new() }; 4],
+            flows: 0,
+            active_flows: 0,
+            guessed: false,
+        }
+    }
+
+    fn add_record(&mut self, record: &PairRecord, last: Both<Counters>) {
+        let p = &record.pair;
+        let forward = |b: Both<Counters>| if self.observed_at == ObservedAt::Src { b } else { b.reverse() };
+        self.counters += forward(p.counters);
+        self.last += forward(last);
+        self.protocols.insert(p.key.proto);
+        self.first_seen = self.first_seen.min(p.first_seen);
+        self.last_seen = self.last_seen.max(p.last_seen);
+        self.retransmitted += p.retransmitted.tx + p.retransmitted.rx;
+        self.reordered += p.reordered;
+        self.flows += p.flows;
+        self.active_flows += u64::from(p.active_flows);
+        self.guessed |= p.guessed;
+        for delay in Delay::ALL {
+            if let Some(h) = &record.rtts[usize::from(delay.leg(self.observed_at).number())] {
+                self.delays[delay as usize].merge(h);
+            }
+        }
+    }
+
+    fn add_row(&mut self, other: &Totals) {
+        self.protocols.extend(&other.protocols);
+        self.first_seen = self.first_seen.min(other.first_seen);
+        self.last_seen = self.last_seen.max(other.last_seen);
+        self.counters += other.counters;
+        self.last += other.last;
+        self.retransmitted += other.retransmitted;
+        self.reordered += other.reordered;
+        self.flows += other.flows;
+        self.active_flows += other.active_flows;
+        self.guessed |= other.guessed;
+        for (into, from) in self.delays.iter_mut().zip(&other.delays) {
+            into.merge(from);
+        }
+        join(&mut self.src.addresses, &other.src.addresses);
+        join(&mut self.dst.addresses, &other.dst.addresses);
+    }
+
+    /// A delay's statistics, none without a singleton.
+    pub fn delay(&self, delay: Delay) -> Option<DelaySummary> {
+        let h = &self.delays[delay as usize];
+        let quantile = |q| h.quantile(q).map(seconds);
+        Some(DelaySummary {
+            min: seconds(h.min_ns()?),
+            p50: quantile(0.5)?,
+            p90: quantile(0.9)?,
+            p99: quantile(0.99)?,
+            max: seconds(h.max_ns()?),
+            count: h.count(),
+            method: delay.method(self.observed_at).to_owned(),
+            relative_error_ratio: Some(RELATIVE_ERROR),
+        })
+    }
+
+    /// As the API has it. Rates are over `interval_seconds`.
+    pub fn pair(&self, wall: Wall, interval_seconds: Option<f64>) -> Pair {
+        let tcp = self.protocols.contains(&ippm::packet::proto::TCP);
+        let rate = |n: u64| interval_seconds.map(|s| n as f64 / s);
+        Pair {
+            src: self.src.clone(),
+            dst: self.dst.clone(),
+            protocols: self.protocols.iter().map(|p| proto_name(*p).into_owned()).collect(),
+            first_seen: wall.utc(self.first_seen),
+            last_seen: wall.utc(self.last_seen),
+            sent: count(self.counters.tx),
+            received: count(self.counters.rx),
+            retransmitted_segments: tcp.then_some(self.retransmitted),
+            reordered_segments: tcp.then_some(self.reordered),
+            rtt_seconds: self.delay(Delay::Rtt),
+            near_rtt_seconds: self.delay(Delay::Near),
+            handshake_rtt_seconds: self.delay(Delay::Handshake),
+            near_handshake_rtt_seconds: self.delay(Delay::NearHandshake),
+            flows: self.flows,
+            active_flows: self.active_flows,
+            role_guessed: self.guessed,
+            observed_at: self.observed_at,
+            sent_bytes_per_second: rate(self.last.tx.bytes),
+            received_bytes_per_second: rate(self.last.rx.bytes),
+            sent_packets_per_second: rate(self.last.tx.packets),
+            received_packets_per_second: rate(self.last.rx.packets),
+        }
+    }
+}
+
+fn count(c: Counters) -> Count {
+    Count { bytes: c.bytes, packets: c.packets, segments: c.segments }
+}
+
+fn join(into: &mut Vec<std::net::IpAddr>, from: &[std::net::IpAddr]) {
+    for address in from {
+        if let Err(at) = into.binary_search(address) {
+            into.insert(at, *address);
+        }
+    }
+}
+
+/// What makes two endpoints the same.
+type Key = (EndpointKind, String, Option<String>);
+
+fn key(e: &Endpoint) -> Key {
+    (e.kind, e.name.clone(), e.id.clone())
+}
+
+/// The endpoint that stands for this one at a level.
+fn at_level(e: &Endpoint, level: Level) -> Endpoint {
+    let kept = Endpoint { id: None, ..e.clone() };
+    match (level, e.kind) {
+        (Level::Service, EndpointKind::Container) => match &e.service {
+            Some(service) => Endpoint { kind: EndpointKind::Service, name: service.clone(), host: None, ..kept },
+            None => e.clone(),
+        },
+        (Level::Tenant, EndpointKind::Container) => match &e.tenant {
+            Some(tenant) => Endpoint { kind: EndpointKind::Tenant, name: tenant.clone(), service: None, host: None, ..kept },
+            None => e.clone(),
+        },
+        (Level::Host, EndpointKind::Container | EndpointKind::Host) => match &e.host {
+            Some(host) => Endpoint { kind: EndpointKind::Host, name: host.clone(), service: None, tenant: None, ..kept },
+            None => e.clone(),
+        },
+        _ => e.clone(),
+    }
+}
+
+/// The two ends of a record and at whose port it was counted.
+fn ends(names: &Names, record: &PairRecord) -> (Endpoint, Endpoint, ObservedAt) {
+    let p = &record.pair;
+    let local = names.local(p.key.ifindex, p.key.local);
+    let opened = p.key.role == Role::LocalOpened;
+    let remote = names.remote(p.key.remote, p.first_seen, p.last_seen, p.key.service, opened);
+    orient(local, remote, p.key.role)
+}
+
+fn orient(local: Endpoint, remote: Endpoint, role: Role) -> (Endpoint, Endpoint, ObservedAt) {
+    match role {
+        Role::LocalOpened => (local, remote, ObservedAt::Src),
+        Role::RemoteOpened => (remote, local, ObservedAt::Dst),
+    }
+}
+
+/// All rows at a level, and the length of the interval that rates are over, in seconds.
+pub fn group(store: &Store, names: &Names, level: Level) -> (Vec<Totals>, Option<f64>) {
+    let mut rows: HashMap<(Key, Key), BTreeMap<ObservedAt, Totals>> = HashMap::new();
+    let mut longest: Option<f64> = None;
+    let mut add = |(src, dst, at): (Endpoint, Endpoint, ObservedAt), record: &PairRecord, last| {
+        let row = rows
+            .entry((key(&src), key(&dst)))
+            .or_default()
+            .entry(at)
+            .or_insert_with(|| Totals::new(src.clone(), dst.clone(), at));
+        join(&mut row.src.addresses, &src.addresses);
+        join(&mut row.dst.addresses, &dst.addresses);
+        row.add_record(record, last);
+    };
+    for (set, live) in store.live() {
+        let report = store.set(set);
+        let interval = report.and_then(|r| r.interval()).map(|i| i.as_secs_f64());
+        longest = match (longest, interval) {
+            (Some(a), Some(b)) => Some(f64::max(a, b)),
+            (a, b) => a.or(b),
+        };
+        // nothing new in the newest reading is a rate of zero
+        let current = report.is_some_and(|r| r.taken_at == live.last_at);
+        add(ends(names, &live.record), &live.record, if current { live.last } else { Both::default() });
+    }
+    for r in store.retired() {
+        add(orient(r.local.clone(), r.remote.clone(), r.record.pair.key.role), &r.record, Both::default());
+    }
+    // src's port tells it all; dst's only where src has none
+    let container_rows =
+        rows.into_values().filter_map(|mut by_port| by_port.remove(&ObservedAt::Src).or_else(|| by_port.remove(&ObservedAt::Dst)));
+    let mut rows: Vec<Totals> = if level == Level::Container {
+        container_rows.collect()
+    } else {
+        let mut merged: HashMap<(Key, Key), Totals> = HashMap::new();
+        for row in container_rows {
+            let (src, dst) = (at_level(&row.src, level), at_level(&row.dst, level));
+            merged
+                .entry((key(&src), key(&dst)))
+                .or_insert_with(|| Totals::new(src, dst, row.observed_at))
+                .add_row(&row);
+        }
+        merged.into_values().collect()
+    };
+    rows.sort_by(|a, b| {
+        let bytes = |t: &Totals| t.counters.tx.bytes + t.counters.rx.bytes;
+        bytes(b).cmp(&bytes(a)).then_with(|| (&a.src, &a.dst).cmp(&(&b.src, &b.dst)))
+    });
+    (rows, longest)
+}
+
+fn flags(bits: u8) -> Vec<String> {
+    ["fin", "syn", "rst", "psh", "ack", "urg", "ece", "cwr"]
+        .into_iter()
+        .enumerate()
+        .filter(|(i, _)| bits & (1 << i) != 0)
+        .map(|(_, name)| name.to_owned())
+        .collect()
+}
+
+fn api_reason(reason: EndReason) -> Option<conmon::api::EndReason> {
+    conmon::api::EndReason::from_ipfix(reason.number())
+}
+
+/// A flow record as the API has it.
+pub fn flow_view(names: &Names, flow: &FlowMeasurement, ended: Option<&FlowEvent>, wall: Wall) -> Flow {
+    use ippm::packet::proto;
+    let key = &flow.key;
+    let local = names.local(key.ifindex, key.local);
+    let opened_port = if flow.role == Role::LocalOpened { key.remote_port } else { key.local_port };
+    let service =
+        if opened_port == 53 && matches!(key.proto, proto::UDP | proto::TCP) { Service::Dns } else { Service::None };
+    let remote = names.remote(key.remote, flow.first_seen, flow.last_seen, service, flow.role == Role::LocalOpened);
+    let (src, dst, observed_at) = orient(local, remote, flow.role);
+    let at_src = observed_at == ObservedAt::Src;
+    let (counters, tcp_flags) =
+        if at_src { (flow.counters, flow.tcp_flags) } else { (flow.counters.reverse(), flow.tcp_flags.reverse()) };
+    let ported = matches!(key.proto, proto::TCP | proto::UDP | proto::SCTP);
+    let port = |p: u16| (ported && p != 0).then_some(p);
+    let (near, far) = ((key.local, key.local_port), (key.remote, key.remote_port));
+    let (a, b) = if at_src { (near, far) } else { (far, near) };
+    let icmp = matches!(key.proto, proto::ICMP | proto::ICMPV6);
+    let tcp = key.proto == proto::TCP;
+    Flow {
+        src,
+        dst,
+        protocol: proto_name(key.proto).into_owned(),
+        src_address: a.0,
+        src_port: port(a.1),
+        dst_address: b.0,
+        dst_port: port(b.1),
+        icmp_identifier: icmp.then_some(key.local_port),
+        vlan: (key.vlan != 0).then_some(key.vlan),
+        first_seen: wall.utc(flow.first_seen),
+        last_seen: wall.utc(flow.last_seen),
+        sent: count(counters.tx),
+        received: count(counters.rx),
+        retransmitted_segments: (tcp && ended.is_none()).then_some(flow.retransmitted.tx + flow.retransmitted.rx),
+        reordered_segments: (tcp && ended.is_none()).then_some(flow.reordered),
+        src_tcp_flags: tcp.then(|| flags(tcp_flags.tx)),
+        dst_tcp_flags: tcp.then(|| flags(tcp_flags.rx)),
+        state: if ended.is_some() { FlowState::Ended } else { FlowState::Active },
+        end_reason: ended.and_then(|e| match e.kind {
+            ippm::measurement::FlowEventKind::End(reason) => api_reason(reason),
+            ippm::measurement::FlowEventKind::New => None,
+        }),
+        role_guessed: flow.guessed,
+        observed_at,
+        interface: names.port(key.ifindex).map(|p| p.interface.clone()),
+    }
+}
+
+/// A closed flow's last values as a flow.
+pub fn ended_flow(event: &FlowEvent) -> FlowMeasurement {
+    FlowMeasurement {
+        key: event.key,
+        id: event.id,
+        pair: None,
+        role: event.role,
+        guessed: event.guessed,
+        first_seen: event.first_seen,
+        last_seen: event.last_seen,
+        counters: event.counters,
+        tcp_flags: event.tcp_flags,
+        retransmitted: Both::default(),
+        reordered: 0,
+    }
+}
+
+/// The newest value of each metric of each record, as its monitor reported it.
+pub fn measurements(
+    store: &Store,
+    names: &Names,
+    wall: Wall,
+    monitor: impl Fn(crate::mc::SetId) -> Option<String>,
+) -> Vec<Measurement> {
+    use ippm::catalogue as c;
+    let mut all = Vec::new();
+    for (set, live) in store.live() {
+        let p = &live.record.pair;
+        let (src, dst, observed_at) = ends(names, &live.record);
+        let mut one = Totals::new(src, dst, observed_at);
+        one.add_record(&live.record, Both::default());
+        let base = |metric: &str, unit: &str, method: &str| Measurement {
+            metric: metric.to_owned(),
+            time: wall.utc(live.last_at),
+            src: one.src.clone(),
+            dst: one.dst.clone(),
+            protocol: proto_name(p.key.proto).into_owned(),
+            observed_at,
+            unit: unit.to_owned(),
+            method: method.to_owned(),
+            value: None,
+            summary: None,
+            monitor: monitor(set),
+        };
+        let total = one.counters.tx + one.counters.rx;
+        for (metric, unit, value) in [
+            (c::PAIR_BYTES.name, "bytes", total.bytes),
+            (c::PAIR_PACKETS.name, "packets", total.packets),
+            (c::PAIR_SEGMENTS.name, "segments", total.segments),
+        ] {
+            all.push(Measurement { value: Some(value as f64), ..base(metric, unit, "kernel_count") });
+        }
+        for (delay, metric) in [
+            (Delay::Rtt, c::PAIR_RTT.name),
+            (Delay::Near, c::PAIR_NEAR_RTT.name),
+            (Delay::Handshake, c::PAIR_HANDSHAKE_RTT.name),
+        ] {
+            if let Some(summary) = one.delay(delay) {
+                let method = summary.method.clone();
+                all.push(Measurement { summary: Some(summary), ..base(metric, "seconds", &method) });
+            }
+        }
+    }
+    all.sort_by(|a, b| b.time.cmp(&a.time).then_with(|| a.metric.cmp(&b.metric)));
+    all
+}
