@@ -43,6 +43,12 @@ pub fn rate(value: f64) -> String {
     if prefix.is_empty() { format!("{number}/s") } else { format!("{number} {prefix}/s") }
 }
 
+/// `4.1 k packets/s`, with the usual short word.
+pub fn packet_rate(value: f64) -> String {
+    let (number, prefix) = scaled(value);
+    if prefix.is_empty() { format!("{number} pkt/s") } else { format!("{number} {prefix}pkt/s") }
+}
+
 /// `4.1 k`; exact below a thousand.
 pub fn count(value: u64) -> String {
     let (number, prefix) = scaled(value as f64);
@@ -112,7 +118,7 @@ pub fn percent(ratio: f64) -> String {
 
 /// `1 pair`, `2 pairs`
 pub fn counted(number: u64, one: &str, many: &str) -> String {
-    if number == 1 { format!("1 {one}") } else { format!("{} {many}", count(number)) }
+    if number == 1 { format!("1 {one}") } else { format!("{number} {many}") }
 }
 
 /// Text that others chose (names, labels, error messages), made harmless for a terminal: escape sequences and the

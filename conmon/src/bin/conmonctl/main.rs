@@ -3,6 +3,10 @@
 #![forbid(unsafe_code)]
 #![allow(missing_docs, reason = "nothing here is public")]
 
+#[cfg(test)]
+#[path = "../../../tests/support/answers.rs"]
+#[allow(dead_code, reason = "shared with other tests")]
+mod answers;
 mod args;
 mod daemon;
 mod format;

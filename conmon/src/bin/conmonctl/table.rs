@@ -72,8 +72,8 @@ mod tests {
         table.row(vec!["a\nb\u{1b}[2J".into(), "1.24 ms".into(), "x".repeat(200)]);
         let text = table.render();
         let lines: Vec<&str> = text.lines().collect();
-        assert_eq!(lines[0], "NAME           RTT  NOTE");
-        assert_eq!(lines[1], "web          83 µs");
+        assert_eq!(lines[0], "NAME         RTT  NOTE");
+        assert_eq!(lines[1], "web        83 µs");
         assert_eq!(lines[2], format!("a\u{fffd}b\u{fffd}[2J  1.24 ms  {}", "x".repeat(200)));
         assert_eq!(lines.len(), 3);
     }

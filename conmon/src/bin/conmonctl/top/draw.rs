@@ -13,8 +13,8 @@ use unicode_width::UnicodeWidthStr;
 use super::app::{App, Screen};
 use super::row::{Sort, total_bytes};
 use crate::format::{
-    ABSENT, age, byte_rate, bytes, compact, compact_delay, count, counted, delay, fit, harmless, percent,
-    rate, since, time,
+    ABSENT, age, byte_rate, bytes, compact, compact_delay, count, counted, delay, fit, harmless, packet_rate,
+    percent, since, time,
 };
 use crate::view;
 
@@ -59,6 +59,7 @@ pub fn draw(app: &mut App, frame: &mut Frame<'_>) {
     let [head, body, foot] =
         Layout::vertical([Constraint::Length(3), Constraint::Min(0), Constraint::Length(1)])
             .areas(frame.area());
+    app.page = usize::from(body.height.saturating_sub(1)).max(1);
     frame.render_widget(Paragraph::new(head_lines(app, theme, head.width.into())), head);
     match app.screen {
         Screen::Detail(_) => detail(app, theme, frame, body),
@@ -86,30 +87,35 @@ fn head_lines(app: &App, theme: Theme, width: usize) -> Vec<Line<'static>> {
         let packets: f64 = pairs().filter_map(view::packet_rate).sum();
         let active: u64 = pairs().map(|pair| pair.active_flows).sum();
         place.push(Span::raw(format!(
-            "   {}  {}   {}  {} pkt",
+            "   {}  {}   {}  {}",
             counted(answer.pairs.len() as u64, "pair", "pairs"),
             counted(active, "active flow", "active flows"),
             byte_rate(octets),
-            rate(packets),
+            packet_rate(packets),
         )));
     }
     let mut lines = vec![Line::from(place), cost_line(app, theme)];
 
-    let mut chosen = vec![Span::raw(format!(
+    let mut chosen = Vec::new();
+    if app.paused {
+        chosen.push(Span::styled(format!("PAUSED at {}  ", clock(app.now())), theme.warning()));
+    }
+    chosen.push(Span::raw(format!(
         "by {}, sorted by {}{}",
         app.level.as_str(),
         app.sort.label(),
         if app.reverse { ", reversed" } else { "" }
-    ))];
+    )));
     if app.hidden() > 0 {
         chosen.push(Span::styled(format!("  +{} multicast (a)", app.hidden()), theme.faint()));
+    }
+    let rows = app.rows().len();
+    if rows > app.page && app.screen == Screen::Table {
+        chosen.push(Span::raw(format!("  row {} of {rows}", app.selected + 1)));
     }
     if app.editing || !app.filter.is_empty() {
         let cursor = if app.editing { "▏" } else { "" };
         chosen.push(Span::styled(format!("  /{}{cursor}", app.filter), theme.key()));
-    }
-    if app.paused {
-        chosen.push(Span::styled(format!("  PAUSED at {}", clock(app.now())), theme.warning()));
     }
     let problem = app
         .failure
@@ -119,7 +125,7 @@ fn head_lines(app: &App, theme: Theme, width: usize) -> Vec<Line<'static>> {
         let first = app.status.as_ref()?.problems.first()?;
         Some((format!("problem: {first}"), theme.warning()))
     });
-    lines.push(match problem {
+    lines.push(match problem.filter(|_| !app.editing) {
         Some((text, style)) => Line::styled(cut(&harmless(&text), width), style),
         None => Line::from(chosen),
     });
@@ -182,7 +188,7 @@ const fn words(heading: &'static str, width: u16, text: fn(&Pair, Timestamp) -> 
 
 /// In every width, in this order.
 const COLUMNS: [Column; 8] = [
-    words("PROTO", 5, |pair, _| protocols(pair)),
+    words("PROTO", 6, |pair, _| protocols(pair)),
     number("OUT/s", 5, Some(Sort::Rate), |pair, _| or_absent(pair.sent_bytes_per_second, compact)),
     number("IN/s", 5, Some(Sort::Rate), |pair, _| or_absent(pair.received_bytes_per_second, compact)),
     number("PKT/s", 5, Some(Sort::Packets), |pair, _| or_absent(view::packet_rate(pair), compact)),
@@ -208,12 +214,33 @@ const MORE_COLUMNS: [Column; 5] = [
 /// From this width on there is room for more columns.
 const WIDE: u16 = 130;
 
+/// Dropped in this order where the width is short: a number is shown whole or not at all.
+const DROPPED: [&str; 8] = ["SEEN", "RETR", "PROTO", "PKT/s", "RTT99", "RTT50", "OUT/s", "IN/s"];
+
+/// The least a name is shown in.
+const NAME_WIDTH: u16 = 9;
+
+fn columns(width: u16) -> Vec<&'static Column> {
+    let mut columns: Vec<&Column> =
+        COLUMNS.iter().chain(MORE_COLUMNS.iter().filter(|_| width >= WIDE)).collect();
+    for heading in DROPPED {
+        if width_of(&columns) + 2 * NAME_WIDTH <= width {
+            break;
+        }
+        columns.retain(|column| column.heading != heading);
+    }
+    columns
+}
+
+/// What the columns take with the gaps before them, and the gap between the names.
+fn width_of(columns: &[&Column]) -> u16 {
+    columns.iter().map(|column| column.width + 1).sum::<u16>() + 1
+}
+
 fn table(app: &mut App, theme: Theme, frame: &mut Frame<'_>, area: Rect) {
-    app.page = usize::from(area.height.saturating_sub(1)).max(1);
     let now = app.now();
-    let columns: Vec<&Column> =
-        COLUMNS.iter().chain(MORE_COLUMNS.iter().filter(|_| area.width >= WIDE)).collect();
-    let taken: u16 = columns.iter().map(|column| column.width + 1).sum::<u16>() + 1;
+    let columns = columns(area.width);
+    let taken = width_of(&columns);
     let (src_width, dst_width) = name_widths(app, area.width.saturating_sub(taken).into());
 
     let heading = |text: &'static str, sorted: bool| {
@@ -314,9 +341,8 @@ fn name_widths(app: &App, room: usize) -> (usize, usize) {
 fn protocols(pair: &Pair) -> String {
     match pair.protocols.as_slice() {
         [] => ABSENT.to_owned(),
-        [one] if one == "icmpv6" => "icmp6".to_owned(),
         [one] => one.clone(),
-        [first, rest @ ..] => format!("{}+{}", fit(first, 3), rest.len()),
+        [first, rest @ ..] => format!("{}+{}", first.chars().take(4).collect::<String>(), rest.len()),
     }
 }
 
@@ -352,7 +378,6 @@ fn foot_line(app: &App, theme: Theme) -> Line<'static> {
             ("Enter", "look"),
             ("/", "filter"),
             ("s", "sort"),
-            ("r", "reverse"),
             ("l", "level"),
             ("p", "pause"),
             ("?", "help"),
@@ -403,13 +428,17 @@ fn detail(app: &App, theme: Theme, frame: &mut Frame<'_>, area: Rect) {
         return;
     };
     let rates = app.rates(pair);
+    let roomy = area.height > 22;
     let facts = fact_lines(pair, app.now(), theme);
-    let legs = leg_lines(pair, theme);
+    let mut legs = leg_lines(pair, theme);
+    if roomy {
+        legs.push(Line::default());
+    }
     let heights = [facts.len() as u16, legs.len() as u16];
     let [top, middle, graph, bottom] = Layout::vertical([
         Constraint::Length(heights[0]),
         Constraint::Length(heights[1]),
-        Constraint::Length(3),
+        Constraint::Length(if roomy { 4 } else { 2 }),
         Constraint::Min(0),
     ])
     .areas(area);
@@ -442,12 +471,12 @@ fn fact_lines(pair: &Pair, now: Timestamp, theme: Theme) -> Vec<Line<'static>> {
     };
     let direction = |count_of: &conmon::api::Count, octets: Option<f64>, packets: Option<f64>| {
         format!(
-            "{}, {} packets, {} segments   now {}  {} pkt",
+            "{}, {} packets, {} segments   now {}  {}",
             bytes(count_of.bytes),
             count(count_of.packets),
             count(count_of.segments),
             or_absent(octets, byte_rate),
-            or_absent(packets, rate),
+            or_absent(packets, packet_rate),
         )
     };
     let opened = if pair.role_guessed { " (a guess: the beginning was not seen)" } else { "" };
@@ -524,7 +553,6 @@ fn leg_lines(pair: &Pair, theme: Theme) -> Vec<Line<'static>> {
             or_absent(method.relative_error_ratio, |ratio| format!(", percentiles ±{}", percent(ratio)));
         lines.push(Line::styled(format!("method {}{bound}", harmless(&method.method)), theme.faint()));
     }
-    lines.push(Line::default());
     lines
 }
 
@@ -548,7 +576,7 @@ fn flow_lines(app: &App, theme: Theme, area: Rect) -> Vec<Line<'static>> {
     }
     let Some(answer) = &app.flows else { return vec![Line::styled("flows: …", theme.faint())] };
     let mut lines = vec![title(format!(
-        "{:<47}{:>9}{:>10}  {}",
+        "{:<42}{:>9}{:>10}  {}",
         format!("FLOWS ({})", count(answer.matched)),
         "SENT",
         "RECEIVED",
@@ -563,11 +591,11 @@ fn flow_lines(app: &App, theme: Theme, area: Rect) -> Vec<Line<'static>> {
             view::address(flow.dst_address, flow.dst_port)
         );
         lines.push(Line::raw(format!(
-            "{:<47}{:>9}{:>10}  {}",
-            fit(&ends, 46),
+            "{:<42}{:>9}{:>10}  {}",
+            fit(&ends, 41),
             bytes(flow.sent.bytes),
             bytes(flow.received.bytes),
-            view::state(flow)
+            flow.end_reason.map_or_else(|| view::state(flow), |reason| reason.as_str().replace('_', " "))
         )));
     }
     lines

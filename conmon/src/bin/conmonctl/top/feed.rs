@@ -1,7 +1,7 @@
 //! Asks the daemon, each second and when the user wants something else, on a thread with a runtime of its own. A screen
 //! that is slow to draw loses answers, never time: the next one says it all.
 
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicI32, Ordering};
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
@@ -16,6 +16,8 @@ use tokio::time::{Instant, MissedTickBehavior, interval};
 const PERIOD: Duration = Duration::from_secs(1);
 /// A request that takes longer counts as unanswered.
 const TIMEOUT: Duration = Duration::from_secs(5);
+/// How long the screen's loop may take to end after a signal.
+const GRACE: Duration = Duration::from_secs(2);
 /// Answers that may wait to be drawn.
 const WAITING: usize = 8;
 
@@ -45,7 +47,7 @@ pub enum Update {
 pub struct Feed {
     updates: mpsc::Receiver<Update>,
     request: watch::Sender<Request>,
-    signal: Arc<AtomicU8>,
+    signal: Arc<AtomicI32>,
 }
 
 impl Feed {
@@ -64,7 +66,7 @@ impl Feed {
         };
         let (sender, updates) = mpsc::sync_channel(WAITING);
         let (request, requests) = watch::channel(Request { level, flows: None });
-        let caught = Arc::new(AtomicU8::new(0));
+        let caught = Arc::new(AtomicI32::new(0));
         for signal in signals {
             let (kind, signal) = signal.context("cannot listen to signals")?;
             runtime.spawn(note(kind, signal, Arc::clone(&caught)));
@@ -87,14 +89,18 @@ impl Feed {
     }
 
     /// The signal that came, if one has.
-    pub fn signal(&self) -> Option<u8> {
+    pub fn signal(&self) -> Option<i32> {
         Some(self.signal.load(Ordering::Relaxed)).filter(|signal| *signal != 0)
     }
 }
 
-async fn note(kind: SignalKind, mut signal: Signal, caught: Arc<AtomicU8>) {
+async fn note(kind: SignalKind, mut signal: Signal, caught: Arc<AtomicI32>) {
     if signal.recv().await.is_some() {
-        caught.store(u8::try_from(kind.as_raw_value()).unwrap_or(u8::MAX), Ordering::Relaxed);
+        let number = kind.as_raw_value();
+        caught.store(number, Ordering::Relaxed);
+        // Drawing may be stuck on a terminal that takes nothing any more; then there is nothing to give back either.
+        tokio::time::sleep(GRACE).await;
+        std::process::exit(128 + number);
     }
 }
 

@@ -6,6 +6,8 @@ mod app;
 mod draw;
 mod feed;
 mod row;
+#[cfg(test)]
+mod tests;
 
 use std::io::{self, IsTerminal as _};
 use std::process::ExitCode;
@@ -16,6 +18,7 @@ use conmon::api::Level;
 use conmon::client::Client;
 use ratatui::DefaultTerminal;
 use ratatui::crossterm::event::{self, Event};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use app::{App, Effect};
 use feed::Feed;
@@ -46,10 +49,13 @@ fn watch(terminal: &mut DefaultTerminal, app: &mut App, feed: &Feed) -> anyhow::
     loop {
         if stale {
             terminal.draw(|frame| draw::draw(app, frame)).context("cannot draw on the terminal")?;
+            stale = false;
         }
-        let key = event::poll(WAIT).context("cannot read the keyboard")?;
-        stale = key;
-        if key {
+        if !wait_for_keys()? {
+            return Ok(ended_by(rustix::process::Signal::HUP.as_raw()));
+        }
+        while event::poll(Duration::ZERO).context("cannot read the keyboard")? {
+            stale = true;
             match event::read().context("cannot read the keyboard")? {
                 Event::Key(key) => match app.key(key) {
                     Effect::Quit => return Ok(ExitCode::SUCCESS),
@@ -61,11 +67,29 @@ fn watch(terminal: &mut DefaultTerminal, app: &mut App, feed: &Feed) -> anyhow::
             }
         }
         if let Some(signal) = feed.signal() {
-            return Ok(ExitCode::from(128u8.saturating_add(signal)));
+            return Ok(ended_by(signal));
         }
         while let Some(update) = feed.next() {
             app.take(update);
             stale = true;
         }
     }
+}
+
+/// Waits for keys, for a moment. False when the terminal has gone: reading events from it then would never return.
+fn wait_for_keys() -> anyhow::Result<bool> {
+    let stdin = io::stdin();
+    let mut wait = [PollFd::new(&stdin, PollFlags::IN)];
+    let moment = Timespec { tv_sec: 0, tv_nsec: i64::from(WAIT.subsec_nanos()) };
+    match poll(&mut wait, Some(&moment)) {
+        Ok(_) => Ok(!wait[0].revents().intersects(PollFlags::HUP | PollFlags::ERR | PollFlags::NVAL)),
+        // The window's size has changed, perhaps.
+        Err(rustix::io::Errno::INTR) => Ok(true),
+        Err(error) => Err(error).context("cannot wait for the keyboard"),
+    }
+}
+
+/// What shells make of a process that a signal ended.
+fn ended_by(signal: i32) -> ExitCode {
+    ExitCode::from(u8::try_from(128 + signal).unwrap_or(u8::MAX))
 }

@@ -73,7 +73,7 @@ pub fn lines(ledger: &Ledger) -> String {
         ledger.observed, ledger.selected, ledger.not_selected
     );
     for (reason, packets) in &ledger.lost {
-        text.push_str(&format!("  {}  {packets}\n", crate::format::harmless(reason)));
+        text.push_str(&format!("  {:<11} {packets}\n", crate::format::harmless(reason)));
     }
     text.push_str(if ledger.balanced {
         "balanced      yes: every packet is accounted for\n"

@@ -10,6 +10,8 @@ mod measurements;
 mod monitors;
 mod pairs;
 mod status;
+#[cfg(test)]
+mod tests;
 
 pub use containers::containers;
 pub use doctor::doctor;
