@@ -150,8 +150,14 @@ struct cm_flow {
 	__u32 reordered;	/* segments to the container that were sent before ones seen earlier */
 	__u32 tsval;		/* newest time stamp option to the container */
 	__u16 ip_id;		/* newest IPv4 identification to the container */
-	__u16 seen;		/* bit per direction: `right` holds a value; bit 2: ip_id and tsval do */
-	__u32 _pad;
+	__u16 seen;		/* enum cm_seen */
+	__u32 isn;		/* sequence number of the SYN without ACK */
+};
+
+enum cm_seen {
+	CM_SEEN_RIGHT = 1,	/* << direction: `right` holds a value */
+	CM_SEEN_NEWEST = 4,	/* ip_id and tsval hold values */
+	CM_SEEN_ISN = 8,	/* << direction: isn is that direction's */
 };
 
 struct cm_pair_key {

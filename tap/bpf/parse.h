@@ -124,17 +124,21 @@ static always_inline int parse(struct __sk_buff *skb, const enum cm_dir dir, str
 	struct walk w = {};
 	__u32 l3 = ETH_LEN, l3_end, vlan = 0;
 	__u16 ethertype;
+	int tags = VLAN_TAGS;
 	void *h;
 
 	h = header(skb, 12, 2, copy);
 	if (!h)
 		return CM_CLASS_OTHER;
 	ethertype = swap16(*(__u16 *)h);
-	if (skb->vlan_present)
+	if (skb->vlan_present) {
+		/* the outermost tag, which the kernel has taken out of the frame */
 		vlan = skb->vlan_tci & 0xfff;
+		tags = VLAN_TAGS - 1;
+	}
 	if (unlikely(ethertype == ETH_P_VLAN || ethertype == ETH_P_QINQ)) {
 		for (int i = 0; i < VLAN_TAGS; i++) {
-			if (ethertype != ETH_P_VLAN && ethertype != ETH_P_QINQ)
+			if (i >= tags || (ethertype != ETH_P_VLAN && ethertype != ETH_P_QINQ))
 				break;
 			h = header(skb, l3, 4, copy);
 			if (!h)

@@ -294,6 +294,7 @@ static noinline int hist_add(__u32 pair, __u32 leg, __u64 rtt)
 		COUNT(hist_full);
 		return 0;
 	}
+	COUNT(rtt_samples);
 	add(&h->count, 1);
 	add(&h->sum_ns, rtt);
 	/* Two processors may write an extreme at once and the lesser one win: it is then still in its bucket. */

@@ -193,9 +193,27 @@ static always_inline __u64 take_probe(struct cm_flow *f, enum cm_dir data)
 	return t0;
 }
 
+/* Whether an acknowledgement is of `data`'s probe, and of something that was sent. */
+static always_inline int covers(const struct cm_flow *f, __u32 ack, enum cm_dir data)
+{
+	return (__s32)(ack - READ_ONCE(f->probe_end[data])) >= 0 && (__s32)(ack - f->right[data]) <= 0;
+}
+
+/*
+ * Whether a segment to the container left its sender before the newest one seen. Time stamps are monotonic by
+ * RFC 7323, so they decide where they differ; IPv4 identifications only count up where the sender cares.
+ */
+static always_inline int is_older(const struct cm_flow *f, const struct cm_packet *p)
+{
+	if (p->tsval && f->tsval && p->tsval != f->tsval)
+		return (__s32)(p->tsval - f->tsval) < 0;
+	return p->ip_id && f->ip_id && (__s16)(p->ip_id - f->ip_id) < 0;
+}
+
 /*
  * METHODS: at most one probe outstanding per direction. It starts with a segment that brings new data, ends with the
- * first acknowledgement that covers it, and is given up when old data is sent again (Karn's rule).
+ * first acknowledgement that covers it, and is given up when a segment comes that is not new: sent again (Karn's
+ * rule), or late, so that the acknowledgement waited for it.
  *
  * Segments of one direction of one connection come from one processor at a time (socket lock, receive
  * steering); if two do overlap, `right` and a probe's end may be off by one segment for one singleton.
@@ -204,7 +222,7 @@ static always_inline void follow_tcp(struct cm_flow *f, __u32 slot, const struct
 				     __u32 segments)
 {
 	const enum cm_dir back = dir == CM_TX ? CM_RX : CM_TX;
-	const __u16 seen = 1 << dir;
+	const __u16 seen = CM_SEEN_RIGHT << dir;
 	__u32 length = p->payload + !!(p->flags & TCP_SYN) + !!(p->flags & TCP_FIN);
 	__u32 end = p->seq + length;
 	__u64 now = 0;
@@ -212,13 +230,12 @@ static always_inline void follow_tcp(struct cm_flow *f, __u32 slot, const struct
 	if (p->flags & TCP_RST)
 		return;
 
-	if (p->flags & TCP_ACK && f->probe_t0[back] && (__s32)(p->ack - f->probe_end[back]) >= 0 &&
-	    (__s32)(p->ack - f->right[back]) <= 0) {
-		__u32 handshake = f->probe_kind[back] == 2;
+	if (p->flags & TCP_ACK && READ_ONCE(f->probe_t0[back]) && covers(f, p->ack, back)) {
 		__u64 t0 = take_probe(f, back);
 
-		if (t0) {
-			__u32 leg = (back == CM_TX ? CM_LEG_AWAY : CM_LEG_NEAR) + (handshake ? 2 : 0);
+		/* once more: between the two looks another processor may have begun the next probe */
+		if (t0 && covers(f, p->ack, back)) {
+			__u32 leg = (back == CM_TX ? CM_LEG_AWAY : CM_LEG_NEAR) + (f->probe_kind[back] == 2 ? 2 : 0);
 
 			now = bpf_ktime_get_ns();
 			hist_add(f->pair, leg, now - t0);
@@ -231,19 +248,13 @@ static always_inline void follow_tcp(struct cm_flow *f, __u32 slot, const struct
 		return;
 
 	if (likely(f->seen & seen) && (__s32)(p->seq - f->right[dir]) < 0) {
-		int reordered = 0;
+		int reordered = dir == CM_RX && f->seen & CM_SEEN_NEWEST && is_older(f, p);
 
-		if (dir == CM_RX && f->seen & 4) {
-			if (p->ip_id && f->ip_id && p->ip_id != f->ip_id)
-				reordered = (__s16)(p->ip_id - f->ip_id) < 0;
-			else if (p->tsval)
-				reordered = (__s32)(p->tsval - f->tsval) < 0;
-		}
 		if (reordered)
 			add(&f->reordered, segments);
 		else
 			add(&f->retransmitted[dir], segments);
-		if (f->probe_t0[dir] && !reordered && take_probe(f, dir))
+		if (f->probe_t0[dir] && take_probe(f, dir))
 			COUNT(probes_cancelled);
 		if ((__s32)(end - f->right[dir]) > 0)
 			f->right[dir] = end;
@@ -257,11 +268,15 @@ static always_inline void follow_tcp(struct cm_flow *f, __u32 slot, const struct
 	f->right[dir] = end;
 	if (unlikely(!(f->seen & seen)))
 		f->seen |= seen;
+	if (unlikely((p->flags & (TCP_SYN | TCP_ACK)) == TCP_SYN)) {
+		f->isn = p->seq;
+		f->seen = (f->seen & ~(CM_SEEN_ISN * 3)) | CM_SEEN_ISN << dir;
+	}
 	if (dir == CM_RX) {
 		f->ip_id = p->ip_id;
 		f->tsval = p->tsval;
-		if (unlikely(!(f->seen & 4)))
-			f->seen |= 4;
+		if (unlikely(!(f->seen & CM_SEEN_NEWEST)))
+			f->seen |= CM_SEEN_NEWEST;
 	}
 	if (!f->probe_t0[dir]) {
 		f->probe_end[dir] = p->flags & TCP_SYN ? p->seq + 1 : end;
@@ -274,8 +289,10 @@ static always_inline void follow_tcp(struct cm_flow *f, __u32 slot, const struct
 /* A SYN with another initial sequence number than the one we follow: the port pair is used again. */
 static always_inline int is_reuse(const struct cm_flow *f, const struct cm_packet *p, const enum cm_dir dir)
 {
-	return p->tcp && (p->flags & (TCP_SYN | TCP_ACK)) == TCP_SYN && f->seen & (1 << dir) &&
-	       p->seq + 1 != f->right[dir];
+	if (likely(!p->tcp || (p->flags & (TCP_SYN | TCP_ACK)) != TCP_SYN || !(f->seen & CM_SEEN_RIGHT << dir)))
+		return 0;
+	/* a SYN may carry data (RFC 7413) or come again late: its own number tells, not the right edge */
+	return f->seen & CM_SEEN_ISN << dir ? p->seq != f->isn : p->seq + 1 != f->right[dir];
 }
 
 static always_inline int tap(struct __sk_buff *skb, const enum cm_dir dir)

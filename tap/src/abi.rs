@@ -140,7 +140,7 @@ plain! {
         pub tsval: u32,
         pub ip_id: u16,
         pub seen: u16,
-        pub _pad: u32,
+        pub isn: u32,
     }
 
     /// `struct cm_pair_key`.

@@ -107,7 +107,9 @@ pub enum Error {
 /// What to do about an error of the kernel, as the end of a sentence.
 fn hint(e: &io::Error) -> &'static str {
     match e.raw_os_error() {
-        Some(libc::EPERM | libc::EACCES) => ": not permitted; it takes CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON (or root)",
+        Some(libc::EPERM | libc::EACCES) => {
+            ": not permitted; it takes CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON (or root)"
+        }
         Some(libc::ENOMEM) => ": not enough memory; set smaller tables (`tables` in the configuration)",
         Some(libc::ENOENT) => ": not there",
         Some(libc::ENODEV) => ": the port has gone",

@@ -39,7 +39,13 @@ pub enum Command {
 
 impl Command {
     fn raw(self) -> Cmd {
-        let cmd = |op, id: SlotTag, reason, since| Cmd { op, slot: id.slot, tag: id.tag, reason, if_idle_since_ns: since };
+        let cmd = |op, id: SlotTag, reason, since| Cmd {
+            op,
+            slot: id.slot,
+            tag: id.tag,
+            reason,
+            if_idle_since_ns: since,
+        };
         match self {
             Self::EndFlow(id, since) => cmd(op::FLOW_END, id, 0, since.as_nanos()),
             Self::FreeFlow(id, reason) => cmd(op::FLOW_FREE, id, u32::from(reason.number()), 0),

@@ -26,12 +26,21 @@ impl Mapping {
         let prot = libc::PROT_READ | if writable { libc::PROT_WRITE } else { 0 };
         // SAFETY: a fresh shared mapping at an address of the kernel's choice.
         let at = unsafe {
-            libc::mmap(std::ptr::null_mut(), len, prot, libc::MAP_SHARED, fd.as_raw_fd(), offset as libc::off_t)
+            libc::mmap(
+                std::ptr::null_mut(),
+                len,
+                prot,
+                libc::MAP_SHARED,
+                fd.as_raw_fd(),
+                offset as libc::off_t,
+            )
         };
         if at == libc::MAP_FAILED {
             return Err(io::Error::last_os_error());
         }
-        NonNull::new(at.cast()).map(|at| Self { at, len }).ok_or_else(|| io::Error::from_raw_os_error(libc::EFAULT))
+        NonNull::new(at.cast())
+            .map(|at| Self { at, len })
+            .ok_or_else(|| io::Error::from_raw_os_error(libc::EFAULT))
     }
 
     /// The word at a byte offset that is a multiple of 8.

@@ -5,7 +5,10 @@ use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 
 use ippm::flow::Direction;
-use nix::sys::socket::{AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, bind, recv, sendto, setsockopt, socket, sockopt};
+use nix::sys::socket::{
+    AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, bind, recv, sendto, setsockopt,
+    socket, sockopt,
+};
 use nix::sys::time::{TimeVal, TimeValLike};
 
 const RTM_NEWQDISC: u16 = 36;
@@ -68,13 +71,15 @@ fn request(mut m: Vec<u8>) -> io::Result<()> {
         // the answer to a get comes before its acknowledgement, possibly in one read
         let mut at = 0;
         while at + 20 <= n {
-            let length = u32::from_ne_bytes([buffer[at], buffer[at + 1], buffer[at + 2], buffer[at + 3]]) as usize;
+            let length =
+                u32::from_ne_bytes([buffer[at], buffer[at + 1], buffer[at + 2], buffer[at + 3]]) as usize;
             let kind = u16::from_ne_bytes([buffer[at + 4], buffer[at + 5]]);
             if length < 16 || at + length > n {
                 break;
             }
             if kind == NLMSG_ERROR {
-                let code = i32::from_ne_bytes([buffer[at + 16], buffer[at + 17], buffer[at + 18], buffer[at + 19]]);
+                let code =
+                    i32::from_ne_bytes([buffer[at + 16], buffer[at + 17], buffer[at + 18], buffer[at + 19]]);
                 return if code == 0 { Ok(()) } else { Err(io::Error::from_raw_os_error(-code)) };
             }
             at += length.next_multiple_of(4);
@@ -105,8 +110,14 @@ pub(crate) fn add_clsact(ifindex: u32) -> io::Result<()> {
 
 /// Puts a program at a direction of a port, in place of ours that was there.
 pub(crate) fn set_filter(ifindex: u32, direction: Direction, program: BorrowedFd<'_>) -> io::Result<()> {
-    let mut m =
-        message(RTM_NEWTFILTER, NLM_F_CREATE | NLM_F_REPLACE, ifindex, HANDLE, parent(direction), filter_info());
+    let mut m = message(
+        RTM_NEWTFILTER,
+        NLM_F_CREATE | NLM_F_REPLACE,
+        ifindex,
+        HANDLE,
+        parent(direction),
+        filter_info(),
+    );
     attribute(&mut m, TCA_KIND, b"bpf\0");
     let mut options = Vec::new();
     attribute(&mut options, TCA_BPF_FD, &program.as_raw_fd().to_ne_bytes());

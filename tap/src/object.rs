@@ -37,7 +37,8 @@ pub(crate) fn load(names: &[&'static str], maps: &[(&str, BorrowedFd<'_>)]) -> R
     names
         .iter()
         .map(|name| {
-            let program = object.programs.get(*name).ok_or_else(|| Error::Object(format!("no program `{name}`")))?;
+            let program =
+                object.programs.get(*name).ok_or_else(|| Error::Object(format!("no program `{name}`")))?;
             let function = object
                 .functions
                 .get(&program.function_key())

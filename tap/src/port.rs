@@ -34,7 +34,10 @@ pub enum Attach {
 
 enum Hold {
     /// Links, by direction.
-    Tcx { tx: OwnedFd, rx: OwnedFd },
+    Tcx {
+        tx: OwnedFd,
+        rx: OwnedFd,
+    },
     Clsact,
 }
 
@@ -71,7 +74,9 @@ impl Port {
         how: Attach,
         set_dir: Option<&Path>,
     ) -> Result<Self, Error> {
-        let failed = |direction: Direction| move |source| Error::Attach { ifindex, direction: direction_name(direction), source };
+        let failed = |direction: Direction| {
+            move |source| Error::Attach { ifindex, direction: direction_name(direction), source }
+        };
         let hold = match how {
             Attach::Clsact => Self::attach_clsact(ifindex, programs)?,
             Attach::Tcx | Attach::Auto => match link(programs, ifindex, Direction::Tx) {
@@ -94,7 +99,9 @@ impl Port {
     }
 
     fn attach_clsact(ifindex: u32, programs: &Programs) -> Result<Hold, Error> {
-        let failed = |direction: Direction| move |source| Error::Attach { ifindex, direction: direction_name(direction), source };
+        let failed = |direction: Direction| {
+            move |source| Error::Attach { ifindex, direction: direction_name(direction), source }
+        };
         netlink::add_clsact(ifindex).map_err(failed(Direction::Tx))?;
         for direction in [Direction::Tx, Direction::Rx] {
             netlink::set_filter(ifindex, direction, programs.of(direction)).map_err(failed(direction))?;
@@ -124,7 +131,10 @@ impl Port {
     fn pins<'a>(&'a self, programs: &'a Programs) -> Vec<(String, BorrowedFd<'a>)> {
         match &self.hold {
             Hold::Tcx { tx, rx } => {
-                vec![(format!("{}-tx", self.ifindex), tx.as_fd()), (format!("{}-rx", self.ifindex), rx.as_fd())]
+                vec![
+                    (format!("{}-tx", self.ifindex), tx.as_fd()),
+                    (format!("{}-rx", self.ifindex), rx.as_fd()),
+                ]
             }
             Hold::Clsact => vec![(format!("{}-clsact", self.ifindex), programs.of(Direction::Tx))],
         }
@@ -165,11 +175,16 @@ impl Port {
         }
         let ifindex = self.ifindex;
         for direction in [Direction::Tx, Direction::Rx] {
-            let failed = move |source| Error::Update { ifindex, direction: direction_name(direction), source };
+            let failed =
+                move |source| Error::Update { ifindex, direction: direction_name(direction), source };
             let program = programs.of(direction);
             match (&self.hold, direction) {
-                (Hold::Tcx { tx, .. }, Direction::Tx) => sys::link_update(tx.as_fd(), program).map_err(failed)?,
-                (Hold::Tcx { rx, .. }, Direction::Rx) => sys::link_update(rx.as_fd(), program).map_err(failed)?,
+                (Hold::Tcx { tx, .. }, Direction::Tx) => {
+                    sys::link_update(tx.as_fd(), program).map_err(failed)?
+                }
+                (Hold::Tcx { rx, .. }, Direction::Rx) => {
+                    sys::link_update(rx.as_fd(), program).map_err(failed)?
+                }
                 (Hold::Clsact, _) => netlink::set_filter(ifindex, direction, program).map_err(failed)?,
             }
         }
@@ -179,7 +194,9 @@ impl Port {
     /// Whether the interface is still there with the tap on it.
     pub fn is_alive(&self) -> bool {
         match &self.hold {
-            Hold::Tcx { tx, .. } => matches!(sys::link_info(tx.as_fd()), Ok((_, ifindex)) if ifindex == self.ifindex),
+            Hold::Tcx { tx, .. } => {
+                matches!(sys::link_info(tx.as_fd()), Ok((_, ifindex)) if ifindex == self.ifindex)
+            }
             Hold::Clsact => netlink::has_filter(self.ifindex),
         }
     }
@@ -214,7 +231,8 @@ impl Port {
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
             Err(source) => return Err(pin_error("list", &dir, source)),
         };
-        let mut names: Vec<String> = list.flatten().filter_map(|e| e.file_name().into_string().ok()).collect();
+        let mut names: Vec<String> =
+            list.flatten().filter_map(|e| e.file_name().into_string().ok()).collect();
         names.sort_unstable();
         let mut ports = Vec::new();
         let mut stale = Vec::new();

@@ -178,7 +178,8 @@ pub struct Reader {
     ring: Ring,
     flow_slots: Vec<FlowSlot>,
     pair_slots: Vec<PairSlot>,
-    hist_counts: Vec<(u32, u64)>,
+    /// Tag and begin of the pair it was of, and its count.
+    hist_counts: Vec<(u32, u64, u64)>,
     port_counts: Vec<(u32, u64)>,
     scanned: u64,
     tick: u64,
@@ -201,7 +202,7 @@ impl Reader {
                 .map_err(|source| Error::Descriptor { name: "ring", source })?,
             flow_slots: vec![FlowSlot::default(); spec.flows as usize],
             pair_slots: vec![PairSlot::default(); spec.pairs as usize],
-            hist_counts: vec![(0, 0); spec.hists as usize],
+            hist_counts: vec![(0, 0, 0); spec.hists as usize],
             port_counts: vec![(0, 0); spec.ports as usize],
             scanned: 0,
             tick: clock::tick_ns(),
@@ -233,7 +234,7 @@ impl Reader {
             slot.reported = Sums::default();
             slot.reported_flows = u64::MAX;
         }
-        self.hist_counts.fill((0, 0));
+        self.hist_counts.fill((0, 0, 0));
         self.port_counts.fill((0, 0));
     }
 
@@ -313,7 +314,8 @@ impl Reader {
             let tag = self.flows.u32(i, offset_of!(Flow, tag));
             let last_seen = self.flows.u64(i, offset_of!(Flow, last_seen_ns));
             let ending = now == state::ENDING;
-            if tag == known.tag && last_seen < young && last_seen == known.last_seen && ending == known.ending {
+            if tag == known.tag && last_seen < young && last_seen == known.last_seen && ending == known.ending
+            {
                 continue;
             }
             let f = self.flows.get(i);
@@ -394,7 +396,10 @@ impl Reader {
                 known.reported_flows = u64::MAX;
             }
             let total = Sums::of_pair(p).plus(known.live);
-            if total == known.reported && known.active == known.reported_active && p.flows == known.reported_flows {
+            if total == known.reported
+                && known.active == known.reported_active
+                && p.flows == known.reported_flows
+            {
                 continue;
             }
             known.reported = total;
@@ -412,13 +417,18 @@ impl Reader {
                 let Some(at) = at.checked_sub(1).filter(|at| *at < self.hists.len()) else { continue };
                 let count = self.hists.u64(at, offset_of!(Hist, count));
                 let known = &mut self.hist_counts[at as usize];
-                if *known == (p.tag, count) {
+                // a pair that comes back has the same key, so the same tag
+                let now = (p.tag, p.first_seen_ns, count);
+                if std::mem::replace(known, now) == now {
                     continue;
                 }
-                *known = (p.tag, count);
                 let h = self.hists.get(at);
                 let Some(histogram) = read_histogram(&h) else { continue };
-                changed.push(RttMeasurement { pair: SlotTag { slot: *slot, tag: p.tag }, leg: *leg, histogram });
+                changed.push(RttMeasurement {
+                    pair: SlotTag { slot: *slot, tag: p.tag },
+                    leg: *leg,
+                    histogram,
+                });
             }
         }
         changed
@@ -463,9 +473,11 @@ impl Reader {
 
     /// The pairs that had no live flow at the last scan.
     pub fn quiet_pairs(&self) -> impl Iterator<Item = QuietPair> + '_ {
-        self.pair_slots.iter().enumerate().filter(|(_, p)| p.tag != 0 && p.active == 0).map(|(i, p)| QuietPair {
-            id: SlotTag { slot: i as u32, tag: p.tag },
-            last_seen: Timestamp(p.last_seen.max(p.first_seen)),
+        self.pair_slots.iter().enumerate().filter(|(_, p)| p.tag != 0 && p.active == 0).map(|(i, p)| {
+            QuietPair {
+                id: SlotTag { slot: i as u32, tag: p.tag },
+                last_seen: Timestamp(p.last_seen.max(p.first_seen)),
+            }
         })
     }
 
@@ -485,7 +497,8 @@ impl Reader {
         for i in 0..self.flows.len() {
             if self.flows.u32(i, offset_of!(Flow, state)) >= state::LIVE {
                 let f = self.flows.get(i);
-                if f.tag != 0 && wanted(f.key.ifindex, abi::address(f.key.local), abi::address(f.key.remote)) {
+                if f.tag != 0 && wanted(f.key.ifindex, abi::address(f.key.local), abi::address(f.key.remote))
+                {
                     let id = SlotTag { slot: i, tag: f.tag };
                     found.flows.push((id, (f.pair != abi::NONE).then_some(f.pair)));
                 }
@@ -494,7 +507,8 @@ impl Reader {
         for i in 0..self.pairs.len() {
             if self.pairs.u32(i, offset_of!(Pair, state)) >= state::LIVE {
                 let p = self.pairs.get(i);
-                if p.tag != 0 && wanted(p.key.ifindex, abi::address(p.key.local), abi::address(p.key.remote)) {
+                if p.tag != 0 && wanted(p.key.ifindex, abi::address(p.key.local), abi::address(p.key.remote))
+                {
                     found.pairs.push(SlotTag { slot: i, tag: p.tag });
                 }
             }
@@ -522,6 +536,13 @@ impl Reader {
             self.ports.u32(*i, offset_of!(PortSlot, state)) == state::LIVE
                 && self.ports.u32(*i, offset_of!(PortSlot, ifindex)) == ifindex
         })
+    }
+
+    /// Whether this life of a flow's record has not been freed.
+    pub fn has_flow(&self, id: SlotTag) -> bool {
+        id.slot < self.flows.len()
+            && self.flows.u32(id.slot, offset_of!(Flow, state)) >= state::LIVE
+            && self.flows.u32(id.slot, offset_of!(Flow, tag)) == id.tag
     }
 
     /// Whether any flow that has not been freed points to this pair slot.
@@ -552,7 +573,13 @@ fn read_histogram(h: &Hist) -> Option<Histogram> {
     Histogram::from_counts(counts, h.sum_ns, h.min_ns, h.max_ns).ok()
 }
 
-fn pair_measurement(slot: u32, p: &Pair, total: Sums, last_seen: u64, active: u32) -> Option<PairMeasurement> {
+fn pair_measurement(
+    slot: u32,
+    p: &Pair,
+    total: Sums,
+    last_seen: u64,
+    active: u32,
+) -> Option<PairMeasurement> {
     Some(PairMeasurement {
         key: PairKey {
             ifindex: p.key.ifindex,

@@ -34,7 +34,15 @@ pub struct SetSpec {
 
 impl Default for SetSpec {
     fn default() -> Self {
-        Self { flows: 8192, pairs: 1024, ports: 256, hists: 1024, ring_bytes: 256 << 10, rtt: true, samples: false }
+        Self {
+            flows: 8192,
+            pairs: 1024,
+            ports: 256,
+            hists: 1024,
+            ring_bytes: 256 << 10,
+            rtt: true,
+            samples: false,
+        }
     }
 }
 
@@ -164,10 +172,19 @@ fn create_map(spec: &SetSpec, i: usize) -> Result<OwnedFd, Error> {
 impl Set {
     /// Makes the maps, freezes them and loads the programs. Attaches nothing.
     pub fn create(spec: SetSpec) -> Result<Self, Error> {
-        for (name, n) in [("flows", spec.flows), ("pairs", spec.pairs), ("ports", spec.ports), ("hists", spec.hists), ("ring", spec.ring_bytes)] {
+        for (name, n) in [
+            ("flows", spec.flows),
+            ("pairs", spec.pairs),
+            ("ports", spec.ports),
+            ("hists", spec.hists),
+            ("ring", spec.ring_bytes),
+        ] {
             let ok = n.is_power_of_two() && (name != "ring" || n >= 4096);
             if !ok {
-                let source = io::Error::new(io::ErrorKind::InvalidInput, "sizes are powers of two, the ring's at least 4096");
+                let source = io::Error::new(
+                    io::ErrorKind::InvalidInput,
+                    "sizes are powers of two, the ring's at least 4096",
+                );
                 return Err(Error::Map { name: "tables", bytes: u64::from(n), source });
             }
         }
@@ -177,10 +194,16 @@ impl Set {
         }
         let maps: [OwnedFd; 6] = maps.try_into().map_err(|_| Error::Object("six maps".into()))?;
         let failed = |source| Error::Map { name: SETTINGS, bytes: size_of::<Settings>() as u64, source };
-        let settings =
-            sys::map_create(sys::MAP_TYPE_ARRAY, size_of::<Settings>() as u32, 1, sys::F_RDONLY_PROG, "cm_settings")
-                .map_err(failed)?;
-        sys::map_update(settings.as_fd(), 0, abi::bytes_of(&spec.settings().map_err(failed)?)).map_err(failed)?;
+        let settings = sys::map_create(
+            sys::MAP_TYPE_ARRAY,
+            size_of::<Settings>() as u32,
+            1,
+            sys::F_RDONLY_PROG,
+            "cm_settings",
+        )
+        .map_err(failed)?;
+        sys::map_update(settings.as_fd(), 0, abi::bytes_of(&spec.settings().map_err(failed)?))
+            .map_err(failed)?;
         sys::map_freeze(settings.as_fd()).map_err(failed)?;
         let set = Self::with_maps(spec, maps, settings)?;
         // marks the layout in ctl, and proves that the janitor runs
@@ -190,7 +213,8 @@ impl Set {
 
     fn with_maps(spec: SetSpec, maps: [OwnedFd; 6], settings: OwnedFd) -> Result<Self, Error> {
         let mut fds =
-            object::load(&["cm_tx", "cm_rx", "cm_janitor", "cm_janitor_one"], &wiring(&maps, &settings))?.into_iter();
+            object::load(&["cm_tx", "cm_rx", "cm_janitor", "cm_janitor_one"], &wiring(&maps, &settings))?
+                .into_iter();
         match (fds.next(), fds.next(), fds.next(), fds.next()) {
             (Some(tx), Some(rx), Some(janitor), Some(janitor_one)) => {
                 Ok(Self { spec, maps, settings, programs: Programs { tx, rx }, janitor, janitor_one })
@@ -236,14 +260,20 @@ impl Set {
     /// then the old set's flows ended and freed, which folds them into the shared pairs.
     pub fn resized(&self, flows: u32) -> Result<Self, Error> {
         let spec = SetSpec { flows, ..self.spec };
-        let descriptors = self.descriptors().map_err(|source| Error::Share { what: "share", name: "maps", source })?;
+        let descriptors =
+            self.descriptors().map_err(|source| Error::Share { what: "share", name: "maps", source })?;
         let mut maps = descriptors.fds;
         maps[0] = create_map(&spec, 0)?;
         let failed = |source| Error::Map { name: SETTINGS, bytes: size_of::<Settings>() as u64, source };
         let current = self.read_settings().map_err(failed)?;
-        let settings =
-            sys::map_create(sys::MAP_TYPE_ARRAY, size_of::<Settings>() as u32, 1, sys::F_RDONLY_PROG, "cm_settings")
-                .map_err(failed)?;
+        let settings = sys::map_create(
+            sys::MAP_TYPE_ARRAY,
+            size_of::<Settings>() as u32,
+            1,
+            sys::F_RDONLY_PROG,
+            "cm_settings",
+        )
+        .map_err(failed)?;
         let changed = Settings { flow_mask: flows - 1, ..current };
         sys::map_update(settings.as_fd(), 0, abi::bytes_of(&changed)).map_err(failed)?;
         sys::map_freeze(settings.as_fd()).map_err(failed)?;
@@ -279,7 +309,8 @@ impl Set {
         let mut sizes = [0u32; 6];
         for (i, name) in Descriptors::NAMES.iter().enumerate() {
             let fd = open(name)?;
-            let (size, entries) = sys::map_info(fd.as_fd()).map_err(|source| pin_error("read", &dir.join(name), source))?;
+            let (size, entries) =
+                sys::map_info(fd.as_fd()).map_err(|source| pin_error("read", &dir.join(name), source))?;
             if size != value_size(i) {
                 return Err(Error::Layout { found: 0 });
             }
@@ -288,7 +319,8 @@ impl Set {
         }
         let maps: [OwnedFd; 6] = maps.try_into().map_err(|_| Error::Object("six maps".into()))?;
         let mut ctl = [0u8; size_of::<abi::Ctl>()];
-        sys::map_lookup(maps[4].as_fd(), 0, &mut ctl).map_err(|source| pin_error("read", &dir.join("ctl"), source))?;
+        sys::map_lookup(maps[4].as_fd(), 0, &mut ctl)
+            .map_err(|source| pin_error("read", &dir.join("ctl"), source))?;
         let found = abi::from_bytes::<abi::Ctl>(&ctl).map_or(0, |c| c.abi);
         if found != abi::ABI {
             return Err(Error::Layout { found });
@@ -320,7 +352,9 @@ impl Set {
         };
         for entry in list.flatten() {
             let path = entry.path();
-            let removed = if entry.file_type().is_ok_and(|t| t.is_dir()) { Self::unpin(&path) } else {
+            let removed = if entry.file_type().is_ok_and(|t| t.is_dir()) {
+                Self::unpin(&path)
+            } else {
                 fs::remove_file(&path).map_err(|source| pin_error("remove", &path, source))
             };
             match removed {
@@ -334,7 +368,13 @@ impl Set {
 
     /// For tests and benchmarks: runs the direction's program once over a frame, as if it passed interface `ifindex`
     /// with `gso_segs` segments.
-    pub fn test_run(&self, direction: ippm::flow::Direction, frame: &[u8], ifindex: u32, gso_segs: u32) -> io::Result<()> {
+    pub fn test_run(
+        &self,
+        direction: ippm::flow::Direction,
+        frame: &[u8],
+        ifindex: u32,
+        gso_segs: u32,
+    ) -> io::Result<()> {
         // struct __sk_buff of linux/bpf.h: ifindex at 40, gso_segs at 164
         let mut ctx = [0u8; 192];
         ctx[40..44].copy_from_slice(&ifindex.to_ne_bytes());
@@ -357,4 +397,3 @@ fn file_name(map: &'static str) -> &'static str {
 pub(crate) fn pin_error(what: &'static str, path: &Path, source: io::Error) -> Error {
     Error::Pin { what, path: path.display().to_string(), source }
 }
-

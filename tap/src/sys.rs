@@ -104,10 +104,8 @@ pub fn map_create(kind: u32, value_size: u32, entries: u32, flags: u32, name: &s
 
 /// Writes one element of an array map that is not frozen.
 pub fn map_update(map: BorrowedFd<'_>, index: u32, value: &[u8]) -> io::Result<()> {
-    let mut a = Attr::new()
-        .fd(0, map)
-        .u64(8, std::ptr::from_ref(&index) as u64)
-        .u64(16, value.as_ptr() as u64);
+    let mut a =
+        Attr::new().fd(0, map).u64(8, std::ptr::from_ref(&index) as u64).u64(16, value.as_ptr() as u64);
     // SAFETY: key and value live until the call returns; the value is as long as the map's (the caller made both).
     unsafe { a.call(BPF_MAP_UPDATE_ELEM).map(drop) }
 }
@@ -183,12 +181,14 @@ pub fn link_update(link: BorrowedFd<'_>, prog: BorrowedFd<'_>) -> io::Result<()>
 }
 
 /// Runs a program over `data`, `repeat` times. Returns its verdict and the mean duration in ns.
-pub fn test_run(prog: BorrowedFd<'_>, data: &[u8], ctx: Option<&[u8]>, repeat: u32) -> io::Result<(u32, u32)> {
-    let mut a = Attr::new()
-        .fd(0, prog)
-        .u32(8, data.len() as u32)
-        .u64(16, data.as_ptr() as u64)
-        .u32(32, repeat);
+pub fn test_run(
+    prog: BorrowedFd<'_>,
+    data: &[u8],
+    ctx: Option<&[u8]>,
+    repeat: u32,
+) -> io::Result<(u32, u32)> {
+    let mut a =
+        Attr::new().fd(0, prog).u32(8, data.len() as u32).u64(16, data.as_ptr() as u64).u32(32, repeat);
     if let Some(ctx) = ctx {
         a = a.u32(40, ctx.len() as u32).u64(48, ctx.as_ptr() as u64);
     }

@@ -5,15 +5,7 @@ use ippm::measurement::FlowEventKind;
 use ippm::time::Timestamp;
 use tap::{Command, Janitor, Reader, Set, SetSpec};
 
-/// Root or nothing: says so, and fails where it must have run.
-fn privileged() -> bool {
-    if nix::unistd::geteuid().is_root() {
-        return true;
-    }
-    assert!(std::env::var_os("CI").is_none(), "CI runs these tests as root");
-    eprintln!("SKIPPED: needs root (CAP_BPF, CAP_NET_ADMIN)");
-    false
-}
+use crate::privileged;
 
 fn udp(sport: u16, dport: u16, payload: usize) -> Vec<u8> {
     let mut f = vec![2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 2, 8, 0];
@@ -35,7 +27,7 @@ fn small() -> SetSpec {
 
 #[test]
 fn root_counts_folds_and_frees() {
-    if !privileged() {
+    if !privileged("root_counts_folds_and_frees") {
         return;
     }
     let set = Set::create(small()).unwrap();
@@ -66,7 +58,8 @@ fn root_counts_folds_and_frees() {
     let commands: Vec<_> = scan.flows.iter().map(|f| Command::EndFlow(f.id, Timestamp::MAX)).collect();
     janitor.run(&commands).unwrap();
     Janitor::grace_period();
-    let commands: Vec<_> = scan.flows.iter().map(|f| Command::FreeFlow(f.id, EndReason::IdleTimeout)).collect();
+    let commands: Vec<_> =
+        scan.flows.iter().map(|f| Command::FreeFlow(f.id, EndReason::IdleTimeout)).collect();
     janitor.run(&commands).unwrap();
     let after = reader.scan().unwrap();
     assert_eq!(reader.fill(), (0, 2));
@@ -90,7 +83,7 @@ fn root_counts_folds_and_frees() {
 
 #[test]
 fn root_totals_stay_exact_when_every_table_overflows() {
-    if !privileged() {
+    if !privileged("root_totals_stay_exact_when_every_table_overflows") {
         return;
     }
     let set = Set::create(small()).unwrap();
@@ -111,7 +104,8 @@ fn root_totals_stay_exact_when_every_table_overflows() {
     let port = &scan.ports[0];
     let overflow = port.count(Direction::Tx, PortClass::Overflow);
     let unpaired: u64 = scan.flows.iter().filter(|f| f.pair.is_none()).map(|f| f.counters.tx.packets).sum();
-    let unpaired_bytes: u64 = scan.flows.iter().filter(|f| f.pair.is_none()).map(|f| f.counters.tx.bytes).sum();
+    let unpaired_bytes: u64 =
+        scan.flows.iter().filter(|f| f.pair.is_none()).map(|f| f.counters.tx.bytes).sum();
     assert!(flows <= 64 && scan.pairs.len() <= 16);
     assert!(scan.set.flow_full > 0 && scan.set.pair_full > 0);
     assert_eq!(pairs + overflow.packets + unpaired, packets);
@@ -120,7 +114,7 @@ fn root_totals_stay_exact_when_every_table_overflows() {
 
 #[test]
 fn root_what_is_no_flow_is_counted_as_what_it_is() {
-    if !privileged() {
+    if !privileged("root_what_is_no_flow_is_counted_as_what_it_is") {
         return;
     }
     let set = Set::create(small()).unwrap();
@@ -144,7 +138,7 @@ fn root_what_is_no_flow_is_counted_as_what_it_is() {
 
 #[test]
 fn root_a_pinned_set_is_adopted_with_its_counts() {
-    if !privileged() {
+    if !privileged("root_a_pinned_set_is_adopted_with_its_counts") {
         return;
     }
     let dir = std::path::PathBuf::from(format!("/sys/fs/bpf/conmon-test-{}", std::process::id()));

@@ -1,0 +1,12 @@
+//! The programs in the kernel: under test runs, on real ports, against captures. Needs root, or CAP_BPF, CAP_NET_ADMIN and
+//! CAP_SYS_ADMIN for the namespaces.
+
+mod differential;
+mod oracle;
+mod set;
+mod tcp;
+
+/// Root or nothing: says so, and fails where it must have run.
+fn privileged(test: &str) -> bool {
+    lab::may_run(test).unwrap_or_else(|error| panic!("{error}"))
+}
