@@ -8,12 +8,13 @@ mod tenants;
 
 use anyhow::{Context, Result, bail};
 use lab::{Conmond, ConmondOptions, Lab, wait_for};
-use nix::sys::signal::{SigSet, Signal, kill};
-use nix::sys::signalfd::SignalFd;
+use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM};
 use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant};
 
 /// How long rows are printed when nobody says otherwise.
@@ -156,7 +157,8 @@ fn say(line: &str) {
     let _ = writeln!(out, "{line}").and_then(|()| out.flush());
 }
 
-static STOP: AtomicBool = AtomicBool::new(false);
+/// Set by the signals that end a program.
+static STOP: LazyLock<Arc<AtomicBool>> = LazyLock::new(Arc::default);
 
 fn stopped() -> bool {
     STOP.load(Ordering::Relaxed)
@@ -169,16 +171,11 @@ fn go_on() -> Result<()> {
     Ok(())
 }
 
-/// Turns the signals that end a program into a flag, so that the way out is always through the teardown. The mask is
-/// not handed on: `Command` starts programs with an empty one.
+/// Turns the signals that end a program into a flag, so that the way out is always through the teardown. Handlers and
+/// not a signal mask: programs started here would inherit a mask, and engines could not be ended by SIGTERM.
 fn stop_on_signals() -> Result<()> {
-    let signals: SigSet =
-        [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP, Signal::SIGQUIT].into_iter().collect();
-    signals.thread_block().context("cannot block signals")?;
-    let fd = SignalFd::new(&signals).context("signalfd")?;
-    std::thread::spawn(move || {
-        while let Ok(None) = fd.read_signal() {}
-        STOP.store(true, Ordering::Relaxed);
-    });
+    for signal in [SIGINT, SIGTERM, SIGHUP, SIGQUIT] {
+        signal_hook::flag::register(signal, STOP.clone()).context("cannot handle signals")?;
+    }
     Ok(())
 }
