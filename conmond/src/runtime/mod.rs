@@ -408,6 +408,13 @@ impl Runtime {
         Ok(Runtime::Docker(Docker::new(docker_host, instance)?))
     }
 
+    /// Where it is asked, for people: `unix:///var/run/docker.sock`.
+    pub fn address(&self) -> String {
+        match self {
+            Runtime::Docker(docker) => format!("unix://{}", docker.socket().display()),
+        }
+    }
+
     /// Asks the engine for its version: the first thing to do, because its errors say what is wrong.
     pub async fn connect(&self) -> Result<EngineVersion, RuntimeError> {
         match self {
