@@ -1,6 +1,8 @@
 //! The ConMon daemon as a library, so that its parts can be tested from outside.
 
 pub mod clock;
+pub mod config;
+pub mod export;
 pub mod http;
 pub mod mac;
 pub mod runtime;
