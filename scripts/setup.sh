@@ -18,7 +18,7 @@ needs=(
     /usr/include/bpf/bpf_helpers.h:libbpf-dev /usr/include/linux/bpf.h:linux-libc-dev
     "/usr/lib/*-linux-gnu/libc.a:libc6-dev" /etc/ssl/certs/ca-certificates.crt:ca-certificates
     # the lab: engine, namespaces, applications
-    dockerd:docker.io docker:docker.io containerd:containerd runc:runc docker-init:tini iptables:iptables
+    dockerd:docker.io docker:docker.io containerd:containerd runc:runc iptables:iptables
     ip:iproute2 nsenter:util-linux setpriv:util-linux ldd:libc-bin busybox:busybox-static
     redis-server:redis-server redis-benchmark:redis-tools nginx:nginx-light wrk:wrk iperf3:iperf3
     memcached:memcached "/usr/lib/postgresql/*/bin/postgres:postgresql" "/usr/lib/postgresql/*/bin/pgbench:postgresql"
@@ -26,6 +26,11 @@ needs=(
     tcpdump:tcpdump tshark:tshark tcptrace:tcptrace prometheus:prometheus promtool:prometheus ping:iputils-ping
     jq:jq tmux:tmux ethtool:ethtool
 )
+
+# Where the kernel enforces AppArmor, engines load a profile with this; minimal installations lack it.
+if [[ $(cat /sys/module/apparmor/parameters/enabled 2>/dev/null) == Y ]]; then
+    needs+=(apparmor_parser:apparmor)
+fi
 
 there() { # program, or file (with wildcards)
     case $1 in

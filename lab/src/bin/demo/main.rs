@@ -148,7 +148,7 @@ fn seconds() -> Result<Option<Duration>> {
 }
 
 fn took(time: Duration) -> String {
-    format!("after {:.1} s", time.as_secs_f64())
+    format!("in {:.1} s", time.as_secs_f64())
 }
 
 /// Prints a line; a reader that has gone away (`make demo | head`) is no reason to leave things behind.
