@@ -79,6 +79,10 @@ impl Docker {
 
     /// Asks for the engine's version and agrees on the interface version.
     pub async fn connect(&self) -> Result<EngineVersion, RuntimeError> {
+        Ok(self.dial().await?.1)
+    }
+
+    async fn dial(&self) -> Result<(bollard::Docker, EngineVersion), RuntimeError> {
         const WHAT: &str = "tell its version";
         let path = self.inner.socket.to_string_lossy();
         let connected = async {
@@ -96,8 +100,8 @@ impl Docker {
         if (agreed.major_version, agreed.minor_version) < OLDEST_API {
             return Err(RuntimeError::TooOld { version });
         }
-        *self.inner.client.lock().unwrap_or_else(PoisonError::into_inner) = Some(client);
-        Ok(version)
+        *self.inner.client.lock().unwrap_or_else(PoisonError::into_inner) = Some(client.clone());
+        Ok((client, version))
     }
 
     /// All application containers and networks, from lists that the engine keeps beside its locks.
@@ -142,12 +146,11 @@ impl Docker {
 
     /// The client of the last negotiation, or of a new one.
     async fn client(&self) -> Result<bollard::Docker, RuntimeError> {
-        let known = || self.inner.client.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        if let Some(client) = known() {
-            return Ok(client);
+        let known = self.inner.client.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        match known {
+            Some(client) => Ok(client),
+            None => Ok(self.dial().await?.0),
         }
-        self.connect().await?;
-        known().ok_or(RuntimeError::EventsEnded)
     }
 
     /// Runs a call within its bound and turns its error into a sentence.

@@ -49,7 +49,7 @@ impl LinkQuery {
 
     /// All links of our namespace.
     pub fn links(&mut self) -> Result<Vec<Link>, SwitchError> {
-        self.dump("links", |seq| Request::links(seq, 0, None, false), |body| wire::link(body))
+        self.dump("links", |seq| Request::links(seq, 0, None, false), wire::link)
     }
 
     /// One link of our namespace, none when it is not there.
@@ -87,7 +87,7 @@ impl LinkQuery {
             all.extend(self.dump(
                 "addresses",
                 |seq| Request::addresses(seq, family, 0, None),
-                |body| wire::address(body),
+                wire::address,
             )?);
         }
         Ok(all)

@@ -160,7 +160,7 @@ pub fn errno(body: &[u8]) -> i32 {
     u32_at(body, 0).map_or(0, |code| (code as i32).saturating_neg())
 }
 
-/// The sequence number that goes with [`errno`] is the message's own; this is a request under construction.
+/// A request under construction.
 pub struct Request(Vec<u8>);
 
 impl Request {
