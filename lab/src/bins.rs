@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 /// Path of one of our executables. Looked for in `CONMON_BIN_DIR` alone when that is set; else beside the running
 /// executable (for a test: the profile it was built with), then among the release builds.
 pub fn program(name: &str) -> Result<PathBuf> {
-    if let Some(dir) = std::env::var_os("CONMON_BIN_DIR") {
+    if let Some(dir) = std::env::var_os("CONMON_BIN_DIR").filter(|dir| !dir.is_empty()) {
         let file = PathBuf::from(dir).join(name);
         if !file.is_file() {
             bail!("{} is missing: CONMON_BIN_DIR must name the folder of our executables", file.display());
