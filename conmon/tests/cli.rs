@@ -54,7 +54,8 @@ impl Host {
                 .expect("a runtime")
                 .block_on(serve(&at, behaviour))
         });
-        wait_for("the stand-in's socket", || socket.exists());
+        // There is a moment between a socket's appearance and its first listening.
+        wait_for("the stand-in", || std::os::unix::net::UnixStream::connect(&socket).is_ok());
     }
 
     fn command(&self, program: impl AsRef<Path>, line: &str) -> Command {
@@ -156,7 +157,9 @@ fn levels_and_filters() {
 #[test]
 fn events_are_lines() {
     let host = Host::with_daemon(Behaviour::default());
-    let text = stdout(&host.run("events"));
+    let output = host.run("events");
+    assert!(output.status.success(), "{}", stderr(&output));
+    let text = stdout(&output);
     assert_eq!(text.lines().count(), 3, "{text}");
     assert!(
         text.contains("port_tapped        veth5f0c1e2 of shop-nginx-1 is tapped  (after 210 µs)"),
@@ -351,14 +354,12 @@ const LEAVE_SCREEN: &str = "\u{1b}[?1049l";
 fn top_gives_the_terminal_back_when_the_user_quits() {
     let host = Host::with_daemon(Behaviour::default());
     let mut top = Top::start(&host);
-    let before = rustix::termios::tcgetattr(&top.master).expect("the terminal's mode");
     assert!(top.shows("lab-wrk-1").contains(ENTER_SCREEN));
     top.master.write_all(b"q").expect("a key");
     top.shows(LEAVE_SCREEN);
-    let after = rustix::termios::tcgetattr(&top.master).expect("the terminal's mode");
     assert_eq!(ended(top.child).status.code(), Some(0));
-    assert!(after.local_modes.contains(rustix::termios::LocalModes::ICANON), "lines are edited again");
-    drop(before);
+    let mode = rustix::termios::tcgetattr(&top.master).expect("the terminal's mode");
+    assert!(mode.local_modes.contains(rustix::termios::LocalModes::ICANON), "lines are edited again");
 }
 
 #[test]

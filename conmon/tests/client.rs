@@ -31,7 +31,8 @@ async fn daemon(behaviour: Behaviour) -> (Daemon, Client) {
     let socket = folder.path().join("conmond.sock");
     let at = socket.clone();
     let task = tokio::spawn(async move { serve(&at, behaviour).await });
-    while !socket.exists() {
+    // There is a moment between a socket's appearance and its first listening.
+    while tokio::net::UnixStream::connect(&socket).await.is_err() {
         assert!(!task.is_finished(), "the stand-in has ended");
         tokio::time::sleep(Duration::from_millis(1)).await;
     }

@@ -192,7 +192,8 @@ fn running(instance: &Instance) -> anyhow::Result<Option<Process>> {
         .trim()
         .parse()
         .with_context(|| format!("{} holds no process id: `{}`", file.display(), text.trim()))?;
-    let Some(pid) = Pid::from_raw(number).filter(|_| number > 1) else {
+    // Neither init nor what kill(2) takes for a group of processes.
+    let Some(pid) = (number > 1).then(|| Pid::from_raw(number)).flatten() else {
         bail!("{} holds no process id: `{number}`", file.display())
     };
     let descriptor = match pidfd_open(pid, PidfdFlags::empty()) {
