@@ -30,9 +30,8 @@ const TCA_BPF_FLAG_ACT_DIRECT: u32 = 1;
 const CLSACT: u32 = 0xffff_fff1;
 const MIN_INGRESS: u32 = 0xffff_fff2;
 const MIN_EGRESS: u32 = 0xffff_fff3;
-/// Ours among the filters of a port: "cm".
-const PRIORITY: u32 = 0x636d;
-const HANDLE: u32 = 1;
+/// Ours among the filters of a priority: "cm".
+const HANDLE: u32 = 0x636d;
 const ETH_P_ALL: u32 = 3;
 
 fn attribute(to: &mut Vec<u8>, kind: u16, payload: &[u8]) {
@@ -94,8 +93,27 @@ fn parent(direction: Direction) -> u32 {
     }
 }
 
-fn filter_info() -> u32 {
-    PRIORITY << 16 | ETH_P_ALL.to_be() >> 16
+/// Where ours stands among a hook's filters, best first. From the container it comes before all others: they may end the
+/// walk, and the interface has counted the packet already. To the container it comes late, when others have dropped
+/// what the interface will not count. The first place can be taken by a filter of another kind.
+fn priorities(direction: Direction) -> &'static [u32] {
+    match direction {
+        Direction::Tx => &[1, 0x636d],
+        Direction::Rx => &[0x636d],
+    }
+}
+
+fn filter(kind: u16, flags: u16, ifindex: u32, direction: Direction, priority: u32) -> Vec<u8> {
+    let info = priority << 16 | ETH_P_ALL.to_be() >> 16;
+    let mut m = message(kind, flags, ifindex, HANDLE, parent(direction), info);
+    attribute(&mut m, TCA_KIND, b"bpf\0");
+    m
+}
+
+/// The priority at which ours is.
+fn place_of(ifindex: u32, direction: Direction) -> Option<u32> {
+    let is_at = |p: &u32| request(filter(RTM_GETTFILTER, 0, ifindex, direction, *p)).is_ok();
+    priorities(direction).iter().copied().find(is_at)
 }
 
 /// Adds the clsact qdisc; one that is there already is fine.
@@ -110,35 +128,33 @@ pub(crate) fn add_clsact(ifindex: u32) -> io::Result<()> {
 
 /// Puts a program at a direction of a port, in place of ours that was there.
 pub(crate) fn set_filter(ifindex: u32, direction: Direction, program: BorrowedFd<'_>) -> io::Result<()> {
-    let mut m = message(
-        RTM_NEWTFILTER,
-        NLM_F_CREATE | NLM_F_REPLACE,
-        ifindex,
-        HANDLE,
-        parent(direction),
-        filter_info(),
-    );
-    attribute(&mut m, TCA_KIND, b"bpf\0");
-    let mut options = Vec::new();
-    attribute(&mut options, TCA_BPF_FD, &program.as_raw_fd().to_ne_bytes());
-    attribute(&mut options, TCA_BPF_NAME, b"conmon\0");
-    attribute(&mut options, TCA_BPF_FLAGS, &TCA_BPF_FLAG_ACT_DIRECT.to_ne_bytes());
-    attribute(&mut m, TCA_OPTIONS | 1 << 15, &options);
-    request(m)
+    let place = place_of(ifindex, direction);
+    let mut refused = io::Error::from_raw_os_error(libc::EINVAL);
+    for priority in place.as_ref().map_or(priorities(direction), std::slice::from_ref) {
+        let mut m = filter(RTM_NEWTFILTER, NLM_F_CREATE | NLM_F_REPLACE, ifindex, direction, *priority);
+        let mut options = Vec::new();
+        attribute(&mut options, TCA_BPF_FD, &program.as_raw_fd().to_ne_bytes());
+        attribute(&mut options, TCA_BPF_NAME, b"conmon\0");
+        attribute(&mut options, TCA_BPF_FLAGS, &TCA_BPF_FLAG_ACT_DIRECT.to_ne_bytes());
+        attribute(&mut m, TCA_OPTIONS | 1 << 15, &options);
+        match request(m) {
+            // another kind of filter has this priority
+            Err(e) if e.raw_os_error() == Some(libc::EINVAL) => refused = e,
+            other => return other,
+        }
+    }
+    Err(refused)
 }
 
 /// Takes ours away.
 pub(crate) fn remove_filter(ifindex: u32, direction: Direction) -> io::Result<()> {
-    let mut m = message(RTM_DELTFILTER, 0, ifindex, HANDLE, parent(direction), filter_info());
-    attribute(&mut m, TCA_KIND, b"bpf\0");
-    request(m)
+    match place_of(ifindex, direction) {
+        Some(priority) => request(filter(RTM_DELTFILTER, 0, ifindex, direction, priority)),
+        None => Ok(()),
+    }
 }
 
 /// Whether ours is at both directions.
 pub(crate) fn has_filter(ifindex: u32) -> bool {
-    [Direction::Tx, Direction::Rx].into_iter().all(|direction| {
-        let mut m = message(RTM_GETTFILTER, 0, ifindex, HANDLE, parent(direction), filter_info());
-        attribute(&mut m, TCA_KIND, b"bpf\0");
-        request(m).is_ok()
-    })
+    [Direction::Tx, Direction::Rx].into_iter().all(|direction| place_of(ifindex, direction).is_some())
 }

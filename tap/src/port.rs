@@ -1,6 +1,6 @@
 //! A tapped port: the two programs of a set on a container's host-side interface.
 //!
-//! With TCX (Linux 6.6) each direction is a link, pinned as `SET/ports/IFINDEX-{tx,rx}`. The directory that
+//! With TCX (Linux 6.6) each direction is a link, pinned as `SET/taps/IFINDEX-{tx,rx}`. The directory that
 //! holds the pin is the set the port belongs to: moving a port renames the pins, then exchanges the programs, so that an
 //! adopter who puts every link to its directory's programs repairs whatever a crash left half done. On
 //! older kernels the programs are classifiers of a `clsact` qdisc, and the pin (`IFINDEX-clsact`) is of the
@@ -50,19 +50,22 @@ pub struct Port {
 
 /// Where a set's ports are pinned.
 fn ports_dir(set_dir: &Path) -> PathBuf {
-    set_dir.join("ports")
+    // not `ports`: a map of that name is pinned beside it
+    set_dir.join("taps")
 }
 
 fn direction_name(direction: Direction) -> &'static str {
     direction.as_str()
 }
 
+/// From the container the tap comes before other programs, which may drop what the interface has counted already; to
+/// the container after them.
 fn link(programs: &Programs, ifindex: u32, direction: Direction) -> io::Result<OwnedFd> {
-    let at = match direction {
-        Direction::Tx => sys::TCX_INGRESS,
-        Direction::Rx => sys::TCX_EGRESS,
+    let (at, first) = match direction {
+        Direction::Tx => (sys::TCX_INGRESS, true),
+        Direction::Rx => (sys::TCX_EGRESS, false),
     };
-    sys::link_create_tcx(programs.of(direction), ifindex, at)
+    sys::link_create_tcx(programs.of(direction), ifindex, at, first)
 }
 
 impl Port {

@@ -170,9 +170,12 @@ pub fn obj_get(path: &Path) -> io::Result<OwnedFd> {
     unsafe { Attr::new().u64(0, path.as_ptr() as u64).call_fd(BPF_OBJ_GET) }
 }
 
-pub fn link_create_tcx(prog: BorrowedFd<'_>, ifindex: u32, attach: u32) -> io::Result<OwnedFd> {
+/// Attaches before all programs that are there, or after them.
+pub fn link_create_tcx(prog: BorrowedFd<'_>, ifindex: u32, attach: u32, first: bool) -> io::Result<OwnedFd> {
+    const BPF_F_BEFORE: u32 = 1 << 3;
+    let flags = if first { BPF_F_BEFORE } else { 0 };
     // SAFETY: no pointers.
-    unsafe { Attr::new().fd(0, prog).u32(4, ifindex).u32(8, attach).call_fd(BPF_LINK_CREATE) }
+    unsafe { Attr::new().fd(0, prog).u32(4, ifindex).u32(8, attach).u32(12, flags).call_fd(BPF_LINK_CREATE) }
 }
 
 pub fn link_update(link: BorrowedFd<'_>, prog: BorrowedFd<'_>) -> io::Result<()> {

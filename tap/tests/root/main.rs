@@ -2,7 +2,9 @@
 //! CAP_SYS_ADMIN for the namespaces.
 
 mod differential;
+mod net;
 mod oracle;
+mod ports;
 mod set;
 mod tcp;
 
