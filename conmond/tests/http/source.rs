@@ -1,0 +1,348 @@
+//! A controller that knows one small world, and can be made to hang or fail.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Condvar, Mutex};
+use std::time::Duration;
+
+use conmon::api::*;
+use conmond::http::{
+    ClassTotals, EachWay, End, HookRow, PairRow, PortRow, ProtocolTotals, SelfMetrics, SetRow, Source,
+    Subscription, Usage,
+};
+use ippm::histogram::Histogram;
+use jiff::Timestamp;
+use tokio::sync::broadcast;
+
+pub struct World {
+    pub rows: Mutex<Vec<PairRow>>,
+    pub own: Mutex<SelfMetrics>,
+    pub starting: AtomicBool,
+    /// How much text each flow carries, to make answers large.
+    padding: usize,
+    recent: Mutex<Vec<Arc<Event>>>,
+    live: broadcast::Sender<Arc<Event>>,
+    hanging: Mutex<bool>,
+    released: Condvar,
+}
+
+pub fn time(text: &str) -> Timestamp {
+    text.parse().unwrap()
+}
+
+pub fn text(text: &str) -> Arc<str> {
+    text.into()
+}
+
+impl World {
+    pub fn new() -> Self {
+        Self::with_capacity(64)
+    }
+
+    /// A world whose readers may fall behind by so many events.
+    pub fn with_capacity(events: usize) -> Self {
+        Self {
+            rows: Mutex::new(vec![pair_row("web", "db"), pair_row("web", "cache")]),
+            own: Mutex::new(own()),
+            starting: AtomicBool::new(false),
+            padding: 0,
+            recent: Mutex::new(Vec::new()),
+            live: broadcast::channel(events).0,
+            hanging: Mutex::new(false),
+            released: Condvar::new(),
+        }
+    }
+
+    /// The same with answers and events of about so many bytes.
+    pub fn padded(mut self, bytes: usize) -> Self {
+        self.padding = bytes;
+        self
+    }
+
+    pub fn happen(&self, sequence: u64, kind: EventKind, tenant: &str) {
+        let event = Arc::new(Event {
+            sequence,
+            time: time("2026-05-04T10:00:00Z"),
+            kind,
+            text: "x".repeat(self.padding),
+            container: Some("web".to_owned()),
+            tenant: Some(tenant.to_owned()),
+            network: None,
+            interface: None,
+            monitor: None,
+            after_seconds: None,
+            dropped: None,
+        });
+        let mut recent = self.recent.lock().unwrap();
+        recent.push(Arc::clone(&event));
+        // Nobody may be listening.
+        let _ = self.live.send(event);
+    }
+
+    pub fn readers(&self) -> usize {
+        self.live.receiver_count()
+    }
+
+    pub fn hang(&self, hang: bool) {
+        *self.hanging.lock().unwrap() = hang;
+        self.released.notify_all();
+    }
+}
+
+pub fn container(name: &str, service: Option<&str>) -> End {
+    End {
+        kind: EndpointKind::Container,
+        name: text(name),
+        id: Some(text(&format!("id-{name}"))),
+        service: service.map(text),
+    }
+}
+
+pub fn count(bytes: u64) -> Count {
+    Count { bytes, packets: bytes / 100, segments: bytes / 50 }
+}
+
+/// A row between two containers, with numbers that tell its parts apart.
+pub fn pair_row(src: &str, dst: &str) -> PairRow {
+    let mut rtt = Histogram::new();
+    rtt.record(50_000);
+    rtt.record_many(1 << 20, 3);
+    let mut near = Histogram::new();
+    near.record(9_000);
+    PairRow {
+        src: container(&format!("{src}-1"), Some(src)),
+        dst: container(&format!("{dst}-1"), Some(dst)),
+        tenant: text("shop"),
+        live: true,
+        last_seen: time("2026-05-04T10:00:00Z"),
+        protocols: vec![
+            ProtocolTotals {
+                protocol: 6,
+                sent: count(1000),
+                received: count(2000),
+                flows: 7,
+                active_flows: 2,
+            },
+            ProtocolTotals { protocol: 17, sent: count(100), received: count(0), flows: 1, active_flows: 0 },
+        ],
+        retransmitted: EachWay { sent: Some(3), received: Some(0) },
+        reordered: EachWay { sent: None, received: Some(1) },
+        rtt,
+        near_rtt: near,
+        handshake_rtt: Histogram::new(),
+    }
+}
+
+fn own() -> SelfMetrics {
+    let mut delay = Histogram::new();
+    delay.record(400_000);
+    SelfMetrics {
+        ports: vec![PortRow {
+            key: 1,
+            container: Some(container("web-1", Some("web"))),
+            tenant: text("shop"),
+            sent: ClassTotals { arp: count(500), ..ClassTotals::default() },
+            received: ClassTotals { overflow: count(700), ..ClassTotals::default() },
+        }],
+        sets: vec![SetRow {
+            name: text("set-1"),
+            tenant: text("shop"),
+            flows_full: 1,
+            pairs_full: 2,
+            ports_full: 3,
+            lost_singletons: 4,
+            cancelled_probes: 5,
+            ring_dropped: 6,
+            flows: Fill { used: 1, capacity: 4 },
+            pairs: Fill { used: 1, capacity: 2 },
+            ports: Fill { used: 0, capacity: 2 },
+            histograms: Fill { used: 2, capacity: 2 },
+        }],
+        monitor_restarts: BTreeMap::from([("shop".to_owned(), 1)]),
+        tap_delay: delay.clone(),
+        naming_delay: delay,
+        hooks: vec![HookRow { hook: text("cm_tx"), runs: 1000, run_time: Duration::from_micros(150) }],
+        controller: Usage { cpu: Some(Duration::from_millis(1500)), memory_bytes: Some(10 << 20) },
+        monitors: Usage { cpu: Some(Duration::from_secs(2)), memory_bytes: Some(20 << 20) },
+        kernel_memory_bytes: Some(4 << 20),
+    }
+}
+
+fn now() -> Timestamp {
+    time("2026-05-04T10:00:01Z")
+}
+
+fn endpoint(name: &str) -> Endpoint {
+    Endpoint {
+        kind: EndpointKind::Container,
+        name: name.to_owned(),
+        id: Some(format!("id-{name}")),
+        service: None,
+        tenant: Some("shop".to_owned()),
+        host: Some("h1".to_owned()),
+        addresses: vec![IpAddr::from([172, 17, 0, 2])],
+    }
+}
+
+impl Source for World {
+    fn containers(&self, query: &ContainersQuery) -> Result<ContainersAnswer, ApiError> {
+        let mut containers = vec![Container {
+            name: "web-1".to_owned(),
+            id: "id-web-1".to_owned(),
+            tenant: "shop".to_owned(),
+            service: Some("web".to_owned()),
+            state: "running".to_owned(),
+            networks: vec![Network {
+                name: "bridge".to_owned(),
+                addresses: Vec::new(),
+                interface: Some("veth1".to_owned()),
+                joined_at: None,
+                link_up_at: None,
+                tapped_at: Some(now()),
+                named_at: None,
+                tapped_after_seconds: None,
+                named_after_seconds: None,
+            }],
+            monitor: None,
+            note: None,
+        }];
+        containers.retain(|c| query.tenant.as_ref().is_none_or(|tenant| *tenant == c.tenant));
+        Ok(ContainersAnswer { generated_at: now(), containers })
+    }
+
+    fn monitors(&self) -> Result<MonitorsAnswer, ApiError> {
+        let monitor = |name: &str, mode, state| Monitor {
+            name: name.to_owned(),
+            id: None,
+            tenant: None,
+            container: None,
+            mode,
+            state,
+            functions: Vec::new(),
+            last_report_at: None,
+            last_report_age_seconds: None,
+            restarts: 0,
+            memory_bytes: None,
+        };
+        let monitors = vec![
+            monitor("a", MonitorMode::Shared, MonitorState::Ready),
+            monitor("b", MonitorMode::Shared, MonitorState::Working),
+            monitor("c", MonitorMode::Shared, MonitorState::Starting),
+            monitor("host", MonitorMode::Host, MonitorState::Working),
+        ];
+        Ok(MonitorsAnswer { generated_at: now(), pool: Pool { ready: 1, wanted: 2 }, monitors })
+    }
+
+    fn pairs(&self, query: &PairsQuery) -> Result<PairsAnswer, ApiError> {
+        if query.tenant.as_deref() == Some("hang") {
+            let mut hanging = self.hanging.lock().unwrap();
+            while *hanging {
+                hanging = self.released.wait(hanging).unwrap();
+            }
+        }
+        assert!(query.tenant.as_deref() != Some("panic"), "asked to panic");
+        Ok(PairsAnswer {
+            generated_at: now(),
+            hosts: Vec::new(),
+            rate_interval_seconds: None,
+            pairs: Vec::new(),
+        })
+    }
+
+    fn flows(&self, query: &FlowsQuery) -> Result<FlowsAnswer, ApiError> {
+        let flow = Flow {
+            src: endpoint(&"x".repeat(self.padding.max(1))),
+            dst: endpoint("db"),
+            protocol: "tcp".to_owned(),
+            src_address: IpAddr::from([172, 17, 0, 2]),
+            src_port: Some(40000),
+            dst_address: IpAddr::from([172, 17, 0, 3]),
+            dst_port: Some(5432),
+            icmp_identifier: None,
+            vlan: None,
+            first_seen: now(),
+            last_seen: now(),
+            sent: count(100),
+            received: count(200),
+            retransmitted_segments: Some(0),
+            reordered_segments: None,
+            src_tcp_flags: None,
+            dst_tcp_flags: None,
+            state: FlowState::Active,
+            end_reason: None,
+            role_guessed: false,
+            observed_at: ObservedAt::Src,
+            interface: None,
+        };
+        let flows: Vec<Flow> = Some(flow).into_iter().filter(|flow| query.admits(flow)).collect();
+        Ok(FlowsAnswer { generated_at: now(), matched: flows.len() as u64, flows })
+    }
+
+    fn measurements(&self, _: &MeasurementsQuery) -> Result<MeasurementsAnswer, ApiError> {
+        Ok(MeasurementsAnswer { generated_at: now(), matched: 0, measurements: Vec::new() })
+    }
+
+    fn ledger(&self) -> Result<LedgerAnswer, ApiError> {
+        Err(ApiError::unavailable("the taps were not read yet").with_remedy("ask again in a second"))
+    }
+
+    fn status(&self) -> Result<Status, ApiError> {
+        Ok(Status {
+            version: "0.1.0".to_owned(),
+            instance: "default".to_owned(),
+            host: "h1".to_owned(),
+            pid: 1,
+            started_at: now(),
+            counting_since: None,
+            kernel: "6.12".to_owned(),
+            attachment: "tcx".to_owned(),
+            engine: EngineStatus {
+                name: "docker".to_owned(),
+                address: "unix:///var/run/docker.sock".to_owned(),
+                connected: true,
+                version: None,
+                error: None,
+            },
+            counts: Counts::default(),
+            cost: Cost {
+                hooks: Vec::new(),
+                cpu_ratio: None,
+                memory_bytes: None,
+                kernel_memory_bytes: None,
+                sampled_at: None,
+            },
+            sets: Vec::new(),
+            pool: Pool::default(),
+            problems: Vec::new(),
+        })
+    }
+
+    fn doctor(&self) -> Result<DoctorAnswer, ApiError> {
+        Ok(DoctorAnswer { generated_at: now(), checks: Vec::new(), ledger: None })
+    }
+
+    fn health(&self) -> Health {
+        let starting = self.starting.load(Ordering::Relaxed);
+        Health {
+            status: if starting { HealthState::Starting } else { HealthState::Ok },
+            version: "0.1.0".to_owned(),
+            instance: "default".to_owned(),
+            started_at: now(),
+            problems: Vec::new(),
+        }
+    }
+
+    fn subscribe(&self) -> Subscription {
+        let recent = self.recent.lock().unwrap();
+        Subscription { recent: recent.clone(), live: self.live.subscribe() }
+    }
+
+    fn pair_rows(&self) -> Vec<PairRow> {
+        self.rows.lock().unwrap().clone()
+    }
+
+    fn self_metrics(&self) -> SelfMetrics {
+        self.own.lock().unwrap().clone()
+    }
+}
