@@ -442,7 +442,8 @@ fn up_and_down() {
         stdout(&output)
     );
     let read = |name: &str| fs::read_to_string(folder.join(name)).unwrap_or_default().trim().to_owned();
-    assert_eq!(read("started"), "--instance default --engine unix:///x.sock --pool 3 --opt-in");
+    let place = format!("--instance default --run-dir {}", folder.display());
+    assert_eq!(read("started"), format!("{place} --engine unix:///x.sock --set pool=3 --opt-in"));
     assert_eq!(read("session"), pid, "it leads a session of its own");
 
     let output = host.command(&conmonctl, "up").current_dir(folder).output().expect("runs");
@@ -453,7 +454,11 @@ fn up_and_down() {
     assert!(output.status.success(), "{}", stderr(&output));
     assert_eq!(stdout(&output), format!("conmond, pid {pid}, has ended\n"));
     assert!(!Path::new(&format!("/proc/{pid}")).exists() || !pid_file.exists());
-    assert_eq!(read("cleaned"), "--instance default");
+    assert_eq!(
+        read("cleaned"),
+        format!("{place} --engine unix:///var/run/docker.sock"),
+        "the engine it told of"
+    );
 }
 
 #[test]

@@ -24,7 +24,7 @@ fn document_equals_the_golden_file() {
         generated == golden,
         "the API's document differs from openapi/conmon.json (first at line {}); if that is meant, run \
          `UPDATE_GOLDEN=1 cargo test -p conmon --test openapi` and note the change in CHANGELOG.md",
-        difference.map_or_else(|| generated.lines().count().min(golden.lines().count()), |line| line) + 1
+        difference.unwrap_or_else(|| generated.lines().count().min(golden.lines().count())) + 1
     );
 }
 

@@ -29,7 +29,8 @@ pub struct HostAnswer {
     pub complete: bool,
 }
 
-/// Two endpoints that talk. `src` is the one that opened the conversation.
+/// Two endpoints that talk. `src` is the one that opened the conversation. A conversation is in one pair only: where
+/// both ends are containers of one host it is counted at src's port, so sums over pairs count nothing twice.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Pair {
     /// The side that opened the conversation.
@@ -52,16 +53,17 @@ pub struct Pair {
     /// TCP segments that arrived after ones sent later. Absent where no TCP was followed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reordered_segments: Option<u64>,
-    /// Round-trip delay of the leg from src's port to dst and back: data by src, acknowledged by dst.
+    /// Round-trip delay of the leg from the observed port to dst and back: data by src, acknowledged by dst.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rtt_seconds: Option<DelaySummary>,
-    /// Round-trip delay of the leg from src's port to src's own container and back: data by dst, acknowledged by src.
+    /// Round-trip delay of the leg from the observed port to src and back: data by dst, acknowledged by src. At src's own
+    /// port this is the way into src's container.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub near_rtt_seconds: Option<DelaySummary>,
-    /// From SYN to SYN/ACK on the leg from src's port to dst and back; retransmitted handshakes are left out.
+    /// From SYN to SYN/ACK on the leg from the observed port to dst and back; retransmitted handshakes are left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub handshake_rtt_seconds: Option<DelaySummary>,
-    /// From SYN/ACK to its acknowledgement on the leg from src's port to src's own container and back.
+    /// From SYN/ACK to its acknowledgement on the leg from the observed port to src and back.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub near_handshake_rtt_seconds: Option<DelaySummary>,
     /// Flow records begun. A flow that outlives the active timeout begins more than one.
@@ -166,7 +168,8 @@ impl EndpointKind {
 pub enum ObservedAt {
     /// The port of the side that opened the conversation.
     Src,
-    /// The port of the side that was called: the delays' legs are then dst's, and so named.
+    /// The port of the side that was called, since the other has none here: its `rtt_seconds` is the short way into
+    /// dst's container, `near_rtt_seconds` the long one.
     Dst,
 }
 

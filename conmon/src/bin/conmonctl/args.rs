@@ -114,6 +114,12 @@ pub struct Down {
     /// How long conmond may take to end
     #[arg(long, value_name = "SECONDS", default_value_t = 30)]
     pub timeout: u32,
+    /// The container engine's address, where conmond no longer runs to tell it
+    #[arg(long, value_name = "ADDRESS")]
+    pub engine: Option<String>,
+    /// Configuration file that conmond was started with
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
 }
 
 /// Options of `top`.

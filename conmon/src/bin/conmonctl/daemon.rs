@@ -44,7 +44,8 @@ pub async fn up(instance: &Instance, client: &Client, options: &Up) -> anyhow::R
 }
 
 fn run_arguments(instance: &Instance, options: &Up) -> Vec<OsString> {
-    let mut arguments: Vec<OsString> = vec!["run".into(), "--instance".into(), instance.name().into()];
+    let mut arguments = vec!["run".into()];
+    arguments.extend(place(instance));
     let mut option = |name: &str, value: Option<OsString>| {
         if let Some(value) = value {
             arguments.extend([name.into(), value]);
@@ -53,12 +54,17 @@ fn run_arguments(instance: &Instance, options: &Up) -> Vec<OsString> {
     option("--engine", options.engine.clone().map(OsString::from));
     option("--config", options.config.clone().map(PathBuf::into_os_string));
     option("--metrics-listen", options.metrics_listen.map(|address| address.to_string().into()));
-    option("--pool", options.pool.map(|number| number.to_string().into()));
+    option("--set", options.pool.map(|number| format!("pool={number}").into()));
     if options.opt_in {
         arguments.push("--opt-in".into());
     }
     arguments.extend(options.more.iter().cloned());
     arguments
+}
+
+/// Where conmonctl looks for this instance; a configuration file that says otherwise does not part the two.
+fn place(instance: &Instance) -> [OsString; 4] {
+    ["--instance".into(), instance.name().into(), "--run-dir".into(), instance.run_root().into()]
 }
 
 async fn detached(
@@ -148,8 +154,15 @@ pub fn launch(command: &[OsString]) -> anyhow::Result<ExitCode> {
 }
 
 /// Stops conmond, if it runs, and lets it remove every trace.
-pub fn down(instance: &Instance, options: &Down) -> anyhow::Result<ExitCode> {
+pub async fn down(instance: &Instance, client: &Client, options: &Down) -> anyhow::Result<ExitCode> {
     let program = conmond()?;
+    // What is to be removed lies in the engine that conmond was started with; while it runs, it can tell which.
+    let mut engine = options.engine.clone();
+    if engine.is_none()
+        && let Ok(status) = client.clone().with_timeout(Duration::from_secs(2)).status().await
+    {
+        engine = Some(status.engine.address);
+    }
     match running(instance)? {
         Some(process) => {
             process.stop(Duration::from_secs(options.timeout.into()))?;
@@ -157,8 +170,15 @@ pub fn down(instance: &Instance, options: &Down) -> anyhow::Result<ExitCode> {
         }
         None => print_lines(&format!("conmond was not running (instance {})\n", instance.name()))?,
     }
-    let status = Command::new(&program)
-        .args(["clean", "--instance", instance.name()])
+    let mut clean = Command::new(&program);
+    clean.arg("clean").args(place(instance));
+    if let Some(engine) = engine {
+        clean.arg("--engine").arg(engine);
+    }
+    if let Some(file) = &options.config {
+        clean.arg("--config").arg(file);
+    }
+    let status = clean
         .stdin(Stdio::null())
         .status()
         .with_context(|| format!("cannot execute {}", program.display()))?;
@@ -298,7 +318,7 @@ mod tests {
     fn instances_are_told_by_argument_then_environment_then_default() {
         let environment = b"PATH=/bin\0CONMON_INSTANCE=env\0CONMON_INSTANCES=x\0";
         assert_eq!(instance_of(b"conmond\0run\0--instance\0one\0", environment), b"one");
-        assert_eq!(instance_of(b"conmond\0run\0--instance=two\0--pool\0003\0", environment), b"two");
+        assert_eq!(instance_of(b"conmond\0run\0--instance=two\0--opt-in\0", environment), b"two");
         assert_eq!(instance_of(b"conmond\0run\0", environment), b"env");
         assert_eq!(instance_of(b"conmond\0run\0", b"CONMON_INSTANCE=\0"), b"default");
         assert_eq!(instance_of(b"conmond\0run\0--instance", b""), b"");
@@ -315,13 +335,14 @@ mod tests {
 
     #[test]
     fn flags_are_passed_on() {
-        let line = "conmonctl --instance lab up --engine unix:///x.sock --metrics-listen [::1]:9100 --pool 3 --opt-in -- --log json";
+        let line = "conmonctl --instance lab up --engine unix:///x.sock --metrics-listen [::1]:9100 --pool 3 --opt-in -- --log-format json";
         let cli = Cli::try_parse_from(line.split(' ')).expect("parses");
         let Command::Up(options) = cli.command else { panic!("not up") };
         let instance = Instance::new(cli.instance, "/run/conmon").expect("good name");
         assert_eq!(
             run_arguments(&instance, &options).join(OsStr::new(" ")),
-            "run --instance lab --engine unix:///x.sock --metrics-listen [::1]:9100 --pool 3 --opt-in --log json"
+            "run --instance lab --run-dir /run/conmon --engine unix:///x.sock --metrics-listen [::1]:9100 \
+             --set pool=3 --opt-in --log-format json"
         );
     }
 }

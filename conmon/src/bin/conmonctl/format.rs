@@ -17,7 +17,7 @@ fn scaled(value: f64) -> (String, &'static str) {
         value /= 1000.0;
         prefix += 1;
     }
-    let text = if prefix == 0 && (value.fract() == 0.0 || value >= 99.95) || value >= 99.95 {
+    let text = if value >= 99.95 || (prefix == 0 && value.fract() == 0.0) {
         format!("{value:.0}")
     } else {
         format!("{value:.1}")

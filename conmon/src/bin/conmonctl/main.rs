@@ -79,7 +79,7 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
                 }
                 Command::Down(options) => {
                     own_socket_only(&cli.socket)?;
-                    daemon::down(&instance, &options)
+                    runtime.block_on(daemon::down(&instance, &client, &options))
                 }
                 command => runtime.block_on(show(&client, command)),
             }

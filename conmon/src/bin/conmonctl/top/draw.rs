@@ -82,7 +82,6 @@ fn head_lines(app: &App, theme: Theme, width: usize) -> Vec<Line<'static>> {
     }
     if let Some(answer) = &app.answer {
         let pairs = || answer.pairs.iter();
-        // A packet between two containers here is one packet, in one pair: the sum counts nothing twice.
         let octets: f64 = pairs().filter_map(super::row::byte_rate).sum();
         let packets: f64 = pairs().filter_map(view::packet_rate).sum();
         let active: u64 = pairs().map(|pair| pair.active_flows).sum();
@@ -403,7 +402,7 @@ fn help(theme: Theme, frame: &mut Frame<'_>) {
         ("a", "show or hide multicast and link-local"),
         ("p  Space", "pause: keep the numbers standing"),
         ("q  Ctrl-C", "quit"),
-        ("RTT50 99", "round-trip delay, SRC's port to DST and back"),
+        ("RTT50 99", "round-trip delay from SRC's port to DST and back"),
         ("RETR", "TCP segments sent again"),
     ];
     let lines: Vec<Line<'_>> = KEYS
@@ -522,10 +521,9 @@ fn leg_lines(pair: &Pair, theme: Theme) -> Vec<Line<'static>> {
         ObservedAt::Src => "SRC",
         ObservedAt::Dst => "DST",
     };
-    let there = if here == "SRC" { "DST" } else { "SRC" };
     let legs = [
-        (format!("{here} port ⇄ {there}"), &pair.rtt_seconds),
-        (format!("{here} port ⇄ {here}"), &pair.near_rtt_seconds),
+        (format!("{here} port ⇄ DST"), &pair.rtt_seconds),
+        (format!("{here} port ⇄ SRC"), &pair.near_rtt_seconds),
         ("handshake".to_owned(), &pair.handshake_rtt_seconds),
         ("near handshake".to_owned(), &pair.near_handshake_rtt_seconds),
     ];

@@ -56,14 +56,12 @@ fn watch(terminal: &mut DefaultTerminal, app: &mut App, feed: &Feed) -> anyhow::
         }
         while event::poll(Duration::ZERO).context("cannot read the keyboard")? {
             stale = true;
-            match event::read().context("cannot read the keyboard")? {
-                Event::Key(key) => match app.key(key) {
-                    Effect::Quit => return Ok(ExitCode::SUCCESS),
-                    Effect::Ask => feed.ask(app.request()),
-                    Effect::None => {}
-                },
-                // A resize, or the terminal's focus: drawing anew is all there is to do.
-                _ => {}
+            // Any other event, a resize say, asks for no more than drawing anew.
+            let Event::Key(key) = event::read().context("cannot read the keyboard")? else { continue };
+            match app.key(key) {
+                Effect::Quit => return Ok(ExitCode::SUCCESS),
+                Effect::Ask => feed.ask(app.request()),
+                Effect::None => {}
             }
         }
         if let Some(signal) = feed.signal() {
