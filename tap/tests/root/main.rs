@@ -5,6 +5,7 @@ mod differential;
 mod net;
 mod oracle;
 mod ports;
+mod rtt;
 mod set;
 mod tcp;
 

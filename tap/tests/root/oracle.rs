@@ -13,6 +13,8 @@ pub struct Singleton {
     pub key: FlowKey,
     pub leg: Leg,
     pub ack: u32,
+    /// The sequence number that the probe ended at; `ack` is that or beyond.
+    pub end: u32,
     /// When the acknowledgement passed.
     pub time_ns: u64,
     /// Since the probe passed.
@@ -158,7 +160,14 @@ impl Oracle {
                     (Direction::Tx, true) => Leg::NearHandshake,
                 };
                 let rtt_ns = now.saturating_sub(probe.sent_ns);
-                self.singletons.push(Singleton { key, leg, ack: tcp.ack, time_ns: now, rtt_ns });
+                self.singletons.push(Singleton {
+                    key,
+                    leg,
+                    ack: tcp.ack,
+                    end: probe.end,
+                    time_ns: now,
+                    rtt_ns,
+                });
                 other.probe = None;
             }
         }
