@@ -320,6 +320,9 @@ fn parse(text: &str) -> Result<Node, (u64, u64, String)> {
     }
     serde_saphyr::from_str(text).map_err(|error| {
         let (line, column) = error.location().map_or((1, 1), |at| (at.line(), at.column()));
-        (line, column, error.without_snippet().to_string())
+        let reason = error.without_snippet().to_string();
+        // The place stands before the message already.
+        let place = format!(" at line {line}, column {column}");
+        (line, column, reason.strip_suffix(&place).map(str::to_owned).unwrap_or(reason))
     })
 }

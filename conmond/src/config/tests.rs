@@ -203,7 +203,7 @@ fn mistakes_are_told_with_their_place_and_what_may_have_been_meant() {
         message("external_prefixes: [{name: a, prefix: ::/0}, {name: b, prefix: ::/0}]\n").contains("twice")
     );
     assert!(message("pool: 1\npool: 2\n").starts_with("2:1: not valid YAML: "));
-    assert!(message("pool: [1\n").contains("not valid YAML: "));
+    assert_eq!(message("pool: [\n"), "1:7: not valid YAML: unclosed bracket '['");
     assert!(message("a: 1\n---\nb: 2\n").contains("not valid YAML: "));
 }
 

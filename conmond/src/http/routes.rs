@@ -225,6 +225,8 @@ async fn health(State(api): State<Api>, RawQuery(query): RawQuery) -> Result<Res
         Ok((status, health))
     })
     .await
+    // 503 is for a daemon that starts and says so; one that cannot say anything has failed.
+    .map_err(|Problem(problem)| Problem(ApiError { status: 500, ..problem }))
 }
 
 async fn ledger(State(api): State<Api>, RawQuery(query): RawQuery) -> Result<Response, Problem> {

@@ -50,6 +50,11 @@ struct Family<'a> {
     encoder: MetricEncoder<'a>,
 }
 
+/// Ways to take from totals what one metric shows.
+type CountPart = fn(Count) -> u64;
+type TcpPart = fn(&PairTotals) -> EachWay<Option<u64>>;
+type DelayPart = fn(&PairTotals) -> &Histogram;
+
 /// Label values, in the order of the metric's labels.
 type Values<'a> = &'a [&'a str];
 
@@ -124,7 +129,7 @@ impl Collector for Snapshot {
 
 impl Snapshot {
     fn pairs(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
-        let counts: [(&Metric, fn(Count) -> u64); 3] = [
+        let counts: [(&Metric, CountPart); 3] = [
             (&metrics::PAIR_BYTES, |count| count.bytes),
             (&metrics::PAIR_PACKETS, |count| count.packets),
             (&metrics::PAIR_SEGMENTS, |count| count.segments),
@@ -137,7 +142,7 @@ impl Snapshot {
                 })
             })?;
         }
-        let tcp: [(&Metric, fn(&PairTotals) -> EachWay<Option<u64>>); 2] = [
+        let tcp: [(&Metric, TcpPart); 2] = [
             (&metrics::PAIR_RETRANSMITTED, |totals| totals.retransmitted),
             (&metrics::PAIR_REORDERED, |totals| totals.reordered),
         ];
@@ -163,7 +168,7 @@ impl Snapshot {
                 None => Ok(()),
             })
         })?;
-        let delays: [(&Metric, fn(&PairTotals) -> &Histogram); 3] = [
+        let delays: [(&Metric, DelayPart); 3] = [
             (&metrics::PAIR_RTT, |totals| &totals.rtt),
             (&metrics::PAIR_NEAR_RTT, |totals| &totals.near_rtt),
             (&metrics::PAIR_HANDSHAKE_RTT, |totals| &totals.handshake_rtt),
@@ -193,7 +198,7 @@ impl Snapshot {
     }
 
     fn ports(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
-        let counts: [(&Metric, fn(Count) -> u64); 2] =
+        let counts: [(&Metric, CountPart); 2] =
             [(&metrics::PORT_PACKETS, |count| count.packets), (&metrics::PORT_BYTES, |count| count.bytes)];
         for (metric, part) in counts {
             family(encoder, metric, |family| {
