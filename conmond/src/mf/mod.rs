@@ -5,7 +5,8 @@
 //! one is a file here and a row in [`Kind`].
 
 use ippm::measurement::{
-    Batch, Expiry, FlowEvent, FlowMeasurement, PairMeasurement, PortMeasurement, RttMeasurement, RttSingleton, SetCounters,
+    Batch, Expiry, FlowEvent, FlowMeasurement, PairMeasurement, PortMeasurement, RttMeasurement,
+    RttSingleton, SetCounters,
 };
 use ippm::time::Timestamp;
 use serde::{Deserialize, Serialize};

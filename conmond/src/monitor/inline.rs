@@ -48,7 +48,12 @@ struct Next {
 impl Inline {
     /// Maps the set and starts to observe it. Reports are batches and `Alive`, whose memory and CPU time are the
     /// whole process's.
-    pub fn start(slot: &str, descriptors: Descriptors, settings: MfSettings, sink: Sink) -> Result<Self, InlineError> {
+    pub fn start(
+        slot: &str,
+        descriptors: Descriptors,
+        settings: MfSettings,
+        sink: Sink,
+    ) -> Result<Self, InlineError> {
         let observer = Observer::new(descriptors, &settings)?;
         let (wake, woken) = UnixStream::pair()?;
         woken.set_nonblocking(true)?;

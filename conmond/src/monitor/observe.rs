@@ -84,7 +84,8 @@ impl Observer {
     /// How this process and the set are.
     pub fn alive(&self) -> Alive {
         let cpu_ns = getrusage(UsageWho::RUSAGE_SELF).map_or(0, |u| {
-            let ns = |t: nix::sys::time::TimeVal| t.tv_sec() as u64 * 1_000_000_000 + t.tv_usec() as u64 * 1000;
+            let ns =
+                |t: nix::sys::time::TimeVal| t.tv_sec() as u64 * 1_000_000_000 + t.tv_usec() as u64 * 1000;
             ns(u.user_time()) + ns(u.system_time())
         });
         Alive { at: clock::monotonic(), memory_bytes: resident_bytes(), cpu_ns, ..self.alive }

@@ -10,7 +10,8 @@ use std::marker::PhantomData;
 use std::time::Duration;
 
 use ippm::measurement::{
-    Batch, Expiry, ExpiryOf, FlowEvent, FlowMeasurement, PairMeasurement, PortMeasurement, RttMeasurement, RttSingleton, SetCounters,
+    Batch, Expiry, ExpiryOf, FlowEvent, FlowMeasurement, PairMeasurement, PortMeasurement, RttMeasurement,
+    RttSingleton, SetCounters,
 };
 use ippm::time::Timestamp;
 use serde::de::{self, DeserializeOwned, Deserializer, SeqAccess, Visitor};
@@ -192,7 +193,9 @@ struct BoundedBatch {
     expiries: Vec<Expiry>,
 }
 
-fn at_most<'de, D: Deserializer<'de>, T: Deserialize<'de>, const MAX: usize>(from: D) -> Result<Vec<T>, D::Error> {
+fn at_most<'de, D: Deserializer<'de>, T: Deserialize<'de>, const MAX: usize>(
+    from: D,
+) -> Result<Vec<T>, D::Error> {
     struct Bounded<T, const MAX: usize>(PhantomData<T>);
 
     impl<'de, T: Deserialize<'de>, const MAX: usize> Visitor<'de> for Bounded<T, MAX> {

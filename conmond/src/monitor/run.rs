@@ -22,15 +22,15 @@ use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::unistd::{Gid, Uid, geteuid, setgroups, setresgid, setresuid};
 use rustix::net::{
-    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendFlags, SocketAddrUnix,
-    SocketFlags, SocketType,
+    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendFlags,
+    SocketAddrUnix, SocketFlags, SocketType,
 };
 use tap::{Descriptors, SetSpec};
 
 use super::observe::{self, Observer, Schedule};
 use super::protocol::{
-    self, FrameError, Frames, FromMonitor, MAX_FROM_MONITOR, MAX_TO_MONITOR, MONITOR_UID, MfSettings, SOCKET, ToMonitor,
-    VERSION,
+    self, FrameError, Frames, FromMonitor, MAX_FROM_MONITOR, MAX_TO_MONITOR, MONITOR_UID, MfSettings, SOCKET,
+    ToMonitor, VERSION,
 };
 use crate::mf::Collected;
 
@@ -63,7 +63,8 @@ fn drop_privileges() -> anyhow::Result<()> {
     if geteuid().is_root() {
         let (uid, gid) = (Uid::from_raw(MONITOR_UID), Gid::from_raw(MONITOR_UID));
         // A root without capabilities may not change its user; then it has lost what makes root dangerous.
-        let changed = setgroups(&[]).and_then(|()| setresgid(gid, gid, gid)).and_then(|()| setresuid(uid, uid, uid));
+        let changed =
+            setgroups(&[]).and_then(|()| setresgid(gid, gid, gid)).and_then(|()| setresuid(uid, uid, uid));
         if let Err(error) = changed {
             tracing::warn!(%error, "runs as root and cannot change that");
         }
@@ -167,12 +168,13 @@ impl Link {
             let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(Descriptors::NAMES.len()))];
             let mut control = RecvAncillaryBuffer::new(&mut space);
             let mut iov = [IoSliceMut::new(&mut chunk)];
-            let received = match rustix::net::recvmsg(&self.stream, &mut iov, &mut control, RecvFlags::CMSG_CLOEXEC) {
-                Ok(received) => received,
-                Err(rustix::io::Errno::AGAIN) => return Ok(()),
-                Err(rustix::io::Errno::INTR) => continue,
-                Err(error) => return Err(io::Error::from(error).into()),
-            };
+            let received =
+                match rustix::net::recvmsg(&self.stream, &mut iov, &mut control, RecvFlags::CMSG_CLOEXEC) {
+                    Ok(received) => received,
+                    Err(rustix::io::Errno::AGAIN) => return Ok(()),
+                    Err(rustix::io::Errno::INTR) => continue,
+                    Err(error) => return Err(io::Error::from(error).into()),
+                };
             for message in control.drain() {
                 if let RecvAncillaryMessage::ScmRights(fds) = message {
                     self.fds.extend(fds);
@@ -367,15 +369,19 @@ impl Monitor {
         let closed = link.read();
         while let Some((message, _)) = link.frames.next::<ToMonitor>()? {
             match message {
-                ToMonitor::Hello { version, .. } if version != VERSION => return Err(LinkError::Version { found: version }),
+                ToMonitor::Hello { version, .. } if version != VERSION => {
+                    return Err(LinkError::Version { found: version });
+                }
                 ToMonitor::Hello { settings, .. } => link.settings = Some(settings),
                 ToMonitor::Bye => return Ok(true),
                 ToMonitor::Set { spec, generation } => {
                     let fds = link.claim()?;
-                    let settings = link.settings.as_ref().ok_or(LinkError::OutOfTurn("a set before Hello"))?;
+                    let settings =
+                        link.settings.as_ref().ok_or(LinkError::OutOfTurn("a set before Hello"))?;
                     // the old mapping goes first: there is not memory for two
                     self.observer = None;
-                    self.observer = Some(Observer::new(Descriptors { fds, spec: SetSpec::from(spec) }, settings)?);
+                    self.observer =
+                        Some(Observer::new(Descriptors { fds, spec: SetSpec::from(spec) }, settings)?);
                     self.generation = generation;
                     self.schedule = Schedule::new(now, settings.scan_interval());
                     link.ready = true;

@@ -26,8 +26,8 @@ use tokio::task::AbortHandle;
 use tokio::time::{sleep, timeout};
 
 use super::protocol::{
-    self, Frames, FrameError, FromMonitor, MAX_FROM_MONITOR, MAX_TO_MONITOR, MONITOR_UID, MfSettings, SOCKET, ToMonitor,
-    VERSION,
+    self, FrameError, Frames, FromMonitor, MAX_FROM_MONITOR, MAX_TO_MONITOR, MONITOR_UID, MfSettings, SOCKET,
+    ToMonitor, VERSION,
 };
 use super::{Report, Sink, What};
 
@@ -116,7 +116,11 @@ impl Fault {
     pub fn is_misbehaviour(&self) -> bool {
         match self {
             Self::Closed | Self::Silent(_) | Self::Stuck | Self::Replaced | Self::Io(_) => false,
-            Self::Stranger { .. } | Self::Version { .. } | Self::Message(_) | Self::Misfit(_) | Self::Unexpected(_) => true,
+            Self::Stranger { .. }
+            | Self::Version { .. }
+            | Self::Message(_)
+            | Self::Misfit(_)
+            | Self::Unexpected(_) => true,
         }
     }
 }
@@ -124,7 +128,9 @@ impl Fault {
 impl From<io::Error> for Fault {
     fn from(error: io::Error) -> Self {
         match error.kind() {
-            io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset | io::ErrorKind::UnexpectedEof => Self::Closed,
+            io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset | io::ErrorKind::UnexpectedEof => {
+                Self::Closed
+            }
             _ => Self::Io(Arc::new(error)),
         }
     }
@@ -282,11 +288,14 @@ fn listen(dir: &Path, path: &Path) -> Result<UnixListener, ServeError> {
         move |source| ServeError::Socket { what, path, source }
     };
     match std::fs::remove_file(&next) {
-        Err(source) if source.kind() != io::ErrorKind::NotFound => return Err(failed("replace", &next)(source)),
+        Err(source) if source.kind() != io::ErrorKind::NotFound => {
+            return Err(failed("replace", &next)(source));
+        }
         _ => {}
     }
     let listener = UnixListener::bind(&next).map_err(failed("bind", &next))?;
-    std::fs::set_permissions(&next, std::fs::Permissions::from_mode(0o600)).map_err(failed("protect", &next))?;
+    std::fs::set_permissions(&next, std::fs::Permissions::from_mode(0o600))
+        .map_err(failed("protect", &next))?;
     if nix::unistd::geteuid().is_root() {
         chown(&next, Some(MONITOR_UID), Some(MONITOR_UID)).map_err(failed("give away", &next))?;
     }
@@ -312,7 +321,12 @@ async fn serve(slot: Arc<Slot>, listener: UnixListener, offered: watch::Receiver
     // `None` is what the pause after one that was turned away comes to
     let mut newcomer: Option<Pending<Option<Result<Connection, Fault>>>> = None;
     let mut connected: Option<Pending<Fault>> = None;
-    let pause = || Box::pin(async { sleep(PENALTY).await; None });
+    let pause = || {
+        Box::pin(async {
+            sleep(PENALTY).await;
+            None
+        })
+    };
     loop {
         tokio::select! {
             accepted = listener.accept(), if newcomer.is_none() => match accepted {
@@ -430,7 +444,10 @@ async fn hand_over(stream: &UnixStream, handed: &Handed, mut offered: watch::Rec
             (ToMonitor::Bye, Vec::new())
         } else {
             let spec = offer.descriptors.spec;
-            (ToMonitor::Set { spec: spec.into(), generation: offer.generation }, offer.descriptors.fds.iter().collect())
+            (
+                ToMonitor::Set { spec: spec.into(), generation: offer.generation },
+                offer.descriptors.fds.iter().collect(),
+            )
         };
         if offer.bye || offer.generation != newest {
             newest = offer.generation;
@@ -464,7 +481,8 @@ async fn send(stream: &UnixStream, bytes: &[u8], fds: &[BorrowedFd<'_>]) -> Resu
         while !rest.is_empty() {
             let sent = stream
                 .async_io(Interest::WRITABLE, || {
-                    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(Descriptors::NAMES.len()))];
+                    let mut space =
+                        [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(Descriptors::NAMES.len()))];
                     let mut control = SendAncillaryBuffer::new(&mut space);
                     if !fds.is_empty() && !control.push(SendAncillaryMessage::ScmRights(fds)) {
                         return Err(io::Error::other("more descriptors than a set has"));
@@ -544,7 +562,9 @@ impl Pace {
 
     /// After a message of `len` octets: how long to wait before the next is read.
     fn pause(&mut self, now: Instant, len: usize) -> Option<Duration> {
-        let gained = now.saturating_duration_since(self.at).as_micros().saturating_mul(u128::from(Self::RATE)) / 1_000_000;
+        let gained =
+            now.saturating_duration_since(self.at).as_micros().saturating_mul(u128::from(Self::RATE))
+                / 1_000_000;
         self.tokens = self.tokens.saturating_add(u64::try_from(gained).unwrap_or(u64::MAX)).min(Self::BURST);
         self.at = now;
         let cost = Self::LEAST.max(len as u64);

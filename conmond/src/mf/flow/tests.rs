@@ -229,8 +229,7 @@ fn pairs_give_up_their_records_only_when_records_are_short() {
     tables.pairs_used = 9;
     assert!(scan(&mut f, &tables, 609.0, vec![]).expiries.is_empty());
     let told = scan(&mut f, &tables, 700.0, vec![]);
-    let expected =
-        Expiry { of: ExpiryOf::Pair, id: SlotTag { slot: 1, tag: 9 }, if_idle_since: at(100.0) };
+    let expected = Expiry { of: ExpiryOf::Pair, id: SlotTag { slot: 1, tag: 9 }, if_idle_since: at(100.0) };
     assert_eq!(told.expiries, [expected]);
 }
 

@@ -81,7 +81,14 @@ fn event() -> FlowEvent {
 }
 
 fn singleton() -> RttSingleton {
-    RttSingleton { key: key(), id: id(1), leg: Leg::Near, time: Timestamp::MAX, rtt_ns: u64::MAX, ack: u32::MAX }
+    RttSingleton {
+        key: key(),
+        id: id(1),
+        leg: Leg::Near,
+        time: Timestamp::MAX,
+        rtt_ns: u64::MAX,
+        ack: u32::MAX,
+    }
 }
 
 fn expiry(slot: u32) -> Expiry {
@@ -120,7 +127,11 @@ fn from_monitor(batch: Batch) -> FromMonitor {
 fn a_batch_at_all_limits_fits_a_message_and_comes_back() {
     let message = from_monitor(full());
     let bytes = encode(&message, MAX_FROM_MONITOR).expect("the limits agree");
-    assert!(bytes.len() > MAX_FROM_MONITOR / 4, "the limit on length is near what the lists need: {}", bytes.len());
+    assert!(
+        bytes.len() > MAX_FROM_MONITOR / 4,
+        "the limit on length is near what the lists need: {}",
+        bytes.len()
+    );
     let mut frames = Frames::new(MAX_FROM_MONITOR);
     for chunk in bytes.chunks(60_000) {
         assert_eq!(frames.next::<FromMonitor>(), Ok(None));
@@ -168,7 +179,8 @@ fn messages_come_back_as_they_were() {
     for message in to {
         assert_eq!(frames.next().map(|m| m.map(|(m, _)| m)), Ok(Some(message)));
     }
-    let spec = SetSpec { flows: 1, pairs: 2, ports: 4, hists: 8, ring_bytes: 4096, rtt: true, samples: false };
+    let spec =
+        SetSpec { flows: 1, pairs: 2, ports: 4, hists: 8, ring_bytes: 4096, rtt: true, samples: false };
     assert_eq!(SetSpec::from(SpecOnWire::from(spec)), spec);
     let alive = FromMonitor::Alive(Alive { memory_bytes: Some(5), cpu_ns: 7, scans: 9, ..Alive::default() });
     let bytes = encode(&alive, MAX_FROM_MONITOR).expect("short");
@@ -177,7 +189,8 @@ fn messages_come_back_as_they_were() {
 
 #[test]
 fn the_version_is_where_other_versions_look_for_it() {
-    let hello = encode(&ToMonitor::Hello { version: 5, settings: MfSettings::default() }, 100).expect("short");
+    let hello =
+        encode(&ToMonitor::Hello { version: 5, settings: MfSettings::default() }, 100).expect("short");
     assert_eq!(hello[4..6], [0, 5]);
     let hello = encode(&FromMonitor::Hello { version: 5, pid: 1 }, 100).expect("short");
     assert_eq!(hello[4..], [0, 5, 1]);

@@ -31,7 +31,8 @@ impl Lab {
             let _ = told.send(r);
         });
         let settings = MfSettings { scan_interval_ms: 20, ..MfSettings::default() };
-        let served = Served::start("a", &dir, descriptors(), settings, Arc::new(check), sink).expect("served");
+        let served =
+            Served::start("a", &dir, descriptors(), settings, Arc::new(check), sink).expect("served");
         Self { dir, served, reports }
     }
 
@@ -53,7 +54,10 @@ impl Lab {
         client.hello(VERSION);
         assert!(matches!(self.next(), What::Connected { pid } if pid == std::process::id() as i32));
         assert!(matches!(client.receive(), ToMonitor::Hello { version: VERSION, .. }));
-        assert_eq!(client.receive(), ToMonitor::Set { spec: SPEC.into(), generation: self.served.generation() });
+        assert_eq!(
+            client.receive(),
+            ToMonitor::Set { spec: SPEC.into(), generation: self.served.generation() }
+        );
         client
     }
 }
@@ -161,10 +165,19 @@ async fn who_breaks_the_protocol_is_cut_off_and_counted() {
             ("garbage", Box::new(|c| c.stream.write_all(&[3, 0, 0, 0, 9, 9, 9]).expect("sent"))),
             ("hello again", Box::new(|c| c.hello(VERSION))),
             ("no such set", Box::new(|c| c.batch(2, Batch::default()))),
-            ("no such slot", Box::new(move |c| c.batch(1, Batch { expiries: vec![expiry(4)], ..Batch::default() }))),
-            ("too many", Box::new(move |c| {
-                c.batch(1, Batch { expiries: vec![expiry(0); Batch::MAX_EXPIRIES + 1], ..Batch::default() });
-            })),
+            (
+                "no such slot",
+                Box::new(move |c| c.batch(1, Batch { expiries: vec![expiry(4)], ..Batch::default() })),
+            ),
+            (
+                "too many",
+                Box::new(move |c| {
+                    c.batch(
+                        1,
+                        Batch { expiries: vec![expiry(0); Batch::MAX_EXPIRIES + 1], ..Batch::default() },
+                    );
+                }),
+            ),
         ];
         let number = deeds.len() as u64;
         for (what, deed) in deeds {
@@ -197,7 +210,9 @@ async fn a_newcomer_takes_over_only_when_it_is_good() {
         let mut first = lab.good();
         let mut other = lab.connect();
         other.hello(VERSION + 1);
-        assert!(matches!(lab.next(), What::Misbehaved { error: Fault::Version { found } } if found == VERSION + 1));
+        assert!(
+            matches!(lab.next(), What::Misbehaved { error: Fault::Version { found } } if found == VERSION + 1)
+        );
         assert!(other.closed());
         let mut rude = lab.connect();
         rude.send(&FromMonitor::Alive(Alive::default()));
@@ -304,7 +319,8 @@ async fn a_socket_that_a_crash_left_is_replaced() {
     for name in [SOCKET, "mc.sock-next"] {
         drop(std::os::unix::net::UnixListener::bind(dir.join(name)).expect("bind"));
     }
-    let served = Served::start("a", &dir, descriptors(), MfSettings::default(), Arc::new(any), Arc::new(drop));
+    let served =
+        Served::start("a", &dir, descriptors(), MfSettings::default(), Arc::new(any), Arc::new(drop));
     let served = served.expect("served");
     assert!(Std::connect(served.path()).is_ok());
     drop(served);
