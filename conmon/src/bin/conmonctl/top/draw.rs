@@ -402,7 +402,7 @@ fn help(theme: Theme, frame: &mut Frame<'_>) {
         ("a", "show or hide multicast and link-local"),
         ("p  Space", "pause: keep the numbers standing"),
         ("q  Ctrl-C", "quit"),
-        ("RTT50 99", "round-trip delay from SRC's port to DST and back"),
+        ("RTT50 99", "round-trip delay, median and 99th percentile"),
         ("RETR", "TCP segments sent again"),
     ];
     let lines: Vec<Line<'_>> = KEYS

@@ -152,7 +152,9 @@ fn close_look_at_what_was_not_measured_and_what_has_gone() {
 fn help() {
     let mut app = app(answers::pairs(AGE));
     press(&mut app, KeyCode::Char('?'));
-    assert_snapshot!(text(&mut app, 80, 24));
+    let shown = text(&mut app, 80, 24);
+    assert_eq!(shown.matches(" │").count(), 12, "no line is cut: {shown}");
+    assert_snapshot!(shown);
     press(&mut app, KeyCode::Char('q'));
     assert_eq!(app.screen, Screen::Table, "any key only closes the help");
 }
