@@ -508,7 +508,7 @@ impl Controller {
     fn receive(&mut self) -> Option<FromMonitor> {
         let mut chunk = [0; 64 << 10];
         loop {
-            if let Some((message, _)) = self.frames.next().unwrap() {
+            if let Some((message, _)) = self.frames.pop().unwrap() {
                 return Some(message);
             }
             match self.stream.read(&mut chunk) {

@@ -125,6 +125,10 @@ pub enum ToMonitor {
 
 /// From a monitor to the MC.
 #[derive(Debug, PartialEq, Serialize, Deserialize)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "one lives at a time, between the socket and who takes it apart"
+)]
 pub enum FromMonitor {
     /// First of all. `version` stays the first field in every version.
     Hello {
@@ -295,7 +299,7 @@ impl Frames {
 
     /// The next whole message and its length in octets; `None` until more arrives. After an error the stream has lost
     /// its place and must be closed.
-    pub fn next<T: DeserializeOwned>(&mut self) -> Result<Option<(T, usize)>, FrameError> {
+    pub fn pop<T: DeserializeOwned>(&mut self) -> Result<Option<(T, usize)>, FrameError> {
         let Some((length, rest)) = self.buffer.split_first_chunk::<LENGTH>() else { return Ok(None) };
         let len = u32::from_le_bytes(*length) as usize;
         if len > self.limit {

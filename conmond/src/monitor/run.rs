@@ -367,7 +367,7 @@ impl Monitor {
         let Some(link) = &mut self.link else { return Ok(false) };
         // a last word may lie before the end of the stream
         let closed = link.read();
-        while let Some((message, _)) = link.frames.next::<ToMonitor>()? {
+        while let Some((message, _)) = link.frames.pop::<ToMonitor>()? {
             match message {
                 ToMonitor::Hello { version, .. } if version != VERSION => {
                     return Err(LinkError::Version { found: version });

@@ -387,7 +387,7 @@ struct Incoming {
 impl Incoming {
     async fn next(&mut self, stream: &UnixStream) -> Result<(FromMonitor, usize), Fault> {
         loop {
-            if let Some(message) = self.frames.next()? {
+            if let Some(message) = self.frames.pop()? {
                 return Ok(message);
             }
             stream.readable().await?;

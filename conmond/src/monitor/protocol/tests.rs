@@ -134,13 +134,13 @@ fn a_batch_at_all_limits_fits_a_message_and_comes_back() {
     );
     let mut frames = Frames::new(MAX_FROM_MONITOR);
     for chunk in bytes.chunks(60_000) {
-        assert_eq!(frames.next::<FromMonitor>(), Ok(None));
+        assert_eq!(frames.pop::<FromMonitor>(), Ok(None));
         frames.push(chunk);
     }
-    let (back, len) = frames.next::<FromMonitor>().expect("sound").expect("whole");
+    let (back, len) = frames.pop::<FromMonitor>().expect("sound").expect("whole");
     assert_eq!(len, bytes.len() - 4);
     assert_eq!(back, message);
-    assert_eq!(frames.next::<FromMonitor>(), Ok(None));
+    assert_eq!(frames.pop::<FromMonitor>(), Ok(None));
     assert!(frames.buffer.capacity() <= 1 << 20, "the room of a long message is given back");
 }
 
@@ -177,7 +177,7 @@ fn messages_come_back_as_they_were() {
         frames.push(&encode(message, MAX_TO_MONITOR).expect("short"));
     }
     for message in to {
-        assert_eq!(frames.next().map(|m| m.map(|(m, _)| m)), Ok(Some(message)));
+        assert_eq!(frames.pop().map(|m| m.map(|(m, _)| m)), Ok(Some(message)));
     }
     let spec =
         SetSpec { flows: 1, pairs: 2, ports: 4, hists: 8, ring_bytes: 4096, rtt: true, samples: false };
@@ -200,27 +200,27 @@ fn the_version_is_where_other_versions_look_for_it() {
 fn what_is_no_message_is_an_error_that_says_so() {
     let mut frames = Frames::new(100);
     frames.push(&101u32.to_le_bytes());
-    assert_eq!(frames.next::<ToMonitor>(), Err(FrameError::TooLong { found: 101, limit: 100 }));
+    assert_eq!(frames.pop::<ToMonitor>(), Err(FrameError::TooLong { found: 101, limit: 100 }));
 
     // an announced length is not believed: there is no room made for it
     let mut frames = Frames::new(MAX_FROM_MONITOR);
     frames.push(&(MAX_FROM_MONITOR as u32).to_le_bytes());
     frames.push(&[0; 10]);
-    assert_eq!(frames.next::<FromMonitor>(), Ok(None));
+    assert_eq!(frames.pop::<FromMonitor>(), Ok(None));
     assert!(frames.buffer.capacity() < 1000);
 
     let mut frames = Frames::new(100);
     frames.push(&[2, 0, 0, 0, 0xff, 0xff]);
-    assert!(matches!(frames.next::<ToMonitor>(), Err(FrameError::Decode { len: 2, .. })));
+    assert!(matches!(frames.pop::<ToMonitor>(), Err(FrameError::Decode { len: 2, .. })));
 
     let mut frames = Frames::new(100);
     frames.push(&[3, 0, 0, 0, 2, 9, 9]);
-    assert_eq!(frames.next::<ToMonitor>(), Err(FrameError::Trailing { extra: 2 }));
+    assert_eq!(frames.pop::<ToMonitor>(), Err(FrameError::Trailing { extra: 2 }));
 
     // no message is empty
     let mut frames = Frames::new(100);
     frames.push(&[0; 4]);
-    assert!(matches!(frames.next::<ToMonitor>(), Err(FrameError::Decode { len: 0, .. })));
+    assert!(matches!(frames.pop::<ToMonitor>(), Err(FrameError::Decode { len: 0, .. })));
 
     assert_eq!(encode(&ToMonitor::Bye, 0), Err(FrameError::TooLong { found: 1, limit: 0 }));
 }
@@ -275,7 +275,7 @@ proptest! {
         for chunk in bytes.chunks(cut) {
             frames.push(chunk);
             pushed += chunk.len();
-            if frames.next::<FromMonitor>().is_err() {
+            if frames.pop::<FromMonitor>().is_err() {
                 break;
             }
             prop_assert!(frames.buffer.len() <= pushed);

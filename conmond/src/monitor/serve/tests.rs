@@ -88,7 +88,7 @@ impl Client {
 
     fn receive(&mut self) -> ToMonitor {
         loop {
-            if let Some((message, _)) = self.frames.next().expect("sound") {
+            if let Some((message, _)) = self.frames.pop().expect("sound") {
                 return message;
             }
             let mut chunk = [0; 4096];
