@@ -9,20 +9,22 @@ mod names;
 mod pairs;
 
 use std::collections::{HashMap, HashSet, VecDeque};
+use std::net::{IpAddr, Ipv6Addr};
 use std::time::Duration;
 
-use ippm::flow::{Both, Counters};
+use conmon::api::{Endpoint, EndpointKind};
+use ippm::flow::{Both, Counters, Role, Service};
 use ippm::histogram::Histogram;
 use ippm::measurement::{
-    Batch, FlowEvent, FlowEventKind, FlowMeasurement, PairKey, PairMeasurement, PortMeasurement, RttMeasurement, SetCounters,
-    SlotTag,
+    Batch, FlowEvent, FlowEventKind, FlowMeasurement, PairKey, PairMeasurement, PortMeasurement, RttMeasurement,
+    SetCounters, SlotTag,
 };
 use ippm::time::Timestamp;
 use serde::{Deserialize, Serialize};
 
 pub use journal::{Journal, JournalError};
 pub use names::{ContainerName, ExternalPrefix, Names, PortName, SavedNames};
-pub use pairs::{Totals, flow_view, group, measurements};
+pub use pairs::{Delay, ProtocolSums, Totals, ended_flow, flow_view, group, measurements};
 
 use crate::mc::SetId;
 
@@ -73,6 +75,55 @@ pub struct RetiredPair {
     pub remote: conmon::api::Endpoint,
 }
 
+impl RetiredPair {
+    /// Stands for pairs of a port that were forgotten: their sums, without names.
+    fn remainder(ifindex: u32, counters: Both<Counters>) -> Self {
+        let nobody = IpAddr::V6(Ipv6Addr::UNSPECIFIED);
+        let end = Endpoint {
+            kind: EndpointKind::External,
+            name: "forgotten".to_owned(),
+            id: None,
+            service: None,
+            tenant: None,
+            host: None,
+            addresses: Vec::new(),
+        };
+        // no record of the kernel has the tag 0
+        let id = SlotTag { slot: 0, tag: 0 };
+        let key = PairKey {
+            ifindex,
+            local: nobody,
+            remote: nobody,
+            proto: 0,
+            role: Role::LocalOpened,
+            service: Service::None,
+        };
+        let pair = PairMeasurement {
+            key,
+            id,
+            guessed: false,
+            first_seen: Timestamp::ZERO,
+            last_seen: Timestamp::ZERO,
+            counters,
+            retransmitted: Both::default(),
+            reordered: 0,
+            flows: 0,
+            no_slot: 0,
+            active_flows: 0,
+        };
+        Self {
+            life: PairLife { set: 0, id, first_seen: Timestamp::ZERO },
+            record: PairRecord { pair, rtts: [const { None }; 4] },
+            local: end.clone(),
+            remote: end,
+        }
+    }
+
+    fn is_remainder(&self) -> bool {
+        self.life.id.tag == 0
+    }
+}
+
 /// What one set last reported.
 #[derive(Clone, Debug, Default)]
 pub struct SetReport {
@@ -93,6 +144,19 @@ impl SetReport {
     pub fn interval(&self) -> Option<Duration> {
         (self.before > Timestamp::ZERO && self.taken_at > self.before).then(|| self.taken_at - self.before)
     }
+}
+
+/// Slots of a set's tables that are taken, as far as was reported.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Taken {
+    /// Open flow records.
+    pub flows: u64,
+    /// Live pairs.
+    pub pairs: u64,
+    /// Ports that counted something.
+    pub ports: u64,
+    /// Delay histograms.
+    pub histograms: u64,
 }
 
 /// Everything measured.
@@ -219,16 +283,17 @@ impl Store {
         self.restore(retired);
     }
 
-    /// Takes over a record that an earlier daemon retired. Ended records of the same ends are one.
+    /// Takes over a record that an earlier daemon retired. Ended records of the same ends at the same port are one, and
+    /// so are those whose ports have gone (their ifindex is 0): the ledger needs to know what a port that is there has
+    /// counted.
     pub fn restore(&mut self, retired: RetiredPair) {
         let same = |r: &&mut RetiredPair| {
-            let (a, b) = (&r.record.pair.key, &retired.record.pair.key);
-            r.local.name == retired.local.name
+            r.record.pair.key == retired.record.pair.key
+                && r.local.name == retired.local.name
                 && r.local.id == retired.local.id
                 && r.remote.kind == retired.remote.kind
                 && r.remote.name == retired.remote.name
                 && r.remote.id == retired.remote.id
-                && PairKey { ifindex: 0, ..*a } == PairKey { ifindex: 0, ..*b }
         };
         if let Some(known) = self.retired.iter_mut().find(same) {
             let (into, from) = (&mut known.record.pair, &retired.record.pair);
@@ -262,9 +327,36 @@ impl Store {
         }
     }
 
-    /// A port's record was freed, its counts are in the ledger no more.
+    /// A port's record was freed, its counts are in the ledger no more. Pairs that were counted there are kept for
+    /// their names' sake.
     pub fn drop_port(&mut self, set: SetId, ifindex: u32) {
         self.ports.remove(&(set, ifindex));
+        self.leave_ports(|i| i == ifindex);
+    }
+
+    /// Ports that an earlier daemon knew have gone unless `is_there`: what was counted there is told by name alone.
+    pub fn keep_ports(&mut self, is_there: impl Fn(u32) -> bool) {
+        self.leave_ports(|ifindex| !is_there(ifindex));
+    }
+
+    fn leave_ports(&mut self, gone: impl Fn(u32) -> bool) {
+        let left: Vec<RetiredPair> = self
+            .retired
+            .extract_if(.., |r| r.record.pair.key.ifindex != 0 && gone(r.record.pair.key.ifindex))
+            .collect();
+        for mut r in left.into_iter().filter(|r| !r.is_remainder()) {
+            r.record.pair.key.ifindex = 0;
+            self.restore(r);
+        }
+    }
+
+    /// What was counted at each port in pairs that the kernel gave up since.
+    pub fn settled(&self) -> HashMap<u32, Both<Counters>> {
+        let mut all: HashMap<u32, Both<Counters>> = HashMap::new();
+        for pair in self.retired.iter().map(|r| &r.record.pair).filter(|p| p.key.ifindex != 0) {
+            *all.entry(pair.key.ifindex).or_default() += pair.counters;
+        }
+        all
     }
 
     /// The kernel freed these flows; their ends came or were lost with a full ring.
@@ -283,12 +375,17 @@ impl Store {
         self.ports.retain(|(s, _), _| *s != set);
     }
 
-    /// Forgets ended pairs whose last packet is older than the retention time. Returns whether any went.
+    /// Forgets ended pairs whose last packet is older than the retention time. Returns whether any went. Their sums stay
+    /// in one remainder for each port, for as long as the port is there.
     pub fn expire(&mut self, now: Timestamp) -> bool {
-        let before = self.retired.len();
-        self.retired.retain(|r| now - r.record.pair.last_seen <= self.retention);
-        self.forgotten += (before - self.retired.len()) as u64;
-        before != self.retired.len()
+        let retention = self.retention;
+        let old = |r: &mut RetiredPair| !r.is_remainder() && now - r.record.pair.last_seen > retention;
+        let gone: Vec<RetiredPair> = self.retired.extract_if(.., old).collect();
+        self.forgotten += gone.len() as u64;
+        for pair in gone.iter().map(|r| &r.record.pair).filter(|p| p.key.ifindex != 0) {
+            self.restore(RetiredPair::remainder(pair.key.ifindex, pair.counters));
+        }
+        !gone.is_empty()
     }
 
     /// Live pairs with the set they are in.
@@ -296,7 +393,7 @@ impl Store {
         self.pairs.iter().map(|((set, _), live)| (*set, live))
     }
 
-    /// Ended pairs.
+    /// Ended pairs, and remainders of those that were forgotten: what the journal must hold.
     pub fn retired(&self) -> &[RetiredPair] {
         &self.retired
     }
@@ -321,13 +418,24 @@ impl Store {
         self.sets.get(&set)
     }
 
-    /// Open flow records and live pairs of a set.
-    pub fn fill(&self, set: SetId) -> (u32, u32) {
-        let flows = self.flows.keys().filter(|(s, _)| *s == set).count();
-        let pairs = self.pairs.keys().filter(|(s, _)| *s == set).count();
-        (flows as u32, pairs as u32)
+    /// Slots taken, by set.
+    pub fn fills(&self) -> HashMap<SetId, Taken> {
+        let mut all: HashMap<SetId, Taken> = HashMap::new();
+        for (set, _) in self.flows.keys() {
+            all.entry(*set).or_default().flows += 1;
+        }
+        for ((set, _), live) in &self.pairs {
+            let taken = all.entry(*set).or_default();
+            taken.pairs += 1;
+            taken.histograms += live.record.rtts.iter().flatten().count() as u64;
+        }
+        for (set, _) in self.ports.keys() {
+            all.entry(*set).or_default().ports += 1;
+        }
+        all
     }
 }
+
 
 #[cfg(test)]
 mod tests;

@@ -3,7 +3,7 @@
 //! A conversation between two containers of this host is counted at both their ports. The row is made of what src's
 //! port saw; what dst's port saw serves where src has none (a peer outside, the host, a container that opted out).
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, HashMap};
 
 use conmon::api::{
     Count, DelaySummary, Endpoint, EndpointKind, Flow, FlowState, Level, Measurement, ObservedAt, Pair,
@@ -61,8 +61,6 @@ pub struct Totals {
     pub dst: Endpoint,
     /// At whose port.
     pub observed_at: ObservedAt,
-    /// IP protocol numbers.
-    pub protocols: BTreeSet<u8>,
     /// The first packet.
     pub first_seen: Timestamp,
     /// The last packet.
@@ -71,18 +69,39 @@ pub struct Totals {
     pub counters: Both<Counters>,
     /// The same over the last interval.
     pub last: Both<Counters>,
-    /// Segments sent again, both ways.
-    pub retransmitted: u64,
-    /// Segments late, both ways.
-    pub reordered: u64,
+    /// Segments sent again.
+    pub retransmitted: Both<u64>,
+    /// Segments that came late. A port tells those to its own container only.
+    pub reordered: Both<u64>,
     /// By [`Delay`].
     pub delays: [Histogram; 4],
     /// Flow records begun.
     pub flows: u64,
     /// Flow records open.
     pub active_flows: u64,
+    /// The same by IP protocol number.
+    pub by_protocol: BTreeMap<u8, ProtocolSums>,
     /// Who opened was inferred.
     pub guessed: bool,
+}
+
+/// What was counted of one protocol.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ProtocolSums {
+    /// `tx` from src, `rx` from dst.
+    pub counters: Both<Counters>,
+    /// Flow records begun.
+    pub flows: u64,
+    /// Flow records open.
+    pub active_flows: u64,
+}
+
+impl std::ops::AddAssign for ProtocolSums {
+    fn add_assign(&mut self, other: Self) {
+        self.counters += other.counters;
+        self.flows += other.flows;
+        self.active_flows += other.active_flows;
+    }
 }
 
 impl Totals {
@@ -91,32 +110,39 @@ impl Totals {
             src,
             dst,
             observed_at,
-            protocols: BTreeSet::new(),
             first_seen: Timestamp::MAX,
             last_seen: Timestamp::ZERO,
             counters: Both::default(),
             last: Both::default(),
-            retransmitted: 0,
-            reordered: 0,
+            retransmitted: Both::default(),
+            reordered: Both::default(),
             delays: [const { Histogram::new() }; 4],
             flows: 0,
             active_flows: 0,
+            by_protocol: BTreeMap::new(),
             guessed: false,
         }
     }
 
     fn add_record(&mut self, record: &PairRecord, last: Both<Counters>) {
-        let p = &record.pair;
-        let forward = |b: Both<Counters>| if self.observed_at == ObservedAt::Src { b } else { b.reverse() };
-        self.counters += forward(p.counters);
-        self.last += forward(last);
-        self.protocols.insert(p.key.proto);
+        fn forward<T>(at: ObservedAt, b: Both<T>) -> Both<T> {
+            if at == ObservedAt::Src { b } else { b.reverse() }
+        }
+        let (p, at) = (&record.pair, self.observed_at);
+        let sums = ProtocolSums {
+            counters: forward(at, p.counters),
+            flows: p.flows,
+            active_flows: u64::from(p.active_flows),
+        };
+        *self.by_protocol.entry(p.key.proto).or_default() += sums;
+        self.counters += sums.counters;
+        self.last += forward(at, last);
         self.first_seen = self.first_seen.min(p.first_seen);
         self.last_seen = self.last_seen.max(p.last_seen);
-        self.retransmitted += p.retransmitted.tx + p.retransmitted.rx;
-        self.reordered += p.reordered;
-        self.flows += p.flows;
-        self.active_flows += u64::from(p.active_flows);
+        self.retransmitted += forward(at, p.retransmitted);
+        self.reordered += forward(at, Both::new(0, p.reordered));
+        self.flows += sums.flows;
+        self.active_flows += sums.active_flows;
         self.guessed |= p.guessed;
         for delay in Delay::ALL {
             if let Some(h) = &record.rtts[usize::from(delay.leg(self.observed_at).number())] {
@@ -126,7 +152,9 @@ impl Totals {
     }
 
     fn add_row(&mut self, other: &Totals) {
-        self.protocols.extend(&other.protocols);
+        for (protocol, sums) in &other.by_protocol {
+            *self.by_protocol.entry(*protocol).or_default() += *sums;
+        }
         self.first_seen = self.first_seen.min(other.first_seen);
         self.last_seen = self.last_seen.max(other.last_seen);
         self.counters += other.counters;
@@ -141,6 +169,11 @@ impl Totals {
         }
         join(&mut self.src.addresses, &other.src.addresses);
         join(&mut self.dst.addresses, &other.dst.addresses);
+    }
+
+    /// Whether any of it was TCP.
+    pub fn has_tcp(&self) -> bool {
+        self.by_protocol.contains_key(&ippm::packet::proto::TCP)
     }
 
     /// A delay's statistics, none without a singleton.
@@ -161,18 +194,18 @@ impl Totals {
 
     /// As the API has it. Rates are over `interval_seconds`.
     pub fn pair(&self, wall: Wall, interval_seconds: Option<f64>) -> Pair {
-        let tcp = self.protocols.contains(&ippm::packet::proto::TCP);
+        let tcp = self.has_tcp();
         let rate = |n: u64| interval_seconds.map(|s| n as f64 / s);
         Pair {
             src: self.src.clone(),
             dst: self.dst.clone(),
-            protocols: self.protocols.iter().map(|p| proto_name(*p).into_owned()).collect(),
+            protocols: self.by_protocol.keys().map(|p| proto_name(*p).into_owned()).collect(),
             first_seen: wall.utc(self.first_seen),
             last_seen: wall.utc(self.last_seen),
             sent: count(self.counters.tx),
             received: count(self.counters.rx),
-            retransmitted_segments: tcp.then_some(self.retransmitted),
-            reordered_segments: tcp.then_some(self.reordered),
+            retransmitted_segments: tcp.then_some(self.retransmitted.tx + self.retransmitted.rx),
+            reordered_segments: tcp.then_some(self.reordered.tx + self.reordered.rx),
             rtt_seconds: self.delay(Delay::Rtt),
             near_rtt_seconds: self.delay(Delay::Near),
             handshake_rtt_seconds: self.delay(Delay::Handshake),
@@ -269,7 +302,7 @@ pub fn group(store: &Store, names: &Names, level: Level) -> (Vec<Totals>, Option
         let current = report.is_some_and(|r| r.taken_at == live.last_at);
         add(ends(names, &live.record), &live.record, if current { live.last } else { Both::default() });
     }
-    for r in store.retired() {
+    for r in store.retired().iter().filter(|r| !r.is_remainder()) {
         add(orient(r.local.clone(), r.remote.clone(), r.record.pair.key.role), &r.record, Both::default());
     }
     // src's port tells it all; dst's only where src has none

@@ -1,0 +1,459 @@
+//! How the API sees the controller: answers put together from the published picture, the store and the names.
+//!
+//! Nothing here changes anything, and only the ledger asks the kernel (for interfaces' counters, microseconds each).
+
+mod doctor;
+mod ledger;
+
+use std::collections::{BTreeSet, HashMap, HashSet};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use conmon::api::{
+    ApiError, ContainersAnswer, ContainersQuery, Counts, DoctorAnswer, Endpoint, EndpointKind, Fill, FlowsAnswer,
+    FlowsQuery, Health, HealthState, HostAnswer, LedgerAnswer, Level, MeasurementsAnswer, MeasurementsQuery,
+    MonitorMode, MonitorState, MonitorsAnswer, ObservedAt, PairsAnswer, PairsQuery, SetStatus, Status,
+};
+use ippm::flow::{Both, Counters, Direction, PortClass};
+use ippm::measurement::{PortMeasurement, SetCounters};
+use ippm::time::Timestamp;
+
+use self::ledger::Reckoning;
+use super::cost::Cost;
+use super::shared::{PortInfo, Published, SetInfo, Shared};
+use super::world::{SetId, SetRole};
+use crate::clock::{Wall, monotonic};
+use crate::http::{
+    ClassTotals, EachWay, End, PairRow, PortRow, ProtocolTotals, SelfMetrics, SetRow, Source, Subscription,
+};
+use crate::store::{Delay, Store, Taken, Totals, ended_flow, flow_view, group, measurements};
+use crate::switch::LinkQuery;
+
+/// This version of ConMon.
+const VERSION: &str = env!("CARGO_PKG_VERSION");
+
+/// What readers are shown.
+pub struct View {
+    shared: Arc<Shared>,
+    cost: Arc<Cost>,
+    /// Opened when first needed, and anew after a failure: the next question must not get this one's answer.
+    query: Mutex<Option<LinkQuery>>,
+    /// The clocks when the daemon began.
+    clocks: doctor::Clocks,
+    /// Where this instance's sets are pinned.
+    pins: PathBuf,
+}
+
+impl View {
+    /// A view of what is shared. Questions about links go to the network namespace of the thread that asks first.
+    pub fn new(shared: Arc<Shared>, cost: Arc<Cost>) -> Self {
+        let pins = PathBuf::from(doctor::PINS).join(&shared.info.instance);
+        Self { shared, cost, query: Mutex::new(None), clocks: doctor::Clocks::now(), pins }
+    }
+
+    fn reckon(&self) -> Result<Reckoning, ApiError> {
+        let mut query = self.query.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut open = match query.take() {
+            Some(open) => open,
+            None => LinkQuery::open().map_err(|e| ApiError::unavailable(e.to_string()))?,
+        };
+        let reckoning = ledger::reckon(&self.shared, &mut open)?;
+        *query = Some(open);
+        Ok(reckoning)
+    }
+
+    /// Whether everything that this host knows is in an answer: the engine tells of containers, and every monitor that
+    /// measures somebody reported in time.
+    fn complete(&self, published: &Published) -> bool {
+        let silent = silent_monitors(&self.shared, published, monotonic());
+        published.ready && published.engine.connected && silent.is_empty()
+    }
+}
+
+/// When a set's monitor was last heard. A time to come is no time: batches bear their monitor's word for it.
+fn heard(published: &Published, store: &Store, set: SetId, now: Timestamp) -> Option<Timestamp> {
+    let reported = store.set(set).map(|r| r.taken_at).filter(|at| *at <= now && *at > Timestamp::ZERO);
+    published.heard.get(&set).copied().max(reported)
+}
+
+/// Monitors that measure somebody and did not report within the bound, by name.
+fn silent_monitors(shared: &Shared, published: &Published, now: Timestamp) -> Vec<String> {
+    let store = shared.store();
+    let late = |set: SetId| heard(published, &store, set, now).is_none_or(|at| now - at > shared.info.silence);
+    published
+        .monitors
+        .iter()
+        .filter(|(set, m, _)| is_measuring(published, *set) && m.mode != MonitorMode::Host && late(*set))
+        .map(|(_, m, _)| m.name.clone())
+        .collect()
+}
+
+/// A monitor whose set counts somebody.
+fn is_measuring(published: &Published, set: SetId) -> bool {
+    published.sets.iter().any(|s| s.id == set && matches!(s.role, SetRole::Tenant(_) | SetRole::Dedicated(_)))
+}
+
+/// What is wrong, in sentences.
+fn problems(shared: &Shared, published: &Published) -> Vec<String> {
+    let mut all = published.problems.clone();
+    if !published.engine.connected && all.is_empty() {
+        all.push("the container engine does not answer; counting goes on, new containers stay without names".into());
+    }
+    all.extend(
+        silent_monitors(shared, published, monotonic())
+            .into_iter()
+            .map(|name| format!("{name} does not report; the kernel goes on counting, and it will be replaced")),
+    );
+    all
+}
+
+fn is_running(state: &str) -> bool {
+    matches!(state, "running" | "paused" | "restarting")
+}
+
+fn fills(set: &SetInfo, taken: Taken) -> [Fill; 4] {
+    let fill = |used, capacity: u32| Fill { used, capacity: u64::from(capacity) };
+    [
+        fill(taken.flows, set.spec.flows),
+        fill(taken.pairs, set.spec.pairs),
+        fill(taken.ports, set.spec.ports),
+        fill(taken.histograms, set.spec.hists),
+    ]
+}
+
+/// Sorts the largest first and cuts at the limit; returns how many there were.
+fn largest<T>(list: &mut Vec<T>, limit: u32, size: impl Fn(&T) -> u64) -> u64 {
+    let matched = list.len() as u64;
+    list.sort_by_key(|t| std::cmp::Reverse(size(t)));
+    list.truncate(limit as usize);
+    matched
+}
+
+impl Source for View {
+    fn containers(&self, query: &ContainersQuery) -> Result<ContainersAnswer, ApiError> {
+        let published = self.shared.published();
+        let wanted = |c: &&conmon::api::Container| query.tenant.as_ref().is_none_or(|t| *t == c.tenant);
+        let mut containers: Vec<_> = published.containers.iter().filter(wanted).cloned().collect();
+        containers.sort_by(|a, b| (&a.name, &a.id).cmp(&(&b.name, &b.id)));
+        Ok(ContainersAnswer { generated_at: Wall::now().utc(monotonic()), containers })
+    }
+
+    fn monitors(&self) -> Result<MonitorsAnswer, ApiError> {
+        let published = self.shared.published();
+        let (wall, now) = (Wall::now(), monotonic());
+        let silent: HashSet<String> = silent_monitors(&self.shared, &published, now).into_iter().collect();
+        let store = self.shared.store();
+        let mut monitors: Vec<_> = published
+            .monitors
+            .iter()
+            .map(|(set, monitor, _)| {
+                let at = heard(&published, &store, *set, now);
+                let mut monitor = monitor.clone();
+                monitor.last_report_at = at.map(|at| wall.utc(at));
+                monitor.last_report_age_seconds = at.map(|at| (now - at).as_secs_f64());
+                if monitor.state == MonitorState::Working && silent.contains(&monitor.name) {
+                    monitor.state = MonitorState::Silent;
+                }
+                monitor
+            })
+            .collect();
+        drop(store);
+        monitors.sort_by(|a, b| a.name.cmp(&b.name));
+        Ok(MonitorsAnswer { generated_at: wall.utc(now), pool: published.pool, monitors })
+    }
+
+    fn pairs(&self, query: &PairsQuery) -> Result<PairsAnswer, ApiError> {
+        let published = self.shared.published();
+        let complete = self.complete(&published);
+        let wall = Wall::now();
+        let (mut rows, interval) = {
+            let store = self.shared.store();
+            group(&store, &self.shared.names(), query.level.unwrap_or_default())
+        };
+        rows.retain(|row| query.admits(&row.src, &row.dst));
+        Ok(PairsAnswer {
+            generated_at: wall.utc(monotonic()),
+            hosts: vec![HostAnswer { name: self.shared.info.host.clone(), complete }],
+            rate_interval_seconds: interval,
+            pairs: rows.iter().map(|row| row.pair(wall, interval)).collect(),
+        })
+    }
+
+    fn flows(&self, query: &FlowsQuery) -> Result<FlowsAnswer, ApiError> {
+        let wall = Wall::now();
+        let mut flows: Vec<conmon::api::Flow> = {
+            let store = self.shared.store();
+            let names = self.shared.names();
+            let live = store.flows().map(|(_, flow)| flow_view(&names, flow, None, wall));
+            let ended = store.ended().map(|(_, event)| flow_view(&names, &ended_flow(event), Some(event), wall));
+            live.chain(ended).filter(|flow| query.admits(flow)).collect()
+        };
+        let bytes = |f: &conmon::api::Flow| f.sent.bytes.saturating_add(f.received.bytes);
+        let matched = largest(&mut flows, query.limit.unwrap_or(FlowsQuery::DEFAULT_LIMIT), bytes);
+        Ok(FlowsAnswer { generated_at: wall.utc(monotonic()), matched, flows })
+    }
+
+    fn measurements(&self, query: &MeasurementsQuery) -> Result<MeasurementsAnswer, ApiError> {
+        let published = self.shared.published();
+        let wall = Wall::now();
+        let names_of: HashMap<SetId, &str> =
+            published.monitors.iter().map(|(set, monitor, _)| (*set, monitor.name.as_str())).collect();
+        let mut all = {
+            let store = self.shared.store();
+            measurements(&store, &self.shared.names(), wall, |set| names_of.get(&set).map(|n| (*n).to_owned()))
+        };
+        all.retain(|m| query.admits(m));
+        let matched = all.len() as u64;
+        all.truncate(query.limit.unwrap_or(MeasurementsQuery::DEFAULT_LIMIT) as usize);
+        Ok(MeasurementsAnswer { generated_at: wall.utc(monotonic()), matched, measurements: all })
+    }
+
+    fn ledger(&self) -> Result<LedgerAnswer, ApiError> {
+        Ok(self.reckon()?.answer)
+    }
+
+    fn status(&self) -> Result<Status, ApiError> {
+        let published = self.shared.published();
+        let info = &self.shared.info;
+        let wall = Wall::now();
+        let running = || published.containers.iter().filter(|c| is_running(&c.state));
+        let (pairs, active_flows, taken) = {
+            let store = self.shared.store();
+            let pairs = group(&store, &self.shared.names(), Level::Container).0.len();
+            (pairs, store.flows().count(), store.fills())
+        };
+        let counts = Counts {
+            containers: running().count() as u64,
+            tenants: running().map(|c| c.tenant.as_str()).collect::<BTreeSet<_>>().len() as u64,
+            ports: published.ports.len() as u64,
+            pairs: pairs as u64,
+            active_flows: active_flows as u64,
+            monitors: published
+                .monitors
+                .iter()
+                .filter(|(_, m, _)| m.mode != MonitorMode::Host && m.state != MonitorState::Gone)
+                .count() as u64,
+        };
+        let set_status = |set: &SetInfo| {
+            let [flows, pairs, ports, histograms] = fills(set, taken.get(&set.id).copied().unwrap_or_default());
+            SetStatus {
+                name: set.id.to_string(),
+                tenant: set.tenant.clone(),
+                flows,
+                pairs,
+                ports,
+                histograms,
+                memory_bytes: set.spec.kernel_bytes(),
+            }
+        };
+        Ok(Status {
+            version: VERSION.to_owned(),
+            instance: info.instance.clone(),
+            host: info.host.clone(),
+            pid: std::process::id(),
+            started_at: wall.utc(info.started_at),
+            counting_since: published.counting_since.map(|at| wall.utc(at)),
+            kernel: info.kernel.clone(),
+            attachment: published.attachment.clone(),
+            engine: published.engine.clone(),
+            counts,
+            cost: self.cost.status(wall),
+            sets: published.sets.iter().map(set_status).collect(),
+            pool: published.pool,
+            problems: problems(&self.shared, &published),
+        })
+    }
+
+    fn doctor(&self) -> Result<DoctorAnswer, ApiError> {
+        let reckoning = self.reckon();
+        let published = self.shared.published();
+        let checks = doctor::checks(&self.shared, &published, &self.pins, &self.clocks, &reckoning);
+        Ok(DoctorAnswer {
+            generated_at: Wall::now().utc(monotonic()),
+            checks,
+            ledger: reckoning.ok().map(|r| r.answer.ledger),
+        })
+    }
+
+    fn health(&self) -> Health {
+        let published = self.shared.published();
+        let problems = problems(&self.shared, &published);
+        let status = match (published.ready, problems.is_empty()) {
+            (false, _) => HealthState::Starting,
+            (true, true) => HealthState::Ok,
+            (true, false) => HealthState::Degraded,
+        };
+        Health {
+            status,
+            version: VERSION.to_owned(),
+            instance: self.shared.info.instance.clone(),
+            started_at: Wall::now().utc(self.shared.info.started_at),
+            problems,
+        }
+    }
+
+    fn subscribe(&self) -> Subscription {
+        self.shared.subscribe()
+    }
+
+    fn pair_rows(&self) -> Vec<PairRow> {
+        let published = self.shared.published();
+        let running: HashSet<&str> =
+            published.containers.iter().filter(|c| is_running(&c.state)).map(|c| c.id.as_str()).collect();
+        let ports: HashSet<&str> = published.ports.iter().map(|p| p.interface.as_str()).collect();
+        let alive = |e: &Endpoint| match (e.kind, &e.id) {
+            (EndpointKind::Container, Some(id)) => running.contains(id.as_str()),
+            // not named yet: it bears its port's name
+            (EndpointKind::Container, None) => ports.contains(e.name.as_str()),
+            (EndpointKind::Host, _) => true,
+            _ => false,
+        };
+        let rows = {
+            let store = self.shared.store();
+            group(&store, &self.shared.names(), Level::Container).0
+        };
+        let wall = Wall::now();
+        rows.into_iter()
+            .map(|row| {
+                let live = alive(&row.src) || alive(&row.dst);
+                pair_row(row, wall, live)
+            })
+            .collect()
+    }
+
+    fn self_metrics(&self) -> SelfMetrics {
+        let published = self.shared.published();
+        let delays = self.shared.delays();
+        let (ports, sets) = {
+            let store = self.shared.store();
+            let mut counted: HashMap<u32, Vec<&PortMeasurement>> = HashMap::new();
+            for (_, port) in store.ports() {
+                counted.entry(port.ifindex).or_default().push(port);
+            }
+            let taken = store.fills();
+            let serving = |s: &&SetInfo| s.role != SetRole::Pool;
+            let set_row = |s: &SetInfo| {
+                let counters = store.set(s.id).map(|r| r.counters).unwrap_or_default();
+                set_row(s, &counters, taken.get(&s.id).copied().unwrap_or_default())
+            };
+            let port_row = |p: &PortInfo| port_row(p, counted.get(&p.ifindex).map_or(&[][..], Vec::as_slice));
+            let ports: Vec<PortRow> = published.ports.iter().map(port_row).collect();
+            (ports, published.sets.iter().filter(serving).map(set_row).collect())
+        };
+        SelfMetrics {
+            ports,
+            sets,
+            monitor_restarts: published.restarts.clone(),
+            tap_delay: delays.tap,
+            naming_delay: delays.naming,
+            hooks: self.cost.hooks(),
+            controller: self.cost.controller(),
+            monitors: self.cost.monitors(),
+            kernel_memory_bytes: self.cost.kernel_memory_bytes(),
+        }
+    }
+}
+
+fn count(c: Counters) -> conmon::api::Count {
+    conmon::api::Count { bytes: c.bytes, packets: c.packets, segments: c.segments }
+}
+
+fn end(e: &Endpoint) -> End {
+    End {
+        kind: e.kind,
+        name: e.name.as_str().into(),
+        id: e.id.as_deref().map(Into::into),
+        service: e.service.as_deref().map(Into::into),
+    }
+}
+
+fn pair_row(row: Totals, wall: Wall, live: bool) -> PairRow {
+    let measured = match row.observed_at {
+        ObservedAt::Src => &row.src,
+        ObservedAt::Dst => &row.dst,
+    };
+    let tcp = row.has_tcp();
+    let protocols = row
+        .by_protocol
+        .iter()
+        .map(|(protocol, sums)| ProtocolTotals {
+            protocol: *protocol,
+            sent: count(sums.counters.tx),
+            received: count(sums.counters.rx),
+            flows: sums.flows,
+            active_flows: sums.active_flows,
+        })
+        .collect();
+    // a port tells of segments to its own container whether they came late, not of those from it
+    let late_told = match row.observed_at {
+        ObservedAt::Src => EachWay { sent: false, received: tcp },
+        ObservedAt::Dst => EachWay { sent: tcp, received: false },
+    };
+    let delay = |d: Delay| row.delays[d as usize].clone();
+    PairRow {
+        src: end(&row.src),
+        dst: end(&row.dst),
+        tenant: measured.tenant.as_deref().unwrap_or_default().into(),
+        live,
+        last_seen: wall.utc(row.last_seen),
+        protocols,
+        retransmitted: EachWay {
+            sent: tcp.then_some(row.retransmitted.tx),
+            received: tcp.then_some(row.retransmitted.rx),
+        },
+        reordered: EachWay {
+            sent: late_told.sent.then_some(row.reordered.tx),
+            received: late_told.received.then_some(row.reordered.rx),
+        },
+        rtt: delay(Delay::Rtt),
+        near_rtt: delay(Delay::Near),
+        handshake_rtt: delay(Delay::Handshake),
+    }
+}
+
+fn port_row(port: &PortInfo, counted: &[&PortMeasurement]) -> PortRow {
+    let of = |direction: Direction| {
+        let sum = |class: PortClass| count(counted.iter().map(|p| p.count(direction, class)).sum());
+        ClassTotals {
+            overflow: sum(PortClass::Overflow),
+            arp: sum(PortClass::Arp),
+            other: sum(PortClass::Other),
+            malformed: sum(PortClass::Malformed),
+        }
+    };
+    let totals = Both::new(of(Direction::Tx), of(Direction::Rx));
+    PortRow {
+        // nanoseconds change in the low bits, indices too: keep them apart
+        key: port.tapped_at.as_nanos().rotate_left(24) ^ u64::from(port.ifindex),
+        container: port.container.as_ref().map(|(id, name)| End {
+            kind: EndpointKind::Container,
+            name: name.as_str().into(),
+            id: Some(id.as_str().into()),
+            service: port.service.as_deref().map(Into::into),
+        }),
+        tenant: port.tenant.as_deref().unwrap_or_default().into(),
+        sent: totals.tx,
+        received: totals.rx,
+    }
+}
+
+fn set_row(set: &SetInfo, counters: &SetCounters, taken: Taken) -> SetRow {
+    let [flows, pairs, ports, histograms] = fills(set, taken);
+    SetRow {
+        name: set.id.to_string().into(),
+        tenant: set.tenant.as_deref().unwrap_or_default().into(),
+        flows_full: counters.flow_full,
+        pairs_full: counters.pair_full,
+        ports_full: counters.port_full,
+        lost_singletons: counters.hist_full,
+        cancelled_probes: counters.probes_cancelled,
+        ring_dropped: counters.ring_full,
+        flows,
+        pairs,
+        ports,
+        histograms,
+    }
+}
+
+#[cfg(test)]
+pub(super) mod tests;

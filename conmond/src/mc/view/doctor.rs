@@ -1,0 +1,329 @@
+//! The doctor: checks of the host, the engine, the taps and the ledger, each with what was found and what to do.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::io;
+use std::path::Path;
+use std::time::Duration;
+
+use conmon::api::{ApiError, Check, Fill};
+use ippm::time::{Timestamp, nanos};
+use nix::sys::statfs::{BPF_FS_MAGIC, statfs};
+use nix::time::{ClockId, clock_gettime};
+use rustix::thread::{MembarrierCommand, membarrier_query};
+
+use super::{Reckoning, fills, silent_monitors};
+use crate::clock::monotonic;
+use crate::mc::shared::{Published, Shared};
+use crate::mc::world::{SetId, SetRole};
+
+/// Where instances pin their sets.
+pub const PINS: &str = "/sys/fs/bpf/conmon";
+/// The BPF file system.
+const BPFFS: &str = "/sys/fs/bpf";
+/// The oldest kernel that is served.
+const OLDEST: (u32, u32) = (5, 15);
+/// A port that is nameless for longer belongs to nobody the engine knows, or we lost its name.
+const NAMED_WITHIN: Duration = Duration::from_secs(2);
+/// More replacements than this are no accident.
+const RESTARTS: u64 = 3;
+/// A table that is fuller than this may soon be full.
+const FULL: f64 = 0.8;
+/// Clocks drift apart by less, whatever NTP does.
+const STEP: Duration = Duration::from_secs(1);
+/// Names that are listed before the rest is only counted.
+const LISTED: usize = 5;
+
+fn check(name: &str, problem: Option<String>, fine: impl Into<String>, remedy: &str) -> Check {
+    let ok = problem.is_none();
+    Check {
+        name: name.to_owned(),
+        ok,
+        detail: problem.unwrap_or_else(|| fine.into()),
+        remedy: (!ok).then(|| remedy.to_owned()),
+    }
+}
+
+/// The first few, and how many more.
+fn list<T: AsRef<str>>(names: &[T]) -> String {
+    let mut text = names.iter().take(LISTED).map(AsRef::as_ref).collect::<Vec<_>>().join("; ");
+    if names.len() > LISTED {
+        text.push_str(&format!("; and {} more", names.len() - LISTED));
+    }
+    text
+}
+
+fn some<T: AsRef<str>>(names: &[T]) -> Option<String> {
+    (!names.is_empty()).then(|| list(names))
+}
+
+/// All checks.
+pub fn checks(
+    shared: &Shared,
+    published: &Published,
+    pins_dir: &Path,
+    clocks: &Clocks,
+    reckoning: &Result<Reckoning, ApiError>,
+) -> Vec<Check> {
+    let now = monotonic();
+    vec![
+        engine(published),
+        kernel(&shared.info.kernel, published),
+        bpffs(),
+        membarrier(),
+        taps(published),
+        names(published, now),
+        monitors(published, &silent_monitors(shared, published, now)),
+        tables(shared, published),
+        ring(shared, published),
+        pins(shared, pins_dir),
+        clock(clocks, &Clocks::now()),
+        ledger(reckoning),
+    ]
+}
+
+fn engine(published: &Published) -> Check {
+    let e = &published.engine;
+    let problem = (!e.connected).then(|| {
+        format!("{} at {} does not answer: {}", e.name, e.address, e.error.as_deref().unwrap_or("not asked yet"))
+    });
+    let fine = format!("{} {} answers at {}", e.name, e.version.as_deref().unwrap_or(""), e.address);
+    check("engine", problem, fine, "start the engine, or give its address (conmond --help); counting goes on meanwhile")
+}
+
+/// The first two numbers of a kernel's release.
+fn release(text: &str) -> Option<(u32, u32)> {
+    let mut numbers = text.split(|c: char| !c.is_ascii_digit()).map(str::parse);
+    Some((numbers.next()?.ok()?, numbers.next()?.ok()?))
+}
+
+fn kernel(text: &str, published: &Published) -> Check {
+    let how = published.attachment.as_str();
+    let problem = match (release(text), how) {
+        (None, _) => Some(format!("the kernel's release `{text}` cannot be read")),
+        (Some(r), _) if r < OLDEST => Some(format!("Linux {text} is older than {}.{}", OLDEST.0, OLDEST.1)),
+        (_, "tcx" | "clsact") => None,
+        (_, "") if published.ports.is_empty() && published.refused.is_empty() => None,
+        (_, "") => Some(format!("Linux {text} takes the tap's programs by neither TCX nor clsact")),
+        (_, other) => Some(format!("programs are attached by `{other}`, which this version does not know")),
+    };
+    let fine = match how {
+        "" => format!("Linux {text}; no port is tapped yet"),
+        how => format!("Linux {text}; programs are attached by {how}"),
+    };
+    check("kernel", problem, fine, "run Linux 5.15 or later with BPF and, before 6.6, with the clsact scheduler (sch_ingress)")
+}
+
+fn bpffs() -> Check {
+    let problem = match statfs(BPFFS) {
+        Ok(at) if at.filesystem_type() == BPF_FS_MAGIC => None,
+        Ok(_) => Some(format!("{BPFFS} is there, but no BPF file system is mounted on it")),
+        Err(e) => Some(format!("{BPFFS} cannot be looked at: {e}")),
+    };
+    check(
+        "bpffs",
+        problem,
+        format!("the BPF file system is mounted on {BPFFS}"),
+        "mount -t bpf bpf /sys/fs/bpf; until then counting ends with the daemon",
+    )
+}
+
+fn membarrier() -> Check {
+    let there = membarrier_query().contains_command(MembarrierCommand::Global);
+    let problem = (!there).then(|| "the kernel refuses membarrier: ended records cannot be settled safely".to_owned());
+    check(
+        "membarrier",
+        problem,
+        "grace periods can be waited for",
+        "run a kernel with CONFIG_MEMBARRIER and without nohz_full, and allow membarrier in conmond's seccomp profile",
+    )
+}
+
+fn taps(published: &Published) -> Check {
+    let mut wrong: Vec<String> = published.refused.iter().map(|(port, why)| format!("{port} is refused: {why}")).collect();
+    if published.untapped > 0 {
+        wrong.push(format!("{} ports on watched bridges are not tapped", published.untapped));
+    }
+    let fine = format!("{} ports are tapped, none on a watched bridge is not", published.ports.len());
+    check("taps", some(&wrong), fine, "see the daemon's log for the kernel's reason; refused ports are tried again every 2 s")
+}
+
+fn names(published: &Published, now: Timestamp) -> Check {
+    let nameless: Vec<String> = published
+        .ports
+        .iter()
+        .filter(|p| p.container.is_none() && now - p.tapped_at > NAMED_WITHIN)
+        .map(|p| format!("{} has had no name for {} s", p.interface, (now - p.tapped_at).as_secs()))
+        .collect();
+    let named = published.ports.iter().filter(|p| p.container.is_some()).count();
+    check(
+        "names",
+        some(&nameless),
+        format!("{named} of {} ports have their container's name, the others are new", published.ports.len()),
+        "see whether the engine answers and knows the container behind the port; what is counted gets its name then",
+    )
+}
+
+fn monitors(published: &Published, silent: &[String]) -> Check {
+    let mut wrong: Vec<String> = silent.iter().map(|name| format!("{name} does not report")).collect();
+    wrong.extend(published.restarts.iter().filter(|(_, n)| **n > RESTARTS).map(|(tenant, n)| {
+        let whose = if tenant.is_empty() { "the pool's".to_owned() } else { format!("tenant {tenant}'s") };
+        format!("{whose} monitoring container was replaced {n} times since the daemon started")
+    }));
+    let working = published.sets.iter().filter(|s| !matches!(s.role, SetRole::Pool | SetRole::Nursery)).count();
+    check(
+        "monitors",
+        some(&wrong),
+        format!("{working} monitoring containers report, {} of {} wait", published.pool.ready, published.pool.wanted),
+        "see the engine's log of the monitoring container; it may need more memory (conmond --help)",
+    )
+}
+
+fn tables(shared: &Shared, published: &Published) -> Check {
+    let store = shared.store();
+    let taken = store.fills();
+    let mut wrong = Vec::new();
+    for set in &published.sets {
+        let whose = whose(set.tenant.as_deref(), set.id);
+        let kinds = ["flows", "pairs", "ports", "histograms"];
+        for (kind, fill) in kinds.iter().zip(fills(set, taken.get(&set.id).copied().unwrap_or_default())) {
+            let Fill { used, capacity } = fill;
+            if fill.ratio() > FULL {
+                wrong.push(format!("{whose}: {used} of {capacity} {kind} are taken"));
+            }
+        }
+        let c = store.set(set.id).map(|r| r.counters).unwrap_or_default();
+        for (n, what) in [
+            (c.flow_full, "packets found no flow record and count in their pair only"),
+            (c.pair_full, "packets found no pair record and count in their port's overflow only"),
+            (c.port_full, "packets found no port record and count for no port"),
+            (c.hist_full, "round-trip delays found no histogram and are lost"),
+        ] {
+            if n > 0 {
+                wrong.push(format!("{whose}: {n} {what}"));
+            }
+        }
+    }
+    check(
+        "tables",
+        some(&wrong),
+        format!("no table of {} sets is or was full", published.sets.len()),
+        "give sets larger tables (conmond --help); totals stay exact whatever overflows",
+    )
+}
+
+fn whose(tenant: Option<&str>, set: SetId) -> String {
+    tenant.map_or_else(|| format!("set {set}"), |t| format!("tenant {t}"))
+}
+
+fn ring(shared: &Shared, published: &Published) -> Check {
+    let store = shared.store();
+    let wrong: Vec<String> = published
+        .sets
+        .iter()
+        .filter_map(|set| {
+            let dropped = store.set(set.id)?.counters.ring_full;
+            let whose = whose(set.tenant.as_deref(), set.id);
+            (dropped > 0).then(|| format!("{whose}: {dropped} flow events found no room"))
+        })
+        .collect();
+    check(
+        "ring",
+        some(&wrong),
+        "no flow event was dropped",
+        "give sets a larger ring (conmond --help); events are missing in the list of ended flows, not in any total",
+    )
+}
+
+fn pins(shared: &Shared, dir: &Path) -> Check {
+    let known: BTreeSet<String> = shared.sets().keys().map(SetId::to_string).collect();
+    let problem = match fs::read_dir(dir) {
+        Ok(entries) => {
+            let names = entries.flatten().map(|e| e.file_name().to_string_lossy().into_owned());
+            let mut unknown: Vec<String> =
+                names.filter(|n| !known.contains(n)).map(|n| format!("{} is of no set that is loaded", dir.join(n).display())).collect();
+            unknown.sort();
+            some(&unknown)
+        }
+        Err(e) if e.kind() == io::ErrorKind::NotFound && known.is_empty() => None,
+        Err(e) => Some(format!("{} cannot be listed: {e}", dir.display())),
+    };
+    check(
+        "pins",
+        problem,
+        format!("{} holds the pins of {} sets and no others", dir.display(), known.len()),
+        "restart the daemon, which adopts or removes them; if they stay, `conmonctl down` removes every pin of the instance",
+    )
+}
+
+/// The host's clocks at one moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Clocks {
+    /// Boot time less monotonic time: how long the host slept, in nanoseconds.
+    slept_ns: i128,
+    /// Real time less monotonic time, in nanoseconds.
+    wall_ns: i128,
+}
+
+impl Clocks {
+    /// Now.
+    pub fn now() -> Self {
+        let since_boot = clock_gettime(ClockId::CLOCK_BOOTTIME)
+            .map_or(0, |t| i128::from(t.tv_sec()) * 1_000_000_000 + i128::from(t.tv_nsec()));
+        Self {
+            slept_ns: since_boot - i128::from(monotonic().as_nanos()),
+            wall_ns: tap::clock::wall_offset_ns(),
+        }
+    }
+}
+
+fn clock(then: &Clocks, now: &Clocks) -> Check {
+    let step = i128::from(nanos(STEP));
+    let seconds = |ns: i128| ns as f64 / 1e9;
+    let mut wrong = Vec::new();
+    // monotonic time is read after boot time, and both tell the same or the host slept
+    if now.slept_ns < -step {
+        wrong.push("the kernel's clocks contradict each other".to_owned());
+    }
+    let slept = now.slept_ns - then.slept_ns;
+    if slept.abs() > step {
+        wrong.push(format!("the host slept for {:.1} s since the daemon started", seconds(slept)));
+    }
+    // both clocks are steered alike, so that only a step moves them against each other; sleep moves them, too
+    let stepped = now.wall_ns - then.wall_ns - slept;
+    if stepped.abs() > step {
+        wrong.push(format!("the host's clock was set {:+.1} s since the daemon started", seconds(stepped)));
+    }
+    check(
+        "clock",
+        some(&wrong),
+        "the host's clocks agree, none was set since the daemon started",
+        "keep the clock by NTP; measured times are right, and times shown for what was before move with the clock: restart the daemon to forget this",
+    )
+}
+
+fn ledger(reckoning: &Result<Reckoning, ApiError>) -> Check {
+    let remedy = "see `conmonctl doctor -o json`; programs of others before ours on a port (bpftool net) hide packets from it, \
+                  and so do port features that split or join packets (ethtool -k)";
+    match reckoning {
+        Err(e) => check("ledger", Some(format!("it cannot be read: {}", e.error)), "", "ask again; see the daemon's log"),
+        Ok(r) => {
+            let l = &r.answer.ledger;
+            let mut fine = format!(
+                "all {} packets that {} interfaces counted are accounted for",
+                l.observed,
+                r.answer.ports.len() - r.without_baseline.len()
+            );
+            if !r.without_baseline.is_empty() {
+                let left_out = list(&r.without_baseline);
+                fine.push_str(&format!("; not compared, because the beginning of their taps is not known: {left_out}"));
+            }
+            // a ledger that does not balance says where, or that the sums do not
+            let problem = (!l.balanced).then(|| some(&r.off).unwrap_or_else(|| "its two sides differ".to_owned()));
+            check("ledger", problem, fine, remedy)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

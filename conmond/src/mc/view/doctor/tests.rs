@@ -1,0 +1,113 @@
+use std::time::Duration;
+
+use ippm::measurement::Batch;
+
+use super::*;
+use crate::mc::view::tests::{SHOP, published, shared};
+
+/// The named check over what `change` made of a sound world.
+fn checked(name: &str, change: impl FnOnce(&mut Published)) -> Check {
+    let mut p = published();
+    change(&mut p);
+    let shared = shared(p.clone());
+    all(&shared, &p).into_iter().find(|c| c.name == name).unwrap()
+}
+
+fn all(shared: &Shared, p: &Published) -> Vec<Check> {
+    let reckoning = Err(ApiError::unavailable("not asked for"));
+    checks(shared, p, Path::new("/nonexistent/conmon-pins"), &Clocks::now(), &reckoning)
+}
+
+fn fails(name: &str, says: &str, change: impl FnOnce(&mut Published)) {
+    assert!(checked(name, |_| {}).ok, "{name} is well in a sound world: {:?}", checked(name, |_| {}));
+    let check = checked(name, change);
+    assert!(!check.ok && check.remedy.is_some(), "{check:?}");
+    assert!(check.detail.contains(says), "{check:?}");
+}
+
+#[test]
+fn every_check_of_the_published_world_can_fail() {
+    fails("engine", "refused", |p| {
+        p.engine.connected = false;
+        p.engine.error = Some("connection refused".to_owned());
+    });
+    fails("kernel", "neither TCX nor clsact", |p| p.attachment.clear());
+    fails("kernel", "xdp", |p| p.attachment = "xdp".to_owned());
+    fails("taps", "veth9 is refused: no memory", |p| p.refused.push(("veth9".to_owned(), "no memory".to_owned())));
+    fails("taps", "2 ports", |p| p.untapped = 2);
+    fails("names", "veth7 has had no name", |p| {
+        p.ports[0].container = None;
+        p.ports[0].tapped_at = monotonic().before(Duration::from_secs(3));
+    });
+    fails("monitors", "pm-s2 does not report", |p| {
+        p.heard.insert(SHOP, monotonic().before(Duration::from_secs(60)));
+    });
+    fails("monitors", "tenant shop's monitoring container was replaced 4 times", |p| {
+        p.restarts.insert("shop".to_owned(), 4);
+    });
+    let young = checked("names", |p| p.ports[0].container = None);
+    assert!(young.ok, "a port may be new: {young:?}");
+}
+
+#[test]
+fn full_tables_and_dropped_events_are_told() {
+    let p = published();
+    let shared = shared(p.clone());
+    let of = |name: &str| all(&shared, &p).into_iter().find(|c| c.name == name).unwrap();
+    assert!(of("tables").ok && of("ring").ok);
+    let mut batch = Batch { taken_at: monotonic(), ..Batch::default() };
+    batch.set.pair_full = 3;
+    batch.set.ring_full = 7;
+    shared.store().apply(SHOP, &batch);
+    assert!(of("tables").detail.contains("tenant shop: 3 packets found no pair record"), "{:?}", of("tables"));
+    assert!(of("ring").detail.contains("tenant shop: 7 flow events"), "{:?}", of("ring"));
+    assert!(!of("tables").ok && !of("ring").ok);
+
+    batch.set.pair_full = 0;
+    batch.ports = (0..9).map(|i| ippm::measurement::PortMeasurement { ifindex: 100 + i, counts: Default::default() }).collect();
+    shared.store().apply(SHOP, &batch);
+    assert!(of("tables").detail.contains("9 of 10 ports are taken"), "{:?}", of("tables"));
+}
+
+#[test]
+fn kernels_are_told_apart() {
+    assert_eq!(release("6.18.44-fc-v595"), Some((6, 18)));
+    assert_eq!(release("5.15"), Some((5, 15)));
+    assert_eq!(release("linux"), None);
+    let p = published();
+    assert!(!kernel("5.10.0-30-amd64", &p).ok);
+    assert!(kernel("5.15.0-1-generic", &p).ok);
+    assert!(!kernel("", &p).ok);
+}
+
+#[test]
+fn pins_of_nobody_are_told() {
+    let dir = std::env::temp_dir().join(format!("conmon-pins-{}", std::process::id()));
+    let p = published();
+    let shared = shared(p);
+    assert!(pins(&shared, &dir).ok, "nothing loaded, nothing pinned");
+    fs::create_dir_all(dir.join("s9")).unwrap();
+    let found = pins(&shared, &dir);
+    fs::remove_dir_all(&dir).unwrap();
+    assert!(!found.ok && found.detail.contains("s9 is of no set"), "{found:?}");
+}
+
+#[test]
+fn clocks_that_were_set_or_slept_are_told() {
+    let second = 1_000_000_000;
+    let then = Clocks { slept_ns: 5 * second, wall_ns: 1_000 * second };
+    assert!(clock(&then, &then).ok);
+    assert!(clock(&then, &Clocks { wall_ns: then.wall_ns + second / 2, ..then }).ok, "steering is no step");
+    let set = clock(&then, &Clocks { wall_ns: then.wall_ns - 60 * second, ..then });
+    assert!(!set.ok && set.detail.contains("-60.0 s"), "{set:?}");
+    let slept = clock(&then, &Clocks { slept_ns: 15 * second, wall_ns: then.wall_ns + 10 * second });
+    assert!(!slept.ok && slept.detail.contains("slept for 10.0 s") && !slept.detail.contains("was set"), "{slept:?}");
+    assert!(!clock(&then, &Clocks { slept_ns: -5 * second, ..then }).ok);
+    assert!(clock(&Clocks::now(), &Clocks::now()).ok);
+}
+
+#[test]
+fn long_lists_are_cut() {
+    let names: Vec<String> = (0..8).map(|i| i.to_string()).collect();
+    assert_eq!(list(&names), "0; 1; 2; 3; 4; and 3 more");
+}

@@ -1,0 +1,153 @@
+use ippm::flow::Service;
+use ippm::measurement::PairKey;
+
+use super::*;
+
+const SET: SetId = SetId(1);
+const NOW: Timestamp = Timestamp(1_000_000_000_000);
+
+fn names() -> Names {
+    let mut names = Names::new("h", Vec::new());
+    names.set_container(ContainerName { id: "a".into(), name: "web".into(), tenant: "t".into(), service: None });
+    names.set_port(7, "veth7", Some("a"));
+    names
+}
+
+fn pair(slot: u32, first_seen: u64, packets: u64) -> PairMeasurement {
+    PairMeasurement {
+        key: PairKey {
+            ifindex: 7,
+            local: [10, 0, 0, 1].into(),
+            remote: [10, 0, 0, 2].into(),
+            proto: 6,
+            role: Role::LocalOpened,
+            service: Service::None,
+        },
+        id: SlotTag { slot, tag: 1 },
+        guessed: false,
+        first_seen: Timestamp(first_seen),
+        last_seen: NOW,
+        counters: Both::new(Counters::new(100 * packets, packets, 0), Counters::default()),
+        retransmitted: Both::default(),
+        reordered: 0,
+        flows: 1,
+        no_slot: 0,
+        active_flows: 1,
+    }
+}
+
+fn batch(taken_at: u64, pairs: Vec<PairMeasurement>) -> Batch {
+    Batch { sequence: 1, taken_at: Timestamp(taken_at), pairs, ..Batch::default() }
+}
+
+fn retired(pair: PairMeasurement) -> RetiredPair {
+    let names = names();
+    RetiredPair {
+        life: PairLife { set: SET.0, id: pair.id, first_seen: pair.first_seen },
+        local: names.local(pair.key.ifindex, pair.key.local),
+        remote: names.remote(pair.key.remote, pair.first_seen, pair.last_seen, Service::None, true),
+        record: PairRecord { pair, rtts: [const { None }; 4] },
+    }
+}
+
+fn store() -> Store {
+    Store::new(Duration::from_secs(60))
+}
+
+fn sent(store: &Store) -> u64 {
+    let (rows, _) = group(store, &names(), conmon::api::Level::Container);
+    rows.iter().map(|r| r.counters.tx.packets).sum()
+}
+
+fn at_port(store: &Store, ifindex: u32) -> u64 {
+    store.settled().get(&ifindex).map_or(0, |b| b.tx.packets)
+}
+
+#[test]
+fn a_report_again_or_in_full_changes_nothing() {
+    let mut s = store();
+    s.apply(SET, &batch(1, vec![pair(0, 5, 10)]));
+    s.apply(SET, &batch(1, vec![pair(0, 5, 10)]));
+    assert_eq!(sent(&s), 10);
+    s.apply(SET, &batch(2, vec![pair(0, 5, 15)]));
+    assert_eq!(sent(&s), 15);
+}
+
+#[test]
+fn a_retired_pair_counts_once_whatever_comes_late() {
+    let mut s = store();
+    s.apply(SET, &batch(1, vec![pair(0, 5, 10)]));
+    s.retire(retired(pair(0, 5, 12)));
+    assert_eq!((sent(&s), s.live().count()), (12, 0));
+    s.apply(SET, &batch(2, vec![pair(0, 5, 11)]));
+    assert_eq!((sent(&s), s.live().count()), (12, 0), "a late report does not bring it back");
+    s.apply(SET, &batch(3, vec![pair(0, 6, 3)]));
+    s.retire(retired(pair(0, 6, 4)));
+    assert_eq!((sent(&s), s.retired().len()), (16, 1), "records of the same ends are one");
+}
+
+#[test]
+fn rates_are_of_the_newest_interval() {
+    let mut s = store();
+    let second = 1_000_000_000;
+    let rate = |s: &Store| {
+        let (rows, interval) = group(s, &names(), conmon::api::Level::Container);
+        rows[0].pair(crate::clock::Wall::now(), interval).sent_packets_per_second
+    };
+    s.apply(SET, &batch(second, vec![pair(0, 5, 10)]));
+    assert_eq!(rate(&s), None);
+    s.apply(SET, &batch(3 * second, vec![pair(0, 5, 30)]));
+    assert_eq!(rate(&s), Some(10.0));
+    s.apply(SET, &batch(4 * second, Vec::new()));
+    assert_eq!(rate(&s), Some(0.0), "a pair that is not in the newest reading had no packets");
+}
+
+#[test]
+fn a_port_keeps_the_sums_of_what_was_forgotten_until_it_goes() {
+    let mut s = store();
+    s.retire(retired(pair(0, 5, 10)));
+    let mut other = pair(1, 5, 7);
+    other.key.remote = [10, 0, 0, 3].into();
+    s.retire(retired(other));
+    assert!(!s.expire(NOW + Duration::from_secs(60)), "not yet");
+    assert!(s.expire(NOW + Duration::from_secs(61)));
+    assert_eq!((s.forgotten, sent(&s)), (2, 0), "nobody is shown any more");
+    assert_eq!(at_port(&s, 7), 17, "what the port's interface counted is still explained");
+    assert!(!s.expire(NOW + Duration::from_secs(1000)));
+
+    // over a restart, by the journal
+    let text = serde_json::to_string(s.retired()).unwrap();
+    let mut next = store();
+    for r in serde_json::from_str::<Vec<RetiredPair>>(&text).unwrap() {
+        next.restore(r);
+    }
+    assert_eq!((at_port(&next, 7), sent(&next)), (17, 0));
+    next.retire(retired(pair(2, 9, 1)));
+    next.drop_port(SET, 7);
+    assert_eq!((at_port(&next, 7), sent(&next)), (0, 1), "the port has gone, the pair's name has not");
+    assert!(next.expire(NOW + Duration::from_secs(61)));
+    assert!(next.retired().is_empty(), "nothing is kept for a port that has gone");
+}
+
+#[test]
+fn ports_of_before_are_left_unless_they_are_there() {
+    let mut s = store();
+    s.retire(retired(pair(0, 5, 10)));
+    let mut elsewhere = pair(1, 5, 4);
+    elsewhere.key.ifindex = 8;
+    s.retire(RetiredPair { local: retired(pair(0, 5, 0)).local, ..retired(elsewhere) });
+    assert_eq!(s.retired().len(), 2, "ports that are there are told apart");
+    s.keep_ports(|ifindex| ifindex == 8);
+    assert_eq!((at_port(&s, 7), at_port(&s, 8), sent(&s)), (0, 4, 14));
+    s.keep_ports(|_| false);
+    assert_eq!((s.retired().len(), sent(&s)), (1, 14), "the same ends, at no port any more: one");
+}
+
+#[test]
+fn what_a_set_has_taken_is_counted_by_set() {
+    let mut s = store();
+    s.apply(SET, &batch(1, vec![pair(0, 5, 1), pair(1, 6, 1)]));
+    s.apply(SetId(2), &batch(1, vec![pair(0, 5, 1)]));
+    let fills = s.fills();
+    assert_eq!((fills[&SET].pairs, fills[&SetId(2)].pairs, fills[&SET].flows), (2, 1, 0));
+}
