@@ -15,10 +15,14 @@ PROGRAMS = $(OUT)/conmond $(OUT)/conmonctl
 SUDO := $(if $(filter 0,$(shell id -u)),,sudo --preserve-env)
 
 VERSION = $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -1)
+# Cargo itself stays who we are; what it runs is root.
+AS_ROOT := $(if $(SUDO),env "CARGO_TARGET_$(shell echo $(TRIPLE) | tr a-z- A-Z_)_RUNNER=sudo --preserve-env env PATH=$(PATH)",)
+SOAK_MINUTES ?= 60
+FUZZ_TIMES ?= 50
 PREFIX ?= /usr/local
 UNITDIR ?= /etc/systemd/system
 
-.PHONY: help setup build test lint fmt demo bench soak fuzz image install uninstall clean
+.PHONY: help setup build test lint demo bench soak fuzz fmt image install uninstall clean
 
 help: ## this list
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
@@ -46,6 +50,25 @@ test: setup ## everything CI checks: lint, build, all tests (root or sudo for th
 demo: setup ## real applications on an engine of their own, watched live (DEMO_SECONDS=N: ends by itself)
 	@$(MAKE) build
 	@$(SUDO) $(OUT)/demo
+
+bench: setup ## cost per packet and every other benchmark, as root; they print their own intervals
+	@$(MAKE) build
+	$(AS_ROOT) cargo bench --workspace --locked --bench '*'
+
+soak: setup ## the privileged tests over and over, SOAK_MINUTES (60) long or until one fails
+	@$(MAKE) build
+	@end=$$(( SECONDS + 60 * $(SOAK_MINUTES) )); round=0; \
+	while (( SECONDS < end )); do \
+	    round=$$(( round + 1 )); echo "== round $$round"; \
+	    $(AS_ROOT) cargo test --workspace --release --locked --tests -- root_ --test-threads=1; \
+	done
+
+fuzz: setup ## random packets and inputs, FUZZ_TIMES (50) as many as the tests take, with a new seed
+	PROPTEST_CASES=$$(( 256 * $(FUZZ_TIMES) )) IPPM_PACKETS=$$(( 200000 * $(FUZZ_TIMES) )) \
+	    cargo test --release --locked -p ippm -p conmond --lib
+	seed=$${CONMON_FUZZ_SEED:-$$(date +%s)}; echo "CONMON_FUZZ_SEED=$$seed"; \
+	    CONMON_FUZZ_SEED=$$seed CONMON_FUZZ_PACKETS=$$(( 200000 * $(FUZZ_TIMES) )) \
+	    $(AS_ROOT) cargo test --release --locked -p tap --test root -- root_both_parsers_agree
 
 fmt: ## rewrite the sources in the house format
 	cargo fmt --all
