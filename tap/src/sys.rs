@@ -220,11 +220,27 @@ fn u64_in(b: &[u8], at: usize) -> u64 {
     u64::from(u32_in(b, at)) | u64::from(u32_in(b, at + 4)) << 32
 }
 
-/// A program's id, run time in ns and number of runs.
-pub fn prog_info(prog: BorrowedFd<'_>) -> io::Result<(u32, u64, u64)> {
+/// What the kernel tells of a program (`struct bpf_prog_info`).
+pub struct ProgInfo {
+    /// Bytes of machine code.
+    pub machine_code: u32,
+    /// Run time in ns while statistics were on.
+    pub run_time_ns: u64,
+    /// Runs counted while statistics were on.
+    pub runs: u64,
+    /// Instructions the verifier walked through; 0 before Linux 5.16.
+    pub verified: u32,
+}
+
+pub fn prog_info(prog: BorrowedFd<'_>) -> io::Result<ProgInfo> {
     let mut b = [0u8; 232];
     info(prog, &mut b)?;
-    Ok((u32_in(&b, 4), u64_in(&b, 192), u64_in(&b, 200)))
+    Ok(ProgInfo {
+        machine_code: u32_in(&b, 16),
+        run_time_ns: u64_in(&b, 192),
+        runs: u64_in(&b, 200),
+        verified: u32_in(&b, 216),
+    })
 }
 
 /// A map's value size and number of entries.

@@ -1,6 +1,7 @@
 //! The programs in the kernel: under test runs, on real ports, against captures. Needs root, or CAP_BPF, CAP_NET_ADMIN and
 //! CAP_SYS_ADMIN for the namespaces.
 
+mod cost;
 mod differential;
 mod net;
 mod oracle;

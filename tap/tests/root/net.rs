@@ -195,6 +195,31 @@ impl Load {
         load
     }
 
+    /// UDP datagrams as fast as they go, over `flows` sockets in turn.
+    pub fn flood(from: &Namespace, to: &Namespace, at: SocketAddr, size: usize, flows: usize) -> Self {
+        let mut load = Self::start();
+        let receiver = inside(to, || UdpSocket::bind(at).unwrap());
+        receiver.set_read_timeout(Some(Duration::from_millis(50))).unwrap();
+        load.thread(from, move |stop| {
+            let any: SocketAddr = if at.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" }.parse().unwrap();
+            let socket = |_| {
+                let socket = UdpSocket::bind(any).unwrap();
+                socket.connect(at).unwrap();
+                socket
+            };
+            let sockets: Vec<UdpSocket> = (0..flows).map(socket).collect();
+            let data = vec![7; size];
+            while !stop.load(Ordering::Relaxed) {
+                for socket in &sockets {
+                    let _ = socket.send(&data);
+                }
+            }
+            // nobody reads: what arrives is dropped at the socket, behind both hooks
+            drop(receiver);
+        });
+        load
+    }
+
     /// Ends it, and returns when its last packet was sent.
     pub fn stop(mut self) {
         self.stop.store(true, Ordering::Relaxed);

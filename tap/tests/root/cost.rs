@@ -1,0 +1,280 @@
+//! What a packet costs, by the kernel's run-time statistics: the programs in turn on the same ports under the same load,
+//! round by round, each round's figures less the empty program's of the same round.
+
+use std::net::SocketAddr;
+use std::process::{Child, Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use ippm::flow::Direction;
+use ippm::testpackets::Frame;
+use lab::{Namespace, find_program};
+use tap::cost::{Runs, Sampling};
+use tap::{Attach, Port, Programs, Set, SetSpec};
+
+use crate::net::{LEFT, Load, Net, RIGHT, inside};
+
+const DIRECTIONS: [Direction; 2] = [Direction::Tx, Direction::Rx];
+const VARIANTS: [&str; 3] = ["empty", "counting", "with RTT"];
+
+/// A program that makes traffic, killed with this.
+struct Running(Child);
+
+impl Running {
+    fn start(ns: &Namespace, program: &str, package: &str, args: &[&str]) -> Self {
+        let mut command: Command = ns.command(find_program(program, package).unwrap());
+        command.args(args).current_dir("/").stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        Self(command.spawn().unwrap())
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// Whatever makes up a load; ends when dropped.
+#[derive(Default)]
+struct Traffic {
+    _programs: Vec<Running>,
+    _threads: Vec<Load>,
+}
+
+const LOADS: [&str; 6] =
+    ["TCP stream", "redis, 1 client", "redis, 50 clients", "UDP stream", "UDP 64 B flood", "UDP 64 B, 1,000 flows"];
+
+fn start(load: &str, net: &Net) -> Traffic {
+    let right = RIGHT[0].to_string();
+    let at = |port| SocketAddr::new(RIGHT[0], port);
+    let iperf = |args: &[&str]| {
+        let server = Running::start(&net.right, "iperf3", "iperf3", &["--server"]);
+        thread::sleep(Duration::from_millis(300));
+        let client = [&["--client", &right, "--time", "600"], args].concat();
+        vec![server, Running::start(&net.left, "iperf3", "iperf3", &client)]
+    };
+    let redis = |clients: &str| {
+        let args = ["--bind", &right, "--protected-mode", "no", "--save", "", "--appendonly", "no"];
+        let server = Running::start(&net.right, "redis-server", "redis-server", &args);
+        thread::sleep(Duration::from_millis(500));
+        let args = ["-h", &right, "-t", "get,set", "-n", "1000000", "-c", clients, "-l", "-q"];
+        vec![server, Running::start(&net.left, "redis-benchmark", "redis-tools", &args)]
+    };
+    let programs = |programs| Traffic { _programs: programs, ..Traffic::default() };
+    let threads = |threads| Traffic { _threads: threads, ..Traffic::default() };
+    match load {
+        "TCP stream" => programs(iperf(&[])),
+        "UDP stream" => programs(iperf(&["--udp", "--bitrate", "0", "--length", "1400"])),
+        "redis, 1 client" => programs(redis("1")),
+        "redis, 50 clients" => programs(redis("50")),
+        "UDP 64 B flood" => threads(vec![Load::flood(&net.left, &net.right, at(7003), 64 - 42, 1)]),
+        _ => threads(vec![Load::flood(&net.left, &net.right, at(7003), 64 - 42, 1000)]),
+    }
+}
+
+/// Median and the interval that holds the true median with at least 95 % confidence, by order statistics.
+#[derive(Clone, Copy, Debug)]
+pub struct Median {
+    pub median: f64,
+    pub low: f64,
+    pub high: f64,
+}
+
+fn median(mut values: Vec<f64>) -> Option<Median> {
+    values.sort_by(f64::total_cmp);
+    let n = values.len();
+    let median = if n % 2 == 1 { *values.get(n / 2)? } else { (*values.get(n / 2)? + values.get(n / 2 - 1)?) / 2.0 };
+    // the greatest k whose ranks k and n + 1 - k leave at most 2.5 % on either side; for few values the extremes
+    let (mut below, mut term, mut k) = (0.0, 0.5f64.powi(n as i32), 0);
+    for i in 0..n / 2 {
+        below += term;
+        if below > 0.025 {
+            break;
+        }
+        k = i;
+        term *= (n - i) as f64 / (i + 1) as f64;
+    }
+    Some(Median { median, low: values[k], high: values[n - 1 - k] })
+}
+
+/// One load's figures: by variant and direction, runs in all and ns; for the two of ours net of the empty program.
+pub struct Row {
+    pub load: &'static str,
+    pub runs: [[u64; 2]; 3],
+    pub ns: [[Option<Median>; 2]; 3],
+}
+
+/// Measures and prints. `window`: how long each program is on in each round.
+pub fn run(rounds: usize, window: Duration, wanted: impl Fn(&str) -> bool) -> Vec<Row> {
+    let net = Net::new();
+    net.up();
+    let spec = SetSpec { ring_bytes: 1 << 20, ..SetSpec::default() };
+    let [counting, following] = [false, true].map(|rtt| Set::create(SetSpec { rtt, ..spec }).unwrap());
+    let empty = Programs::empty(&counting).unwrap();
+    let variants = [&empty, counting.programs(), following.programs()];
+    let mut taps: Vec<Port> = ["p1", "p2"]
+        .map(|p| {
+            let ifindex = net.port(p);
+            inside(&net.host, || Port::attach(ifindex, &empty, Attach::Auto, None)).unwrap()
+        })
+        .into();
+    let _on = Sampling::start().unwrap();
+    let mut rows = Vec::new();
+    println!("ns per packet and hook; {rounds} rounds of {window:?} for each program; median (95 % interval)");
+    println!("{:<22} {:<2} {:>10}  {:<20} {:<24} {:<24}", "load", "", "packets/s", "empty", "counting, net", "with RTT, net");
+    for load in LOADS.into_iter().filter(|l| wanted(l)) {
+        let _traffic = start(load, &net);
+        thread::sleep(Duration::from_millis(700));
+        let mut values: [[Vec<f64>; 2]; 3] = Default::default();
+        let mut runs = [[0; 2]; 3];
+        let mut elapsed = Duration::ZERO;
+        for round in 0..rounds {
+            let mut of_round: [[Option<f64>; 2]; 3] = Default::default();
+            for i in 0..VARIANTS.len() {
+                let variant = (round + i) % VARIANTS.len();
+                inside(&net.host, || taps.iter_mut().for_each(|t| t.move_to(variants[variant], None).unwrap()));
+                // caches and branch predictors know the new program
+                thread::sleep(window / 10);
+                let read = || DIRECTIONS.map(|d| variants[variant].runs(d).unwrap());
+                let (before, begun) = (read(), Instant::now());
+                thread::sleep(window);
+                let after = read();
+                elapsed += begun.elapsed();
+                for d in 0..2 {
+                    let some: Runs = after[d].since(before[d]);
+                    runs[variant][d] += some.count;
+                    of_round[variant][d] = some.ns_per_run().filter(|_| some.count >= 100);
+                }
+            }
+            for d in 0..2 {
+                let [Some(e), Some(c), Some(f)] = [0, 1, 2].map(|v| of_round[v][d]) else { continue };
+                for (variant, value) in [e, c - e, f - e].into_iter().enumerate() {
+                    values[variant][d].push(value);
+                }
+            }
+        }
+        let ns = values.map(|v| v.map(median));
+        for d in 0..2 {
+            let all: u64 = runs.iter().map(|r| r[d]).sum();
+            let text = |m: Option<Median>| match m {
+                Some(m) => format!("{:6.1} ({:.1} to {:.1})", m.median, m.low, m.high),
+                None => "  none".into(),
+            };
+            println!(
+                "{:<22} {:<2} {:>10.0}  {:<20} {:<24} {:<24}",
+                if d == 0 { load } else { "" },
+                DIRECTIONS[d].as_str(),
+                all as f64 / elapsed.as_secs_f64(),
+                text(ns[0][d]),
+                text(ns[1][d]),
+                text(ns[2][d]),
+            );
+        }
+        let set = |set: &Set| {
+            let reader = tap::Reader::new(set.descriptors().unwrap()).unwrap();
+            reader.counters()
+        };
+        let samples = set(&following);
+        println!("{:<22} {} round-trip singletons, {} probes given up so far", "", samples.rtt_samples, samples.probes_cancelled);
+        rows.push(Row { load, runs, ns });
+    }
+    rows
+}
+
+/// Prints what a run costs without a network around it: the same frame again and again, everything in the nearest cache;
+/// and requests and responses, of which each ends one probe and begins another, by run-time statistics.
+pub fn hot(times: u32) {
+    let spec = SetSpec { ring_bytes: 1 << 20, ..SetSpec::default() };
+    let [counting, following] = [false, true].map(|rtt| Set::create(SetSpec { rtt, ..spec }).unwrap());
+    let empty = Programs::empty(&counting).unwrap();
+    let variants = [&empty, counting.programs(), following.programs()];
+    let between = |d: Direction| {
+        let ends = ([10, 0, 0, 1].into(), [10, 0, 0, 2].into());
+        if d == Direction::Tx { Frame::between(ends.0, ends.1) } else { Frame::between(ends.1, ends.0) }
+    };
+    let udp = between(Direction::Tx).udp((5000, 6000)).payload(&[0; 64]).build();
+    let ack = between(Direction::Tx).tcp((5000, 6000), 1, 1, 16).tcp_timestamps(1, 1).build();
+    let v6 = Frame::between(RIGHT[1], LEFT[1]).udp((5000, 6000)).payload(&[0; 64]).build();
+    let show = |what: &str, ns: [f64; 3]| {
+        println!("{what:<40} empty {:6.1}   counting, net {:6.1}   with RTT, net {:6.1}", ns[0], ns[1] - ns[0], ns[2] - ns[0]);
+    };
+    for (what, frame) in [("UDP, same frame", &udp), ("UDP over IPv6, same frame", &v6), ("TCP, bare ACK, same frame", &ack)] {
+        let best = |p: &&Programs| (0..5).map(|_| p.repeat(Direction::Tx, frame, times).unwrap()).min();
+        show(what, [0, 1, 2].map(|i| f64::from(best(&variants[i]).unwrap_or_default())));
+    }
+    let _on = Sampling::start().unwrap();
+    let ns = [0, 1, 2].map(|i| {
+        let (mut seq, before) = ([1u32, 1], variants[i].runs(Direction::Tx).unwrap());
+        for n in 0..times / 50 {
+            let (d, data) = if n % 2 == 0 { (Direction::Tx, 0) } else { (Direction::Rx, 1) };
+            let ports = if data == 0 { (5001, 6001) } else { (6001, 5001) };
+            let frame = between(d).tcp(ports, seq[data], seq[1 - data], 24).tcp_timestamps(n, n).payload(&[1; 50]).build();
+            seq[data] += 50;
+            variants[i].repeat(d, &frame, 1).unwrap();
+        }
+        variants[i].runs(Direction::Tx).unwrap().since(before).ns_per_run().unwrap_or_default()
+    });
+    show("TCP, request and response", ns);
+}
+
+/// Prints what loading costs.
+pub fn sizes() {
+    let spec = SetSpec::default();
+    for rtt in [false, true] {
+        let mut took = Vec::new();
+        let mut last = None;
+        for _ in 0..5 {
+            let begun = Instant::now();
+            last = Some(Set::create(SetSpec { rtt, ..spec }).unwrap());
+            took.push(begun.elapsed().as_secs_f64() * 1000.0);
+        }
+        let (Some(set), Some(took)) = (last, median(took)) else { return };
+        for d in DIRECTIONS {
+            let size = set.programs().size(d).unwrap();
+            println!(
+                "{} {d}: {} instructions walked through by the verifier, {} bytes of machine code",
+                if rtt { "with RTT" } else { "counting" },
+                size.verified,
+                size.machine_code
+            );
+        }
+        println!("a set of {} KiB, made and loaded: {:.0} ms ({:.0} to {:.0})", spec.kernel_bytes() / 1024, took.median, took.low, took.high);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn intervals_are_those_of_the_tables() {
+        // ranks for 95 %: n = 10: 2 and 9, n = 15: 4 and 12, n = 30: 10 and 21
+        for (n, low, high) in [(1, 1, 1), (3, 1, 3), (5, 1, 5), (10, 2, 9), (15, 4, 12), (30, 10, 21)] {
+            let m = median((1..=n).rev().map(f64::from).collect()).unwrap();
+            assert_eq!((m.low, m.high), (f64::from(low), f64::from(high)), "{n}");
+            assert_eq!(m.median, f64::from(n + 1) / 2.0);
+        }
+        assert!(median(Vec::new()).is_none());
+    }
+
+    #[test]
+    fn root_the_cost_bench_runs() {
+        if !crate::privileged("root_the_cost_bench_runs") {
+            return;
+        }
+        sizes();
+        hot(1000);
+        let rows = run(1, Duration::from_millis(100), |_| true);
+        assert_eq!(rows.len(), LOADS.len());
+        for row in rows {
+            for (variant, runs) in VARIANTS.iter().zip(row.runs) {
+                assert!(runs[0] >= 100, "{}: {variant} ran {} times", row.load, runs[0]);
+            }
+            for ns in row.ns {
+                // any machine: the point is that figures come out
+                assert!(ns[0].is_some_and(|m| m.median.is_finite() && m.median < 10_000.0), "{}: {ns:?}", row.load);
+            }
+        }
+    }
+}
