@@ -46,6 +46,11 @@ impl Prefix {
         width(address) == width(self.address) && first(address, self.length) == bits(self.address)
     }
 
+    /// Its first address.
+    pub fn address(&self) -> IpAddr {
+        self.address
+    }
+
     /// Number of bits.
     pub fn length(&self) -> u8 {
         self.length
