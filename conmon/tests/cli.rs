@@ -405,6 +405,11 @@ fn with_conmond(host: &Host, run: &str) -> PathBuf {
     let folder = host.folder.path();
     fs::copy("/bin/bash", folder.join("conmond")).expect("a copy of bash");
     fs::copy(CONMONCTL, folder.join("conmonctl")).expect("a copy of conmonctl");
+    // A process that another test forked meanwhile may hold the copies open for writing until it executes.
+    for program in ["conmond", "conmonctl"] {
+        let version = || Command::new(folder.join(program)).arg("--version").stdout(Stdio::null()).status();
+        wait_for("a program that is not busy", || version().is_ok_and(|status| status.success()));
+    }
     fs::write(folder.join("run"), run).expect("a script");
     fs::write(
         folder.join("clean"),
