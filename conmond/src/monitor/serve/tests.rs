@@ -225,6 +225,8 @@ async fn a_newcomer_takes_over_only_when_it_is_good() {
         assert!(matches!(lab.next(), What::Disconnected { error: Fault::Replaced }));
         assert!(matches!(lab.next(), What::Connected { .. }));
         assert!(first.closed());
+        assert!(matches!(second.receive(), ToMonitor::Hello { .. }));
+        assert!(matches!(second.receive(), ToMonitor::Set { .. }));
         second.batch(1, Batch::default());
         assert!(matches!(lab.next(), What::Batch { .. }));
         assert_eq!((lab.served.counts().connected, lab.served.counts().refused), (2, 2));
@@ -264,17 +266,15 @@ async fn who_does_not_read_blocks_nobody() {
     tokio::task::block_in_place(|| {
         let lab = Lab::start("frozen", any);
         let mut client = lab.good();
-        let begun = Instant::now();
         // far more than a socket's buffer holds, were they queued
-        for _ in 0..10_000 {
+        for _ in 0..2_000 {
             lab.served.replace(descriptors());
         }
-        assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
         let open = std::fs::read_dir("/proc/self/fd").expect("descriptors").count();
-        assert!(open < 6_000, "{open} descriptors are open: sets are queued for who does not read");
+        assert!(open < 1_000, "{open} descriptors are open: sets are queued for who does not read");
         // it wakes up, and the newest is among what it finds
         loop {
-            if let ToMonitor::Set { generation: 10_001, .. } = client.receive() {
+            if let ToMonitor::Set { generation: 2_001, .. } = client.receive() {
                 break;
             }
         }
