@@ -19,13 +19,13 @@ use serde::{Deserialize, Serialize};
 use tap::SetSpec;
 
 use crate::mf::Kind;
+/// Besides root, the only user that may connect.
+pub use crate::runtime::MONITOR_UID;
 
 /// Version of messages and records in one number: changes with either. Sides of different versions part at once.
 pub const VERSION: u32 = (1 << 16) | (tap::ABI as u32 & 0xffff);
 /// Name of the MC's socket in the directory that a PM container sees.
 pub const SOCKET: &str = "mc.sock";
-/// User that PM containers run as, and the only one that may connect (besides root).
-pub const MONITOR_UID: u32 = 65_534;
 /// The longest message to a monitor, in octets.
 pub const MAX_TO_MONITOR: usize = 64 << 10;
 /// The longest message from a monitor, in octets: a batch and what is around it.

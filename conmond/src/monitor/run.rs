@@ -34,9 +34,6 @@ use super::protocol::{
 };
 use crate::mf::Collected;
 
-/// Where a PM container finds its directory.
-pub const DIRECTORY: &str = "/run/conmon";
-
 /// Pause before the second attempt to connect; doubles with each further one.
 const FIRST_RETRY: Duration = Duration::from_millis(50);
 /// The longest pause between attempts.
