@@ -109,6 +109,35 @@ pub struct Published {
     pub untapped: usize,
 }
 
+impl Published {
+    /// Before the first look.
+    pub fn starting(engine_address: String, pool: u32) -> Self {
+        Self {
+            engine: api::EngineStatus {
+                name: "docker".into(),
+                address: engine_address,
+                connected: false,
+                version: None,
+                error: None,
+            },
+            ready: false,
+            problems: Vec::new(),
+            containers: Vec::new(),
+            monitors: Vec::new(),
+            heard: BTreeMap::new(),
+            pool: api::Pool { ready: 0, wanted: pool },
+            sets: Vec::new(),
+            ports: Vec::new(),
+            attachment: String::new(),
+            counting_since: None,
+            restarts: BTreeMap::new(),
+            gone_monitors_cpu: Duration::ZERO,
+            refused: Vec::new(),
+            untapped: 0,
+        }
+    }
+}
+
 /// Histograms of the controller's own speed.
 #[derive(Clone, Debug, Default)]
 pub struct Delays {
@@ -237,6 +266,40 @@ impl Shared {
         stream.recent.push_back(event.clone());
         // nobody listening is no error
         let _ = stream.live.send(event);
+    }
+
+    /// Tells of flows that began or ended, to whoever listens now: they are too many to be kept for newcomers.
+    pub fn tell_flows(&self, flows: &[ippm::measurement::FlowEvent]) {
+        use ippm::measurement::FlowEventKind;
+        let mut stream = self.stream.lock().unwrap_or_else(PoisonError::into_inner);
+        if stream.live.receiver_count() == 0 {
+            return;
+        }
+        let wall = Wall::now();
+        let names = self.names();
+        for flow in flows {
+            let (kind, word) = match flow.kind {
+                FlowEventKind::New => (EventKind::FlowBegun, "begun".to_owned()),
+                FlowEventKind::End(reason) => (EventKind::FlowEnded, format!("ended ({reason})")),
+            };
+            stream.sequence += 1;
+            let port = names.port(flow.key.ifindex);
+            let container = port.and_then(|p| p.container.as_deref()).and_then(|id| names.container(id));
+            let event = Event {
+                sequence: stream.sequence,
+                time: wall.utc(flow.time),
+                kind,
+                text: format!("{} has {word}", flow.key),
+                container: container.map(|c| c.name.clone()),
+                tenant: container.map(|c| c.tenant.clone()),
+                network: None,
+                interface: port.map(|p| p.interface.clone()),
+                monitor: None,
+                after_seconds: None,
+                dropped: None,
+            };
+            let _ = stream.live.send(Arc::new(event));
+        }
     }
 
     /// Recent events and those to come.

@@ -160,6 +160,11 @@ impl Names {
         self.addresses.insert(address, container.to_owned(), since);
     }
 
+    /// Who has an address at this time.
+    pub fn owner_at(&self, address: IpAddr, at: Timestamp) -> Option<&str> {
+        self.addresses.lookup_at(&address, at).map(String::as_str)
+    }
+
     /// A container no longer has an address.
     pub fn close_address(&mut self, address: IpAddr, container: &str, until: Timestamp) {
         self.changed |= self.addresses.close(&address, &container.to_owned(), until);

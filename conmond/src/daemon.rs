@@ -1,0 +1,280 @@
+//! What `conmond run` and `conmond clean` do, in order.
+
+use std::fs;
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use conmon::instance::Instance;
+use conmond::config::{Config, TapMode};
+use conmond::http::{ApiSocket, MetricsSocket, Server, Source, api_group};
+use conmond::mc::controller::{Controller, JOURNAL, STATE, Settings};
+use conmond::mc::cost::Cost;
+use conmond::mc::engine::Engine;
+use conmond::mc::shared::{Info, Published};
+use conmond::mc::view::View;
+use conmond::mc::world::Wishes;
+use conmond::mc::Shared;
+use conmond::monitor::MfSettings;
+use conmond::runtime::{MonitorLimits, Runtime};
+use conmond::store::{ExternalPrefix, Names, Store};
+use tap::{Attach, Port, Set, SetSpec};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+
+/// Where the kernel's BPF file system is.
+const BPF_FS: &str = "/sys/fs/bpf";
+/// A tenant's set outlives its last container for so long: a restarted service finds its counters.
+const LINGER: Duration = Duration::from_secs(60);
+
+fn instance(config: &Config) -> anyhow::Result<Instance> {
+    Ok(Instance::new(config.instance.clone(), config.run_dir.clone())?)
+}
+
+fn pins(config: &Config) -> PathBuf {
+    Path::new(BPF_FS).join("conmon").join(&config.instance)
+}
+
+/// Pins need the BPF file system; most hosts have it mounted.
+fn mount_bpf_fs() -> anyhow::Result<()> {
+    const MAGIC: i64 = 0xcafe_4a11;
+    let is_bpf = |path: &str| nix::sys::statfs::statfs(path).is_ok_and(|s| s.filesystem_type().0 as i64 == MAGIC);
+    if is_bpf(BPF_FS) {
+        return Ok(());
+    }
+    tracing::info!(path = BPF_FS, "mounting the BPF file system");
+    nix::mount::mount(Some("bpf"), BPF_FS, Some("bpf"), nix::mount::MsFlags::empty(), None::<&str>)
+        .with_context(|| format!("cannot mount the BPF file system; run `mount -t bpf bpf {BPF_FS}` as root"))
+}
+
+fn make_run_dir(dir: &Path) -> anyhow::Result<()> {
+    fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o755)
+        .create(dir)
+        .with_context(|| format!("cannot make the run folder {}; run as root or set --run-dir", dir.display()))?;
+    // the monitors' folders below are for root and them alone
+    let pm = dir.join("pm");
+    match fs::DirBuilder::new().mode(0o711).create(&pm) {
+        Ok(()) => {}
+        Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
+        Err(e) => return Err(e).with_context(|| format!("cannot make {}", pm.display())),
+    }
+    fs::set_permissions(&pm, fs::Permissions::from_mode(0o711))?;
+    Ok(())
+}
+
+fn host_name(config: &Config) -> String {
+    config.host_name.clone().unwrap_or_else(|| {
+        nix::unistd::gethostname().ok().and_then(|n| n.into_string().ok()).unwrap_or_else(|| "localhost".to_owned())
+    })
+}
+
+fn kernel() -> String {
+    nix::sys::utsname::uname().map(|u| u.release().to_string_lossy().into_owned()).unwrap_or_default()
+}
+
+fn settings(config: &Config, instance: &Instance) -> Settings {
+    let functions = MfSettings {
+        scan_interval_ms: config.scan_interval_ms,
+        idle_timeout_s: config.timeouts.idle_seconds,
+        end_linger_ms: config.timeouts.end_linger_ms,
+        active_timeout_s: config.timeouts.active_seconds,
+        pair_idle_s: config.timeouts.pair_idle_seconds,
+        ..MfSettings::default()
+    };
+    let silence = functions.silence();
+    Settings {
+        run_dir: instance.run_dir(),
+        pins: pins(config),
+        attach: match config.tap {
+            TapMode::Auto => Attach::Auto,
+            TapMode::Tcx => Attach::Tcx,
+            TapMode::Clsact => Attach::Clsact,
+        },
+        set: SetSpec {
+            flows: config.tables.flows,
+            pairs: config.tables.pairs,
+            ports: config.tables.ports,
+            hists: config.tables.hists,
+            ring_bytes: config.tables.ring_bytes,
+            ..SetSpec::default()
+        },
+        functions,
+        wishes: Wishes {
+            opt_in: config.opt_in,
+            pool: config.pool as usize,
+            monitors: true,
+            silence,
+            linger: LINGER,
+        },
+    }
+}
+
+/// The controller, until a signal.
+pub fn run(config: &Config) -> anyhow::Result<()> {
+    let instance = instance(config)?;
+    if !nix::unistd::geteuid().is_root() {
+        bail!("conmond needs root (or CAP_BPF, CAP_NET_ADMIN, CAP_PERFMON and CAP_SYS_ADMIN) to tap ports; start it with sudo");
+    }
+    let runtime = Runtime::new(Some(&config.engine), instance.name())?;
+    make_run_dir(&instance.run_dir())?;
+    // first of all: only one daemon of this instance
+    let api = ApiSocket::bind(&instance.socket(), api_group())?;
+    let metrics = config.metrics_listen.map(MetricsSocket::bind).transpose()?;
+    mount_bpf_fs()?;
+
+    let settings = settings(config, &instance);
+    let host = host_name(config);
+    let info = Info {
+        instance: instance.name().to_owned(),
+        host: host.clone(),
+        kernel: kernel(),
+        started_at: conmond::clock::monotonic(),
+        silence: settings.wishes.silence,
+        retention: Duration::from_secs(config.retention_seconds),
+    };
+    let external = config
+        .external_prefixes
+        .iter()
+        .map(|p| ExternalPrefix { name: p.name.clone(), address: p.prefix.address(), bits: p.prefix.length() })
+        .collect();
+    let shared = Arc::new(Shared::new(
+        info,
+        Store::new(Duration::from_secs(config.retention_seconds)),
+        Names::new(&host, external),
+        Published::starting(runtime.address(), config.pool),
+    ));
+
+    let tokio = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .thread_name("conmond")
+        .build()
+        .context("cannot start the asynchronous runtime")?;
+    let engine = Engine {
+        runtime,
+        executable: std::env::current_exe().context("cannot find my own executable")?,
+        limits: MonitorLimits {
+            memory_bytes: config.monitor.memory_bytes,
+            cpu_millicores: config.monitor.cpu_millicores,
+            pids: config.monitor.pids,
+        },
+    };
+    let controller = Controller::start(settings, shared.clone(), tokio.handle().clone(), engine)?;
+    let cost = Cost::start(shared.clone());
+    let source: Arc<dyn Source> = Arc::new(View::new(shared.clone(), cost.clone()));
+    let pid_file = instance.pid_file();
+    fs::write(&pid_file, format!("{}\n", std::process::id()))
+        .with_context(|| format!("cannot write {}", pid_file.display()))?;
+    if let Some(metrics) = &metrics {
+        tracing::info!(address = %metrics.address(), "metrics are served at http://{}/metrics", metrics.address());
+    }
+    tracing::info!(instance = instance.name(), socket = %instance.socket().display(), "watching; `conmonctl top` shows what");
+
+    let served = tokio.block_on(serve(config, source, api, metrics));
+    tracing::info!("stopping; taps stay and go on counting, `conmonctl down` removes them");
+    controller.stop();
+    cost.stop();
+    let _ = fs::remove_file(&pid_file);
+    tokio.shutdown_timeout(Duration::from_secs(1));
+    served
+}
+
+async fn serve(
+    config: &Config,
+    source: Arc<dyn Source>,
+    api: ApiSocket,
+    metrics: Option<MetricsSocket>,
+) -> anyhow::Result<()> {
+    let (stop, stopped) = watch::channel(false);
+    let server = Server::new(source, config.into());
+    let mut signals = [
+        signal(SignalKind::interrupt())?,
+        signal(SignalKind::terminate())?,
+        signal(SignalKind::hangup())?,
+    ];
+    let on_metrics = {
+        let (server, stopped) = (server.clone(), stopped.clone());
+        tokio::spawn(async move {
+            match metrics {
+                Some(socket) => server.serve_metrics(socket, stopped).await,
+                None => Ok(()),
+            }
+        })
+    };
+    let on_api = tokio::spawn(async move { server.serve_unix(api, stopped).await });
+    let [interrupt, terminate, hangup] = &mut signals;
+    tokio::select! {
+        _ = interrupt.recv() => {}
+        _ = terminate.recv() => {}
+        _ = hangup.recv() => {}
+    }
+    let _ = stop.send(true);
+    on_api.await?.context("the API's socket failed")?;
+    on_metrics.await?.context("the metrics' socket failed")?;
+    Ok(())
+}
+
+/// Removes every trace of an instance.
+pub fn clean(config: &Config) -> anyhow::Result<()> {
+    let instance = instance(config)?;
+    let run_dir = instance.run_dir();
+    if run_dir.is_dir() {
+        // a daemon that runs would make anew what is removed here; binding fails while it does
+        drop(ApiSocket::bind(&instance.socket(), None).context("stop the daemon first (conmonctl down)")?);
+    }
+    let mut failed = Vec::new();
+    let mut ports = 0;
+    let dir = pins(config);
+    match fs::read_dir(&dir) {
+        Ok(sets) => {
+            for set in sets.flatten() {
+                let path = set.path();
+                let removed = Port::adopt(&path).and_then(|all| {
+                    ports += all.len();
+                    all.into_iter().try_for_each(Port::detach)
+                });
+                for result in [removed, Set::unpin(&path)] {
+                    if let Err(e) = result {
+                        failed.push(conmond::mc::controller::chain(&e));
+                    }
+                }
+            }
+            if let Err(e) = fs::remove_dir(&dir) {
+                failed.push(format!("cannot remove {}: {e}", dir.display()));
+            }
+            // shared with other instances: goes with the last
+            let _ = fs::remove_dir(Path::new(BPF_FS).join("conmon"));
+        }
+        Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+        Err(e) => failed.push(format!("cannot look into {}: {e}", dir.display())),
+    }
+    let tokio = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let runtime = Runtime::new(Some(&config.engine), instance.name())?;
+    let removed = tokio.block_on(async {
+        runtime.connect().await?;
+        runtime.remove_everything().await
+    });
+    match removed {
+        Ok(removed) => println!(
+            "removed {ports} taps, {} monitoring containers and {} images of instance {}",
+            removed.containers,
+            removed.images,
+            instance.name()
+        ),
+        Err(e) => failed.push(format!("monitoring containers may be left: {}", conmond::mc::controller::chain(&e))),
+    }
+    for file in [STATE, JOURNAL] {
+        let _ = fs::remove_file(run_dir.join(file));
+    }
+    if run_dir.is_dir()
+        && let Err(e) = fs::remove_dir_all(&run_dir)
+    {
+        failed.push(format!("cannot remove {}: {e}", run_dir.display()));
+    }
+    if failed.is_empty() { Ok(()) } else { bail!("not everything could be removed: {}", failed.join("; ")) }
+}

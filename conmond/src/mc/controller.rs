@@ -1,0 +1,822 @@
+//! The controller's thread: it alone owns the [`World`], the loaded sets and the attached ports.
+//!
+//! Everything that happens comes through one channel: link messages, the engine's answers, monitors' signs of life,
+//! loaded sets. After each message the world is reconciled until nothing is left to do. What is quick (attaching,
+//! moving, naming) is done here and now; what is slow is handed to the engine's tasks, the loader or the janitor. On
+//! a stop everything in the kernel stays and goes on counting; the next start adopts it.
+
+mod adopt;
+mod engine_events;
+mod publish;
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::PathBuf;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use anyhow::Context;
+use conmon::api::EventKind;
+use ippm::time::Timestamp;
+use tap::{Attach, Port, Set, SetSpec};
+use tokio::sync::mpsc::UnboundedSender;
+
+use super::engine::{Answer, Ask, Engine};
+use super::janitor::{Janitor, Job};
+use super::persist::{Saved, SavedPort, SavedStats};
+use super::reconcile::{Action, reconcile};
+use super::shared::Shared;
+use super::world::{LinkSeen, MonitorSeen, PortOwner, SetId, SetRole, SetSeen, TapSeen, Wishes, World};
+use crate::clock::monotonic;
+use crate::monitor::{Alive, Inline, MfSettings, Report, Served, What};
+use crate::runtime::EngineEvent;
+use crate::store::ContainerName;
+use crate::switch::{LinkEvent, LinkListener, LinkQuery, LinkStats};
+
+/// Work done while nothing happens: retries, timeouts, saving.
+const TICK: Duration = Duration::from_millis(100);
+/// More rounds than any sound world needs: an action that is asked for again and again is a fault of ours, to be told.
+const ROUNDS: usize = 64;
+/// A container's addresses stay its own for this long after it ended, unless another container gets them.
+const ADDRESS_LINGER: Duration = Duration::from_secs(60);
+
+/// How the controller works.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// The instance's run folder.
+    pub run_dir: PathBuf,
+    /// The instance's folder in the BPF file system.
+    pub pins: PathBuf,
+    /// How programs are attached.
+    pub attach: Attach,
+    /// How large a set is.
+    pub set: SetSpec,
+    /// How monitoring functions work.
+    pub functions: MfSettings,
+    /// What is wanted.
+    pub wishes: Wishes,
+}
+
+/// What the controller's thread is told.
+pub enum Event {
+    /// A link message.
+    Link(LinkEvent),
+    /// The engine's.
+    Engine(Answer),
+    /// A monitor's, without its measurements.
+    Monitor(SetId, Sign),
+    /// A set is loaded, or could not be.
+    Loaded(Result<Box<Set>, tap::Error>),
+    /// A set's records are settled: it can go.
+    Settled(SetId),
+    /// Stop, leaving everything in place.
+    Stop,
+}
+
+/// A monitor's sign of life or death.
+#[derive(Clone, Debug)]
+pub enum Sign {
+    /// It connected.
+    Connected(i32),
+    /// It reported.
+    Reported,
+    /// How it is.
+    Alive(Alive),
+    /// Its connection is over.
+    Disconnected(String),
+}
+
+/// The running thread.
+pub struct Controller {
+    events: Sender<Event>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Controller {
+    /// Adopts what an earlier daemon left, begins to listen, and returns once every port that is there is tapped.
+    pub fn start(
+        settings: Settings,
+        shared: Arc<Shared>,
+        tokio: tokio::runtime::Handle,
+        engine: Engine,
+    ) -> anyhow::Result<Self> {
+        let (events, inbox) = channel();
+        let mut work = Work::new(settings, shared, tokio, engine, events.clone())?;
+        let listener = {
+            let events = events.clone();
+            LinkListener::start(move |e| {
+                // the thread that reads is the listener's owner: it ends after the listener
+                let _ = events.send(Event::Link(e));
+            })?
+        };
+        work.look_at_links()?;
+        work.round();
+        let thread = std::thread::Builder::new()
+            .name("controller".into())
+            .spawn(move || {
+                work.run(&inbox);
+                drop(listener);
+                work.save();
+            })
+            .context("cannot start the controller's thread")?;
+        Ok(Self { events, thread: Some(thread) })
+    }
+
+    /// Ends the thread; taps, maps and monitoring containers stay.
+    pub fn stop(mut self) {
+        let _ = self.events.send(Event::Stop);
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+/// A set in the controller's hands.
+struct Hand {
+    set: Arc<Set>,
+    served: Option<Served>,
+    /// Kept for its thread.
+    _inline: Option<Inline>,
+}
+
+/// A tapped port in the controller's hands.
+struct Tapped {
+    port: Port,
+    baseline: Option<(SavedStats, SavedStats)>,
+}
+
+struct Work {
+    settings: Settings,
+    shared: Arc<Shared>,
+    tokio: tokio::runtime::Handle,
+    events: Sender<Event>,
+    asks: UnboundedSender<Ask>,
+    engine_address: String,
+    engine_version: Option<String>,
+    engine_error: Option<String>,
+    query: LinkQuery,
+    janitor: Option<Janitor>,
+    world: World,
+    hands: BTreeMap<SetId, Hand>,
+    ports: BTreeMap<u32, Tapped>,
+    next_set: u32,
+    alive: HashMap<SetId, Alive>,
+    gone_cpu: Duration,
+    restarts: BTreeMap<String, u64>,
+    /// Processes that may call at a set's socket.
+    callers: Arc<Mutex<HashMap<SetId, i32>>>,
+    /// A snapshot was asked for: since when, and what came meanwhile.
+    snapshot: Option<(Timestamp, Vec<EngineEvent>)>,
+    snapshot_again: bool,
+    snapshot_retry_at: Option<Timestamp>,
+    snapshots: u64,
+    monitors_listed: bool,
+    monitor_error: Option<String>,
+    load_error: Option<String>,
+    /// Addresses to give up, and when.
+    closing: Vec<(Timestamp, std::net::IpAddr, String)>,
+    attachment: &'static str,
+    started: Timestamp,
+    dirty: bool,
+    unsaved: bool,
+    saved_at: Timestamp,
+    swept_at: Timestamp,
+}
+
+fn saved_stats(s: LinkStats) -> SavedStats {
+    SavedStats { rx: (s.rx_packets, s.rx_bytes), tx: (s.tx_packets, s.tx_bytes) }
+}
+
+fn link_stats(s: SavedStats) -> LinkStats {
+    LinkStats { rx_packets: s.rx.0, rx_bytes: s.rx.1, tx_packets: s.tx.0, tx_bytes: s.tx.1, ..LinkStats::default() }
+}
+
+impl Work {
+    fn run(&mut self, inbox: &Receiver<Event>) {
+        loop {
+            match inbox.recv_timeout(TICK) {
+                Ok(Event::Stop) | Err(RecvTimeoutError::Disconnected) => return,
+                Ok(event) => {
+                    self.take(event);
+                    // a port that joins must not wait for the reconciling of a hundred other messages: one round each
+                    self.round();
+                }
+                Err(RecvTimeoutError::Timeout) => self.round(),
+            }
+            self.housekeeping();
+        }
+    }
+
+    fn take(&mut self, event: Event) {
+        match event {
+            Event::Link(e) => self.take_link(e),
+            Event::Engine(answer) => self.take_answer(answer),
+            Event::Monitor(set, sign) => self.take_sign(set, sign),
+            Event::Loaded(loaded) => self.take_loaded(loaded),
+            Event::Settled(set) => self.take_settled(set),
+            Event::Stop => {}
+        }
+    }
+
+    // ---- links ----------------------------------------------------------------------------------------------------
+
+    fn look_at_links(&mut self) -> anyhow::Result<()> {
+        let links = self.query.links()?;
+        let at = monotonic();
+        let there: Vec<u32> = links.iter().map(|l| l.ifindex).collect();
+        let gone: Vec<u32> = self.world.links.keys().copied().filter(|i| !there.contains(i)).collect();
+        for ifindex in gone {
+            self.world.links.remove(&ifindex);
+            self.dirty = true;
+        }
+        for link in links {
+            self.see_link(link, at, true);
+        }
+        self.look_at_host_addresses();
+        Ok(())
+    }
+
+    fn look_at_host_addresses(&mut self) {
+        match self.query.host_addresses() {
+            Ok(all) => self.shared.names_mut().set_host_addresses(all.into_iter().map(|a| a.address).collect()),
+            Err(error) => tracing::warn!(error = &error as &dyn std::error::Error, "the host's own addresses are not known"),
+        }
+    }
+
+    fn take_link(&mut self, event: LinkEvent) {
+        match event {
+            LinkEvent::New { link, at } => self.see_link(link, at, false),
+            LinkEvent::Del { ifindex, .. } => {
+                self.world.links.remove(&ifindex);
+                self.dirty = true;
+            }
+            LinkEvent::Overrun { .. } => {
+                tracing::warn!("link messages were dropped; looking at all links");
+                if let Err(error) = self.look_at_links() {
+                    tracing::error!(error = error.as_ref() as &dyn std::error::Error, "links cannot be listed");
+                }
+            }
+        }
+    }
+
+    /// `found`: it was there when we looked, rather than told of by a message.
+    fn see_link(&mut self, link: crate::switch::Link, at: Timestamp, found: bool) {
+        let before = self.world.links.get(&link.ifindex);
+        let fresh_bridge = link.is_bridge() && before.is_none_or(|b| b.link.name != link.name);
+        let joined = match before {
+            Some(b) if b.link.master == link.master => b.joined_at,
+            Some(_) => link.master.map(|_| at),
+            None => link.master.filter(|_| !found).map(|_| at),
+        };
+        let up = match before {
+            Some(b) if b.link.up == link.up => b.up_at,
+            Some(_) => link.up.then_some(at),
+            None => (link.up && !found).then_some(at),
+        };
+        // a peer that moved to another namespace, or a link that came up, is looked at anew
+        let same = before.is_some_and(|b| b.link.link_netnsid == link.link_netnsid && b.link.up == link.up);
+        let (peer, look_at, looked) = match before {
+            Some(b) if same => (b.peer.clone(), b.look_at, b.looked),
+            _ => (None, at, 0),
+        };
+        let changed = before.is_none_or(|b| b.link != link);
+        self.dirty |= changed;
+        self.world.links.insert(link.ifindex, LinkSeen { link, joined_at: joined, up_at: up, peer, look_at, looked });
+        if fresh_bridge && !found {
+            self.look_at_host_addresses();
+        }
+    }
+
+    // ---- what follows ---------------------------------------------------------------------------------------------
+
+    fn round(&mut self) {
+        for round in 0.. {
+            let actions = reconcile(&self.world, monotonic());
+            if actions.is_empty() {
+                break;
+            }
+            if round == ROUNDS {
+                tracing::error!(?actions, "the controller goes round in circles; please report this");
+                break;
+            }
+            for action in actions {
+                self.act(action);
+            }
+            self.dirty = true;
+        }
+    }
+
+    fn act(&mut self, action: Action) {
+        match action {
+            Action::Tap { ifindex, set } => self.tap(ifindex, set),
+            Action::Move { ifindex, set } => self.move_port(ifindex, set),
+            Action::Untap { ifindex } => self.untap(ifindex),
+            Action::Forget { ifindex } => self.forget_port(ifindex),
+            Action::AskPeer { ifindex } => self.ask_peer(ifindex),
+            Action::Name { ifindex, container, network } => self.name(ifindex, container, network),
+            Action::LookLater { ifindex, at } => {
+                if let Some(seen) = self.world.links.get_mut(&ifindex) {
+                    seen.look_at = at;
+                    seen.looked += 1;
+                }
+            }
+            Action::AskNetwork { id } => {
+                if let Some(network) = self.world.networks.get_mut(&id) {
+                    network.asked = true;
+                    network.stale = false;
+                }
+                self.ask(Ask::Members(id));
+            }
+            Action::AskEngine => self.ask_snapshot(),
+            Action::Assign { set, role } => self.assign(set, role),
+            Action::Load => self.load(),
+            Action::StartMonitor { set } => self.start_monitor(set),
+            Action::ReplaceMonitor { set, why } => self.replace_monitor(set, &why),
+            Action::MarkIdle { set, since } => {
+                if let Some(seen) = self.world.sets.get_mut(&set) {
+                    seen.idle_since = since;
+                }
+            }
+            Action::Retire { set } => self.retire(set),
+        }
+    }
+
+    fn interface(&self, ifindex: u32) -> String {
+        self.world.links.get(&ifindex).map_or_else(|| format!("port {ifindex}"), |l| l.link.name.clone())
+    }
+
+    fn set_dir(&self, set: SetId) -> PathBuf {
+        self.settings.pins.join(set.to_string())
+    }
+
+    fn stats(&mut self, ifindex: u32) -> Option<SavedStats> {
+        self.query.link_stats(ifindex).ok().flatten().map(saved_stats)
+    }
+
+    fn tap(&mut self, ifindex: u32, set: SetId) {
+        let Some(programs) = self.hands.get(&set).map(|h| h.set.clone()) else { return };
+        let interface = self.interface(ifindex);
+        let (joined_at, was_up) =
+            self.world.links.get(&ifindex).map_or((None, true), |l| (l.joined_at, l.link.up));
+        // nothing passes a link that is down: its counters need not be read first
+        let before = if joined_at.is_some() && !was_up { Some(SavedStats::default()) } else { self.stats(ifindex) };
+        match Port::attach(ifindex, programs.programs(), self.settings.attach, Some(&self.set_dir(set))) {
+            Ok(port) => {
+                let tapped_at = monotonic();
+                let after = self.stats(ifindex);
+                self.attachment = port.how();
+                let took = joined_at.map(|joined| tapped_at - joined);
+                if let Some(took) = took {
+                    self.shared.note_delay(|d| &mut d.tap, took);
+                }
+                self.ports.insert(ifindex, Tapped { port, baseline: before.zip(after) });
+                self.world.refused.remove(&ifindex);
+                self.world.taps.insert(ifindex, TapSeen { set, tapped_at, adopted: false });
+                self.shared.names_mut().set_port(ifindex, &interface, None);
+                self.unsaved = true;
+                self.shared.tell(EventKind::PortTapped, format!("{interface} is tapped"), |e| {
+                    e.interface = Some(interface.clone());
+                    e.after_seconds = took.map(|t| t.as_secs_f64());
+                });
+            }
+            Err(error) => {
+                let gone = self.query.link(ifindex).is_ok_and(|l| l.is_none());
+                if gone {
+                    self.world.links.remove(&ifindex);
+                    return;
+                }
+                let text = chain(&error);
+                tracing::warn!(interface, error = text, "a port is not tapped");
+                self.shared.tell(EventKind::PortRefused, format!("{interface} is not tapped: {text}"), |e| {
+                    e.interface = Some(interface.clone());
+                });
+                self.world.refused.insert(ifindex, (text, monotonic() + Duration::from_secs(2)));
+            }
+        }
+    }
+
+    fn move_port(&mut self, ifindex: u32, set: SetId) {
+        let Some(programs) = self.hands.get(&set).map(|h| h.set.clone()) else { return };
+        let dir = self.set_dir(set);
+        let Some(tapped) = self.ports.get_mut(&ifindex) else { return };
+        match tapped.port.move_to(programs.programs(), Some(&dir)) {
+            Ok(()) => {
+                if let Some(tap) = self.world.taps.get_mut(&ifindex) {
+                    tap.set = set;
+                }
+                self.unsaved = true;
+            }
+            Err(error) => {
+                if tapped.port.is_alive() {
+                    tracing::error!(ifindex, error = &error as &dyn std::error::Error, "a port stays in its old set");
+                    self.world.refused.insert(ifindex, (chain(&error), monotonic() + Duration::from_secs(2)));
+                }
+                // the link is going or the tap was taken off by somebody: begin anew
+                self.drop_tap(ifindex);
+            }
+        }
+    }
+
+    /// The tap is no more; whether the port is, others say.
+    fn drop_tap(&mut self, ifindex: u32) {
+        self.world.taps.remove(&ifindex);
+        if let Some(tapped) = self.ports.remove(&ifindex)
+            && let Err(error) = tapped.port.detach()
+        {
+            tracing::warn!(ifindex, error = &error as &dyn std::error::Error, "a tap is not removed");
+        }
+        self.unsaved = true;
+    }
+
+    fn untap(&mut self, ifindex: u32) {
+        self.drop_tap(ifindex);
+        self.send(Job::Port(ifindex));
+    }
+
+    fn forget_port(&mut self, ifindex: u32) {
+        let interface = self.shared.names().port(ifindex).map_or_else(|| format!("port {ifindex}"), |p| p.interface.clone());
+        self.drop_tap(ifindex);
+        self.world.refused.remove(&ifindex);
+        let owner = self.world.owners.remove(&ifindex);
+        // records of a port that has gone are settled with its name, which stays until then
+        self.send(Job::Port(ifindex));
+        self.shared.tell(EventKind::PortGone, format!("{interface} is gone"), |e| {
+            e.interface = Some(interface.clone());
+            e.container = owner.and_then(|o| self.shared.names().container(&o.container).map(|c| c.name.clone()));
+        });
+    }
+
+    fn ask_peer(&mut self, ifindex: u32) {
+        let Some((netnsid, peer)) =
+            self.world.links.get(&ifindex).and_then(|s| s.link.peer_ifindex.map(|p| (s.link.link_netnsid, p)))
+        else {
+            return;
+        };
+        let found = self.query.peer(netnsid, peer);
+        let Some(seen) = self.world.links.get_mut(&ifindex) else { return };
+        match found {
+            Ok(Some(peer)) if peer.mac.is_some() => seen.peer = Some(peer),
+            Ok(_) => {
+                seen.looked += 1;
+                seen.look_at = monotonic() + Duration::from_millis(5 << seen.looked.min(8));
+            }
+            Err(error) => {
+                tracing::debug!(ifindex, error = &error as &dyn std::error::Error, "a port's far end is not known");
+                seen.looked += 1;
+                seen.look_at = monotonic() + Duration::from_millis(5 << seen.looked.min(8));
+            }
+        }
+    }
+
+    fn container_name(&self, id: &str) -> Option<ContainerName> {
+        let c = &self.world.containers.get(id)?.container;
+        Some(ContainerName {
+            id: c.id.clone(),
+            name: c.name.clone(),
+            tenant: c.policy.tenant.clone(),
+            service: c.policy.service.clone(),
+        })
+    }
+
+    fn name(&mut self, ifindex: u32, container: String, network: String) {
+        let Some(name) = self.container_name(&container) else { return };
+        let Some(seen) = self.world.links.get(&ifindex) else { return };
+        let told = self.world.networks.get(&network).and_then(|n| n.connects.get(&container).copied());
+        let mut addresses = seen.peer.as_ref().map(|p| p.addresses.clone()).unwrap_or_default();
+        if let Some((_, endpoint)) = self.world.endpoint_of(seen) {
+            addresses.extend(&endpoint.addresses);
+        }
+        let tapped_at = self.world.taps.get(&ifindex).map(|t| t.tapped_at);
+        let since = seen.joined_at.or(tapped_at).unwrap_or(self.started);
+        let named_at = monotonic();
+        // before the link is up there is nothing to ask the kernel, and nothing passes
+        let after = match (told, seen.up_at) {
+            (Some(told), Some(up)) => Some(named_at - told.max(up)),
+            _ => None,
+        };
+        let interface = seen.link.name.clone();
+        {
+            let mut names = self.shared.names_mut();
+            names.set_container(name.clone());
+            names.set_port(ifindex, &interface, Some(&container));
+            for address in addresses {
+                names.set_address(address, &container, since);
+            }
+        }
+        if let Some(after) = after {
+            self.shared.note_delay(|d| &mut d.naming, after);
+        }
+        self.world.owners.insert(ifindex, PortOwner { container, network, named_at, after });
+        self.unsaved = true;
+        self.shared.tell(EventKind::PortNamed, format!("{interface} is {}'s", name.name), |e| {
+            e.interface = Some(interface.clone());
+            e.container = Some(name.name.clone());
+            e.tenant = Some(name.tenant.clone());
+            e.after_seconds = after.map(|a| a.as_secs_f64());
+        });
+    }
+
+    // ---- sets and monitors ----------------------------------------------------------------------------------------
+
+    fn load(&mut self) {
+        self.world.loading += 1;
+        let (events, spec) = (self.events.clone(), self.settings.set);
+        let spawned = std::thread::Builder::new().name("loader".into()).spawn(move || {
+            let _ = events.send(Event::Loaded(Set::create(spec).map(Box::new)));
+        });
+        if let Err(e) = spawned {
+            self.world.loading -= 1;
+            self.load_error = Some(format!("no thread to load a set: {e}"));
+            self.world.load_again_at = monotonic() + Duration::from_secs(5);
+        }
+    }
+
+    fn take_loaded(&mut self, loaded: Result<Box<Set>, tap::Error>) {
+        self.world.loading = self.world.loading.saturating_sub(1);
+        let id = SetId(self.next_set);
+        let taken = loaded.map_err(anyhow::Error::from).and_then(|set| {
+            self.next_set += 1;
+            set.pin(&self.set_dir(id))?;
+            self.own_set(id, *set, SetRole::Pool, MonitorSeen::Missing { retry_at: monotonic() })
+        });
+        match taken {
+            Ok(()) => self.load_error = None,
+            Err(error) => {
+                let text = format!("{error:#}");
+                tracing::error!(error = text, "a set could not be loaded; trying again in 5 s");
+                self.load_error = Some(text);
+                self.world.load_again_at = monotonic() + Duration::from_secs(5);
+            }
+        }
+        self.dirty = true;
+    }
+
+    fn own_set(&mut self, id: SetId, set: Set, role: SetRole, monitor: MonitorSeen) -> anyhow::Result<()> {
+        let set = Arc::new(set);
+        let sink = self.sink(id);
+        let functions = self.settings.functions.clone();
+        let (served, inline) = if role == SetRole::Nursery {
+            let inline = Inline::start(&id.to_string(), set.descriptors()?, functions, sink)?;
+            (None, Some(inline))
+        } else {
+            let callers = self.callers.clone();
+            let check = Arc::new(move |pid: i32, uid: u32| {
+                let known = callers.lock().unwrap_or_else(PoisonError::into_inner).get(&id).copied();
+                uid == crate::runtime::MONITOR_UID && known.is_none_or(|k| k == pid)
+            });
+            let dir = self.settings.run_dir.join("pm").join(id.to_string());
+            let _in_runtime = self.tokio.enter();
+            let served = Served::start(&id.to_string(), &dir, set.descriptors()?, functions, check, sink)?;
+            (Some(served), None)
+        };
+        self.send(Job::Add(id, set.clone()));
+        self.shared.set_loaded(id, Some(set.clone()));
+        self.hands.insert(id, Hand { set, served, _inline: inline });
+        self.world.sets.insert(id, SetSeen { role, monitor, restarts: 0, idle_since: None });
+        self.unsaved = true;
+        Ok(())
+    }
+
+    /// Where a set's reports go: measurements straight to the store, proposals to the janitor, signs of life here.
+    fn sink(&self, id: SetId) -> crate::monitor::Sink {
+        let (shared, events) = (self.shared.clone(), self.events.clone());
+        let jobs = self.janitor.as_ref().map(Janitor::jobs);
+        Arc::new(move |report: Report| {
+            let sign = match report.what {
+                What::Batch { batch, .. } => {
+                    shared.store().apply(id, &batch);
+                    shared.tell_flows(&batch.events);
+                    if !batch.expiries.is_empty()
+                        && let Some(jobs) = &jobs
+                    {
+                        let _ = jobs.send(Job::Expire(id, batch.expiries));
+                    }
+                    Sign::Reported
+                }
+                What::Alive(alive) => Sign::Alive(alive),
+                What::Connected { pid } => Sign::Connected(pid),
+                What::Disconnected { error } => Sign::Disconnected(error.to_string()),
+                What::Misbehaved { error } => {
+                    tracing::warn!(set = %id, %error, "a monitor broke the protocol");
+                    return;
+                }
+            };
+            let _ = events.send(Event::Monitor(id, sign));
+        })
+    }
+
+    fn monitor_name(&self, set: SetId) -> String {
+        format!("conmon-pm-{}-{set}", self.shared.info.instance)
+    }
+
+    fn take_sign(&mut self, id: SetId, sign: Sign) {
+        let name = self.monitor_name(id);
+        let now = monotonic();
+        let Some(set) = self.world.sets.get_mut(&id) else { return };
+        if let Sign::Alive(alive) = &sign {
+            self.alive.insert(id, *alive);
+        }
+        match (&mut set.monitor, sign) {
+            (MonitorSeen::Connected { heard_at, .. }, Sign::Reported | Sign::Alive(_)) => *heard_at = now,
+            (monitor @ MonitorSeen::Started { .. }, Sign::Connected(pid)) => {
+                let MonitorSeen::Started { id: container, .. } = monitor else { return };
+                *monitor = MonitorSeen::Connected { id: container.clone(), pid: pid.unsigned_abs(), heard_at: now };
+                let kind = if set.role == SetRole::Pool { EventKind::MonitorReady } else { EventKind::MonitorAssigned };
+                self.shared.tell(kind, format!("{name} is connected"), |e| e.monitor = Some(name.clone()));
+                self.dirty = true;
+            }
+            // it called before the engine told that it runs, or it is one of an earlier daemon's
+            (monitor @ (MonitorSeen::Starting { .. } | MonitorSeen::Missing { .. }), Sign::Connected(pid)) => {
+                *monitor = MonitorSeen::Connected { id: name, pid: pid.unsigned_abs(), heard_at: now };
+                self.dirty = true;
+            }
+            (monitor @ MonitorSeen::Connected { .. }, Sign::Disconnected(why)) => {
+                let MonitorSeen::Connected { id: container, pid, .. } = monitor else { return };
+                tracing::info!(monitor = name, why, "a monitor's connection is over");
+                *monitor = MonitorSeen::Started { id: container.clone(), pid: Some(*pid), since: now };
+                self.dirty = true;
+            }
+            _ => {}
+        }
+    }
+
+    fn start_monitor(&mut self, set: SetId) {
+        self.callers.lock().unwrap_or_else(PoisonError::into_inner).remove(&set);
+        if let Some(seen) = self.world.sets.get_mut(&set) {
+            seen.monitor = MonitorSeen::Starting { since: monotonic() };
+        }
+        let dir = self.settings.run_dir.join("pm").join(set.to_string());
+        self.ask(Ask::StartMonitor { set, dir });
+    }
+
+    fn replace_monitor(&mut self, set: SetId, why: &str) {
+        let name = self.monitor_name(set);
+        tracing::warn!(monitor = name, why, "a monitor is replaced");
+        self.count_restart(set);
+        self.shared.tell(EventKind::MonitorLost, format!("{name} is replaced: {why}"), |e| e.monitor = Some(name.clone()));
+        self.start_monitor(set);
+    }
+
+    fn count_restart(&mut self, set: SetId) {
+        if let Some(alive) = self.alive.remove(&set) {
+            self.gone_cpu += Duration::from_nanos(alive.cpu_ns);
+        }
+        if let Some(seen) = self.world.sets.get_mut(&set) {
+            seen.restarts += 1;
+            let tenant = match &seen.role {
+                SetRole::Tenant(t) => t.clone(),
+                SetRole::Dedicated(id) => {
+                    self.world.containers.get(id).map(|c| c.container.policy.tenant.clone()).unwrap_or_default()
+                }
+                SetRole::Pool | SetRole::Nursery => String::new(),
+            };
+            *self.restarts.entry(tenant).or_default() += 1;
+        }
+    }
+
+    fn assign(&mut self, set: SetId, role: SetRole) {
+        let name = self.monitor_name(set);
+        let Some(seen) = self.world.sets.get_mut(&set) else { return };
+        seen.role = role.clone();
+        seen.idle_since = None;
+        self.unsaved = true;
+        // the role is on disk before the first port is pinned under it
+        self.save();
+        let whom = match &role {
+            SetRole::Tenant(t) => format!("tenant {t}"),
+            SetRole::Dedicated(id) => self.shared.names().container(id).map_or_else(|| id.clone(), |c| c.name.clone()),
+            SetRole::Pool | SetRole::Nursery => String::new(),
+        };
+        self.shared.tell(EventKind::MonitorAssigned, format!("{name} measures {whom}"), |e| {
+            e.monitor = Some(name.clone());
+            if let SetRole::Tenant(t) = role {
+                e.tenant = Some(t);
+            }
+        });
+    }
+
+    /// Settles a set's records; the set goes when that is done.
+    fn retire(&mut self, id: SetId) {
+        let Some(seen) = self.world.sets.remove(&id) else { return };
+        if let Some(alive) = self.alive.remove(&id) {
+            self.gone_cpu += Duration::from_nanos(alive.cpu_ns);
+        }
+        if let Some(hand) = self.hands.get(&id)
+            && let Some(served) = &hand.served
+        {
+            served.dismiss();
+        }
+        if !matches!(seen.monitor, MonitorSeen::Inline | MonitorSeen::Missing { .. }) {
+            self.ask(Ask::RemoveMonitor { id: self.monitor_name(id) });
+        }
+        let (done, settled) = channel();
+        self.send(Job::Drop(id, done));
+        let events = self.events.clone();
+        let waiter = std::thread::Builder::new().name("settling".into()).spawn(move || {
+            // an error means that the janitor knew no such set: it is settled, too
+            let _ = settled.recv();
+            let _ = events.send(Event::Settled(id));
+        });
+        if let Err(error) = waiter {
+            tracing::error!(%error, set = %id, "no thread to wait for a set; its pins stay until the next start");
+        }
+        self.unsaved = true;
+    }
+
+    fn take_settled(&mut self, id: SetId) {
+        self.hands.remove(&id);
+        self.shared.set_loaded(id, None);
+        self.callers.lock().unwrap_or_else(PoisonError::into_inner).remove(&id);
+        if let Err(error) = Set::unpin(&self.set_dir(id)) {
+            tracing::warn!(set = %id, error = &error as &dyn std::error::Error, "pins of a retired set remain");
+        }
+        let _ = std::fs::remove_dir_all(self.settings.run_dir.join("pm").join(id.to_string()));
+        self.unsaved = true;
+    }
+
+    // ---- odds and ends --------------------------------------------------------------------------------------------
+
+    fn ask(&self, ask: Ask) {
+        // the tasks end with the runtime, after this thread
+        let _ = self.asks.send(ask);
+    }
+
+    fn send(&self, job: Job) {
+        if let Some(janitor) = &self.janitor {
+            janitor.send(job);
+        }
+    }
+
+    fn housekeeping(&mut self) {
+        let now = monotonic();
+        if self.snapshot_retry_at.is_some_and(|at| at <= now) {
+            self.snapshot_retry_at = None;
+            self.ask_snapshot();
+        }
+        let due: Vec<_> = self.closing.extract_if(.., |(at, _, _)| *at <= now).collect();
+        for (at, address, container) in due {
+            self.shared.names_mut().close_address(address, &container, at);
+        }
+        if now - self.swept_at >= Duration::from_secs(10) {
+            self.swept_at = now;
+            self.shared.store().expire(now);
+            let kept = &self.world.containers;
+            let retention = self.shared.info.retention.max(ADDRESS_LINGER);
+            self.shared.names_mut().prune(now.before(retention), |id| kept.contains_key(id));
+            self.look_at_host_addresses();
+        }
+        self.unsaved |= self.shared.names_mut().take_changed();
+        if self.unsaved && now - self.saved_at >= TICK {
+            self.save();
+        }
+        if self.dirty {
+            self.dirty = false;
+            self.shared.publish(self.picture());
+        }
+    }
+
+    fn save(&mut self) {
+        self.unsaved = false;
+        self.saved_at = monotonic();
+        let sets = self.world.sets.iter().map(|(id, s)| (id.0, s.role.clone())).collect();
+        let ports = self
+            .world
+            .taps
+            .iter()
+            .map(|(ifindex, tap)| {
+                let seen = self.world.links.get(ifindex);
+                let port = SavedPort {
+                    tapped_at: tap.tapped_at,
+                    joined_at: seen.and_then(|s| s.joined_at),
+                    up_at: seen.and_then(|s| s.up_at),
+                    owner: self.world.owners.get(ifindex).cloned(),
+                    baseline: self.ports.get(ifindex).and_then(|p| p.baseline),
+                };
+                (*ifindex, port)
+            })
+            .collect();
+        let saved = Saved::new(sets, ports, self.shared.names().saved());
+        let path = self.settings.run_dir.join(STATE);
+        if let Err(error) = saved.store(&path) {
+            tracing::warn!(path = %path.display(), %error, "the state is not saved; a restart would lose names of what has gone");
+        }
+    }
+}
+
+/// The state file in the run folder.
+pub const STATE: &str = "state.json";
+/// The journal in the run folder.
+pub const JOURNAL: &str = "pairs.journal";
+
+/// An error with all its causes, in one line.
+pub fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(e) = cause {
+        text.push_str(": ");
+        text.push_str(&e.to_string());
+        cause = e.source();
+    }
+    text
+}

@@ -1,0 +1,158 @@
+//! The beginning: what an earlier daemon left in the kernel and on disk is taken over, the rest is made.
+
+use super::*;
+use crate::store::Journal;
+
+impl Work {
+    pub(super) fn new(
+        settings: Settings,
+        shared: Arc<Shared>,
+        tokio: tokio::runtime::Handle,
+        engine: Engine,
+        events: Sender<Event>,
+    ) -> anyhow::Result<Self> {
+        let saved = Saved::load(&settings.run_dir.join(STATE)).unwrap_or_default();
+        let engine_address = engine.runtime.address();
+        let (asks, inbox) = tokio::sync::mpsc::unbounded_channel();
+        let started = monotonic();
+        let mut work = Self {
+            world: World::new(settings.wishes.clone()),
+            settings,
+            shared,
+            tokio: tokio.clone(),
+            events: events.clone(),
+            asks,
+            engine_address,
+            engine_version: None,
+            engine_error: None,
+            query: LinkQuery::open()?,
+            janitor: None,
+            hands: BTreeMap::new(),
+            ports: BTreeMap::new(),
+            next_set: 1,
+            alive: HashMap::new(),
+            gone_cpu: Duration::ZERO,
+            restarts: BTreeMap::new(),
+            callers: Arc::default(),
+            snapshot: None,
+            snapshot_again: false,
+            snapshot_retry_at: None,
+            snapshots: 0,
+            monitors_listed: false,
+            monitor_error: None,
+            load_error: None,
+            closing: Vec::new(),
+            attachment: "",
+            started,
+            dirty: true,
+            unsaved: true,
+            saved_at: started,
+            swept_at: started,
+        };
+        let sets = work.adopt_sets()?;
+        work.open_journal(&sets)?;
+        work.take_over(sets, saved)?;
+        if work.world.set_with(&SetRole::Nursery).is_none() {
+            let id = SetId(work.next_set);
+            work.next_set += 1;
+            let set = Set::create(work.settings.set).context("cannot load the tap's programs")?;
+            set.pin(&work.set_dir(id))?;
+            work.own_set(id, set, SetRole::Nursery, MonitorSeen::Inline)?;
+        }
+        let sink = Arc::new(move |answer| {
+            let _ = events.send(Event::Engine(answer));
+        });
+        tokio.spawn(super::super::engine::run(engine, inbox, sink));
+        Ok(work)
+    }
+
+    /// Opens every pinned set. One of another layout cannot be gone on with: its pins are removed, its counts end here.
+    fn adopt_sets(&mut self) -> anyhow::Result<BTreeMap<SetId, Set>> {
+        std::fs::create_dir_all(&self.settings.pins)
+            .with_context(|| format!("cannot make {}: is the BPF file system mounted?", self.settings.pins.display()))?;
+        let mut sets = BTreeMap::new();
+        for entry in std::fs::read_dir(&self.settings.pins)?.flatten() {
+            let Some(id) = entry.file_name().to_str().and_then(SetId::parse) else { continue };
+            self.next_set = self.next_set.max(id.0 + 1);
+            match Set::adopt(&entry.path()) {
+                Ok(set) => {
+                    sets.insert(id, set);
+                }
+                Err(error) => {
+                    tracing::warn!(set = %id, error = &error as &dyn std::error::Error, "a pinned set cannot be adopted; counting begins anew for its ports");
+                    for port in Port::adopt(&entry.path()).unwrap_or_default() {
+                        port.detach()?;
+                    }
+                    Set::unpin(&entry.path())?;
+                }
+            }
+        }
+        Ok(sets)
+    }
+
+    /// Ended pairs of before, but for those that the kernel still has, because it did not come to free them.
+    fn open_journal(&mut self, sets: &BTreeMap<SetId, Set>) -> anyhow::Result<()> {
+        let mut readers = HashMap::new();
+        for (id, set) in sets {
+            readers.insert(id.0, tap::Reader::new(set.descriptors()?)?);
+        }
+        let is_alive = |life: &crate::store::PairLife| {
+            readers
+                .get(&life.set)
+                .and_then(|r| r.pair_now(life.id.slot))
+                .is_some_and(|(p, _)| p.id == life.id && p.first_seen == life.first_seen)
+        };
+        let path = self.settings.run_dir.join(JOURNAL);
+        let (journal, retired, damaged) = Journal::open(&path, is_alive)?;
+        if damaged > 0 {
+            tracing::warn!(damaged, path = %path.display(), "lines of the journal cannot be read: totals of some ended pairs are lost");
+        }
+        for record in retired {
+            self.shared.store().restore(record);
+        }
+        self.janitor = Some(Janitor::start(self.shared.store_handle(), self.shared.names_handle(), journal)?);
+        Ok(())
+    }
+
+    fn take_over(&mut self, sets: BTreeMap<SetId, Set>, saved: Saved) -> anyhow::Result<()> {
+        self.shared.names_mut().restore(saved.names);
+        let now = monotonic();
+        for (id, set) in sets {
+            let role = saved.sets.get(&id.0).cloned().unwrap_or_else(|| {
+                // its role was not saved in time: its ports move on by themselves, then it retires
+                SetRole::Tenant(format!("unknown-{id}"))
+            });
+            let duplicate = self.world.set_with(&role).is_some();
+            let role = if duplicate && role == SetRole::Nursery { SetRole::Tenant(format!("unknown-{id}")) } else { role };
+            let monitor = if role == SetRole::Nursery { MonitorSeen::Inline } else { MonitorSeen::Starting { since: now } };
+            let dir = self.set_dir(id);
+            for mut port in Port::adopt(&dir)? {
+                // this build's programs over the same maps: not a packet is missed
+                port.move_to(set.programs(), Some(&dir))?;
+                let ifindex = port.ifindex();
+                let known = saved.ports.get(&ifindex);
+                self.attachment = port.how();
+                let tapped_at = known.map_or(now, |k| k.tapped_at);
+                self.world.taps.insert(ifindex, TapSeen { set: id, tapped_at, adopted: true });
+                if let Some(owner) = known.and_then(|k| k.owner.clone()) {
+                    self.world.owners.insert(ifindex, owner);
+                }
+                self.ports.insert(ifindex, Tapped { port, baseline: known.and_then(|k| k.baseline) });
+            }
+            self.own_set(id, set, role, monitor)?;
+        }
+        // ports that went while nobody looked
+        for ifindex in saved.ports.keys().filter(|i| !self.world.taps.contains_key(i)) {
+            self.send(Job::Port(*ifindex));
+        }
+        Ok(())
+    }
+}
+
+
+impl Work {
+    pub(super) fn baseline(&self, ifindex: u32) -> Option<(LinkStats, LinkStats)> {
+        let (before, after) = self.ports.get(&ifindex)?.baseline?;
+        Some((link_stats(before), link_stats(after)))
+    }
+}

@@ -1,0 +1,414 @@
+//! What the engine tells, written into the world.
+
+use std::collections::BTreeMap;
+
+use super::*;
+use crate::clock::Wall;
+use crate::mc::world::{ContainerSeen, NetworkSeen};
+use crate::runtime::{
+    Container, ContainerAction, ContainerState, EventTime, Monitor, NetworkMembers, Policy, RuntimeError, Snapshot,
+};
+
+impl Work {
+    pub(super) fn take_answer(&mut self, answer: Answer) {
+        self.dirty = true;
+        match answer {
+            Answer::Event(event) => {
+                if let Some((_, meanwhile)) = &mut self.snapshot {
+                    // the snapshot may be older than this: it is told again after it
+                    meanwhile.push(event.clone());
+                }
+                self.take_event(event);
+            }
+            Answer::Snapshot(result) => self.take_snapshot(result),
+            Answer::Members(id, result) => self.take_members(&id, result),
+            Answer::Started(set, result) => self.take_started(set, result),
+            Answer::Monitors(result) => self.take_monitors(result),
+        }
+    }
+
+    pub(super) fn ask_snapshot(&mut self) {
+        if self.snapshot.is_some() {
+            self.snapshot_again = true;
+            return;
+        }
+        self.snapshot = Some((monotonic(), Vec::new()));
+        self.ask(Ask::Snapshot);
+    }
+
+    fn take_event(&mut self, event: EngineEvent) {
+        match event {
+            EngineEvent::Connected { version, .. } => {
+                self.world.engine = true;
+                self.engine_error = None;
+                self.engine_version = Some(version.engine.clone());
+                self.shared.tell(EventKind::EngineConnected, format!("the engine answers: {version}"), |_| {});
+                self.ask_snapshot();
+                self.monitors_listed = false;
+                self.ask(Ask::Monitors);
+            }
+            EngineEvent::Disconnected { error, .. } => {
+                if self.world.engine {
+                    self.shared.tell(EventKind::EngineLost, format!("the engine does not answer: {error}"), |_| {});
+                }
+                self.world.engine = false;
+                for network in self.world.networks.values_mut() {
+                    network.asked = false;
+                }
+                self.engine_error = Some(error);
+            }
+            EngineEvent::Container { action, id, name, labels, at } => self.take_container(action, id, name, labels, at),
+            EngineEvent::Monitor { action, id, slot, instance, .. } => {
+                if instance == self.shared.info.instance {
+                    self.take_monitor_event(&action, &id, &slot);
+                }
+            }
+            EngineEvent::NetworkConnect { network_id, container_id, at, .. } => {
+                let told = Wall::now().monotonic(at.engine).min(at.received);
+                match self.world.networks.get_mut(&network_id) {
+                    Some(network) => {
+                        network.connects.insert(container_id, told);
+                        network.stale = true;
+                    }
+                    None => self.ask_snapshot(),
+                }
+            }
+            EngineEvent::NetworkDisconnect { network_id, container_id, .. } => {
+                if let Some(network) = self.world.networks.get_mut(&network_id) {
+                    network.connects.remove(&container_id);
+                    network.endpoints.retain(|e| e.container_id != container_id);
+                    network.stale = true;
+                }
+                let gone = |c: &mut ContainerSeen| c.container.networks.retain(|e| e.network_id != network_id);
+                if let Some(c) = self.world.containers.get_mut(&container_id) {
+                    gone(c);
+                }
+            }
+            EngineEvent::NetworkCreated { .. } => self.ask_snapshot(),
+            EngineEvent::NetworkRemoved { network_id, .. } => {
+                self.world.networks.remove(&network_id);
+            }
+        }
+    }
+
+    fn take_container(
+        &mut self,
+        action: ContainerAction,
+        id: String,
+        name: String,
+        labels: BTreeMap<String, String>,
+        at: EventTime,
+    ) {
+        use ContainerAction as A;
+        if action == A::Destroy {
+            self.end_container(&id, at);
+            self.world.containers.remove(&id);
+            return;
+        }
+        let seen = self.world.containers.entry(id.clone()).or_insert_with(|| ContainerSeen {
+            container: Container {
+                id: id.clone(),
+                name: name.clone(),
+                image: String::new(),
+                policy: Policy::from_labels(&labels),
+                labels,
+                state: ContainerState::Created,
+                created_at: None,
+                started_at: None,
+                networks: Vec::new(),
+            },
+            ended_at: None,
+        });
+        let renamed = seen.container.name != name;
+        if renamed {
+            seen.container.name = name.clone();
+        }
+        let tenant = seen.container.policy.tenant.clone();
+        let tell = |shared: &Shared, kind, text: String| {
+            shared.tell(kind, text, |e| {
+                e.container = Some(name.clone());
+                e.tenant = Some(tenant.clone());
+            });
+        };
+        match action {
+            A::Start | A::Restart => {
+                seen.container.state = ContainerState::Running;
+                seen.ended_at = None;
+                if action == A::Start {
+                    seen.container.started_at = Some(at.engine);
+                    tell(&self.shared, EventKind::ContainerStarted, format!("{name} has started"));
+                }
+            }
+            A::Pause => seen.container.state = ContainerState::Paused,
+            A::Unpause => seen.container.state = ContainerState::Running,
+            A::Die { .. } => {
+                seen.container.state = ContainerState::Exited;
+                seen.container.started_at = None;
+                tell(&self.shared, EventKind::ContainerStopped, format!("{name} has ended"));
+                self.end_container(&id, at);
+            }
+            A::Rename { ref old_name } => {
+                tell(&self.shared, EventKind::ContainerRenamed, format!("{old_name} is now {name}"));
+            }
+            A::Create | A::Kill { .. } | A::Stop | A::Update | A::OutOfMemory | A::Destroy => {}
+        }
+        if renamed && let Some(name) = self.container_name(&id) {
+            self.shared.names_mut().set_container(name);
+        }
+    }
+
+    /// The container's process is gone: what was counted with it is settled before another gets its addresses.
+    fn end_container(&mut self, id: &str, at: EventTime) {
+        let Some(seen) = self.world.containers.get_mut(id) else { return };
+        if seen.ended_at.is_some() {
+            return;
+        }
+        let now = monotonic();
+        seen.ended_at = Some(now);
+        let mut addresses: Vec<std::net::IpAddr> =
+            seen.container.networks.iter().flat_map(|e| e.addresses.iter().copied()).collect();
+        for network in self.world.networks.values_mut() {
+            network.connects.remove(id);
+            for endpoint in network.endpoints.extract_if(.., |e| e.container_id == id) {
+                addresses.extend(endpoint.addresses);
+            }
+        }
+        addresses.sort_unstable();
+        addresses.dedup();
+        for address in addresses {
+            self.send(Job::Address(address));
+            self.closing.push((now + ADDRESS_LINGER, address, id.to_owned()));
+        }
+        self.shared.note_delay(|d| &mut d.stop, monotonic() - at.received);
+    }
+
+    fn take_snapshot(&mut self, result: Result<Snapshot, RuntimeError>) {
+        let (asked_at, meanwhile) = self.snapshot.take().unwrap_or((monotonic(), Vec::new()));
+        match result {
+            Ok(snapshot) => {
+                self.apply_snapshot(snapshot, asked_at);
+                self.snapshots += 1;
+                for event in meanwhile {
+                    if !matches!(event, EngineEvent::Connected { .. } | EngineEvent::Disconnected { .. }) {
+                        self.take_event(event);
+                    }
+                }
+            }
+            Err(error) => {
+                tracing::warn!(error = &error as &dyn std::error::Error, "the engine's containers are not known");
+                self.engine_error = Some(chain(&error));
+                // the watcher reports the engine's return; a refusal while it answers is tried again
+                self.snapshot_retry_at = self.world.engine.then(|| monotonic() + Duration::from_millis(500));
+            }
+        }
+        if std::mem::take(&mut self.snapshot_again) {
+            self.ask_snapshot();
+        }
+    }
+
+    fn apply_snapshot(&mut self, snapshot: Snapshot, asked_at: Timestamp) {
+        let first = self.snapshots == 0;
+        let since = if first { self.started } else { asked_at };
+        let now = monotonic();
+        let mut containers = BTreeMap::new();
+        for mut container in snapshot.containers {
+            let before = self.world.containers.get(&container.id);
+            if let Some(before) = before {
+                container.started_at = container.started_at.or(before.container.started_at);
+            }
+            let ended_at = if container.state.is_alive() || container.state == ContainerState::Created {
+                None
+            } else {
+                before.and_then(|b| b.ended_at).or(Some(now))
+            };
+            containers.insert(container.id.clone(), ContainerSeen { container, ended_at });
+        }
+        let gone: Vec<String> =
+            self.world.containers.keys().filter(|id| !containers.contains_key(*id)).cloned().collect();
+        for id in gone {
+            let at = EventTime { engine: Wall::now().utc(now), received: now };
+            self.end_container(&id, at);
+        }
+        self.world.containers = containers;
+        let known: Vec<String> = self.world.containers.keys().cloned().collect();
+        for id in known {
+            let Some(name) = self.container_name(&id) else { continue };
+            let seen = &self.world.containers[&id];
+            let alive = seen.container.state.is_alive();
+            let addresses: Vec<_> = seen.container.networks.iter().flat_map(|e| e.addresses.iter().copied()).collect();
+            let mut names = self.shared.names_mut();
+            names.set_container(name);
+            if alive {
+                for address in addresses {
+                    if names.owner_at(address, now) != Some(id.as_str()) {
+                        names.set_address(address, &id, since);
+                    }
+                }
+            }
+        }
+        let mut networks = BTreeMap::new();
+        for network in snapshot.networks {
+            let before = self.world.networks.remove(&network.id);
+            let (endpoints, connects, asked) =
+                before.map_or_else(Default::default, |b| (b.endpoints, b.connects, b.asked));
+            let stale = network.bridge.is_some();
+            networks.insert(network.id.clone(), NetworkSeen { network, endpoints, stale, asked, connects });
+        }
+        self.world.networks = networks;
+    }
+
+    fn take_members(&mut self, id: &str, result: Result<Option<NetworkMembers>, RuntimeError>) {
+        let Some(network) = self.world.networks.get_mut(id) else { return };
+        network.asked = false;
+        match result {
+            Ok(Some(members)) => {
+                network.network = members.network;
+                network.endpoints = members.endpoints;
+                let now = monotonic();
+                let endpoints = network.endpoints.clone();
+                let connects = network.connects.clone();
+                let mut unknown = false;
+                for endpoint in endpoints {
+                    if let Some(name) = self.container_name(&endpoint.container_id) {
+                        let since = connects.get(&endpoint.container_id).copied().unwrap_or(self.started);
+                        let mut names = self.shared.names_mut();
+                        names.set_container(name);
+                        for address in endpoint.addresses {
+                            if names.owner_at(address, now) != Some(endpoint.container_id.as_str()) {
+                                names.set_address(address, &endpoint.container_id, since);
+                            }
+                        }
+                    } else {
+                        unknown = true;
+                    }
+                }
+                // look again at once for whoever waits for this
+                let bridge = self.world.networks.get(id).and_then(|n| n.network.bridge.clone());
+                for seen in self.world.links.values_mut().filter(|s| s.peer.is_some()) {
+                    seen.look_at = seen.look_at.min(now);
+                }
+                if unknown && bridge.is_some() && self.world.engine && self.monitors_only(id) {
+                    self.ask_snapshot();
+                }
+            }
+            Ok(None) => {
+                self.world.networks.remove(id);
+            }
+            Err(error) => {
+                tracing::debug!(network = id, error = &error as &dyn std::error::Error, "a network's members are not known");
+                // whoever waits for it has it asked for again, in a while
+            }
+        }
+    }
+
+    /// Whether some endpoint of a network is of a container that nobody told of. Monitoring containers have no
+    /// network, so it is an application's.
+    fn monitors_only(&self, network: &str) -> bool {
+        self.world
+            .networks
+            .get(network)
+            .is_some_and(|n| n.endpoints.iter().any(|e| !self.world.containers.contains_key(&e.container_id)))
+            && self.snapshot.is_none()
+    }
+
+    fn take_started(&mut self, set: SetId, result: Result<(String, Option<u32>), RuntimeError>) {
+        let now = monotonic();
+        let Some(seen) = self.world.sets.get_mut(&set) else {
+            if let Ok((id, _)) = result {
+                self.ask(Ask::RemoveMonitor { id });
+            }
+            return;
+        };
+        match result {
+            Ok((id, pid)) => {
+                self.monitor_error = None;
+                if let Some(pid) = pid.and_then(|p| i32::try_from(p).ok()) {
+                    self.callers.lock().unwrap_or_else(PoisonError::into_inner).insert(set, pid);
+                }
+                seen.monitor = match &seen.monitor {
+                    // it was quicker than the engine's answer
+                    MonitorSeen::Connected { pid: connected, heard_at, .. } if pid == Some(*connected) => {
+                        MonitorSeen::Connected { id, pid: *connected, heard_at: *heard_at }
+                    }
+                    _ => MonitorSeen::Started { id, pid, since: now },
+                };
+            }
+            Err(error) => {
+                let text = chain(&error);
+                tracing::error!(set = %set, error = text, "a monitoring container could not be started; trying again in 5 s");
+                self.monitor_error = Some(text);
+                seen.monitor = MonitorSeen::Missing { retry_at: now + Duration::from_secs(5) };
+            }
+        }
+    }
+
+    fn take_monitor_event(&mut self, action: &ContainerAction, id: &str, slot: &str) {
+        let ContainerAction::Die { exit_code } = action else { return };
+        let Some(set) = SetId::parse(slot) else { return };
+        let Some(seen) = self.world.sets.get_mut(&set) else { return };
+        let name = format!("conmon-pm-{}-{set}", self.shared.info.instance);
+        let ours = match &seen.monitor {
+            MonitorSeen::Started { id: ours, .. } | MonitorSeen::Connected { id: ours, .. } => *ours == id || *ours == name,
+            MonitorSeen::Inline | MonitorSeen::Missing { .. } | MonitorSeen::Starting { .. } => false,
+        };
+        if !ours {
+            return;
+        }
+        seen.monitor = MonitorSeen::Missing { retry_at: monotonic() };
+        let why = exit_code.map_or_else(|| "it ended".to_owned(), |c| format!("it ended with exit code {c}"));
+        tracing::warn!(monitor = name, why, "a monitor died");
+        self.count_restart(set);
+        self.shared.tell(EventKind::MonitorLost, format!("{name} is lost: {why}"), |e| e.monitor = Some(name.clone()));
+    }
+
+    fn take_monitors(&mut self, result: Result<Vec<(Monitor, Option<u32>, bool)>, RuntimeError>) {
+        let now = monotonic();
+        let all = match result {
+            Ok(all) => all,
+            Err(error) => {
+                self.monitor_error = Some(chain(&error));
+                if self.world.engine {
+                    // leave it to the retry of each set
+                    for seen in self.world.sets.values_mut() {
+                        if matches!(seen.monitor, MonitorSeen::Starting { .. }) {
+                            seen.monitor = MonitorSeen::Missing { retry_at: now + Duration::from_secs(5) };
+                        }
+                    }
+                }
+                return;
+            }
+        };
+        self.monitors_listed = true;
+        let mut served = std::collections::BTreeSet::new();
+        for (monitor, pid, same_build) in all {
+            let set = SetId::parse(&monitor.slot).filter(|s| self.world.sets.contains_key(s));
+            let usable = same_build && monitor.state.is_alive();
+            match set {
+                Some(set) if usable => {
+                    served.insert(set);
+                    if let Some(pid) = pid.and_then(|p| i32::try_from(p).ok()) {
+                        self.callers.lock().unwrap_or_else(PoisonError::into_inner).insert(set, pid);
+                    }
+                    if let Some(seen) = self.world.sets.get_mut(&set) {
+                        match &mut seen.monitor {
+                            MonitorSeen::Connected { id, .. } => *id = monitor.id,
+                            MonitorSeen::Started { .. } => {}
+                            other => *other = MonitorSeen::Started { id: monitor.id, pid, since: now },
+                        }
+                    }
+                }
+                // of another build, dead, or of a set that is no more; a set's own is made anew in its place
+                Some(_) => {}
+                None => self.ask(Ask::RemoveMonitor { id: monitor.id }),
+            }
+        }
+        for (id, seen) in &mut self.world.sets {
+            if seen.monitor != MonitorSeen::Inline && !served.contains(id) && self.monitors_listed {
+                let making = matches!(seen.monitor, MonitorSeen::Starting { since } if since > self.started);
+                if !making {
+                    seen.monitor = MonitorSeen::Missing { retry_at: now };
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,246 @@
+//! The picture of the world that others see.
+
+use std::collections::BTreeSet;
+
+use conmon::api;
+
+use super::*;
+use crate::clock::Wall;
+use crate::mc::shared::{PortInfo, Published, SetInfo};
+use crate::mc::world::ContainerSeen;
+use crate::runtime::ContainerState;
+
+impl Work {
+    pub(super) fn picture(&self) -> Published {
+        let mut refused: Vec<(String, String)> =
+            self.world.refused.iter().map(|(i, (why, _))| (self.interface(*i), why.clone())).collect();
+        refused.sort();
+        let watched = |s: &&LinkSeen| s.link.is_veth() && self.world.watched_bridge(&s.link).is_some();
+        let untapped = self
+            .world
+            .links
+            .values()
+            .filter(watched)
+            .filter(|s| !self.world.taps.contains_key(&s.link.ifindex) && !self.opted_out(s.link.ifindex))
+            .count();
+        let pool = self.world.sets.values().filter(|s| s.role == SetRole::Pool);
+        let ready = pool.filter(|s| matches!(s.monitor, MonitorSeen::Connected { .. })).count();
+        Published {
+            engine: api::EngineStatus {
+                name: "docker".into(),
+                address: self.engine_address.clone(),
+                connected: self.world.engine,
+                version: self.engine_version.clone(),
+                error: self.engine_error.clone(),
+            },
+            ready: self.snapshots > 0 || self.engine_error.is_some(),
+            problems: self.problems(),
+            containers: self.world.containers.values().map(|c| self.container_view(c)).collect(),
+            monitors: self.monitors_view(),
+            heard: self
+                .world
+                .sets
+                .iter()
+                .filter_map(|(id, s)| match s.monitor {
+                    MonitorSeen::Connected { heard_at, .. } => Some((*id, heard_at)),
+                    _ => None,
+                })
+                .collect(),
+            pool: api::Pool { ready: ready as u32, wanted: self.world.wishes.pool as u32 },
+            sets: self
+                .world
+                .sets
+                .iter()
+                .filter_map(|(id, s)| {
+                    let spec = self.hands.get(id)?.set.spec();
+                    Some(SetInfo { id: *id, role: s.role.clone(), tenant: self.tenant_of(&s.role), spec })
+                })
+                .collect(),
+            ports: self.world.taps.iter().map(|(ifindex, tap)| self.port_view(*ifindex, tap)).collect(),
+            attachment: self.attachment.to_owned(),
+            counting_since: self.world.taps.values().map(|t| t.tapped_at).min(),
+            restarts: self.restarts.clone(),
+            gone_monitors_cpu: self.gone_cpu,
+            refused,
+            untapped,
+        }
+    }
+
+    fn opted_out(&self, ifindex: u32) -> bool {
+        let owner = self.world.owners.get(&ifindex).and_then(|o| self.world.containers.get(&o.container));
+        owner.is_some_and(|c| !self.world.wants(&c.container))
+    }
+
+    fn tenant_of(&self, role: &SetRole) -> Option<String> {
+        match role {
+            SetRole::Nursery | SetRole::Pool => None,
+            SetRole::Tenant(t) => Some(t.clone()),
+            SetRole::Dedicated(id) => self.world.containers.get(id).map(|c| c.container.policy.tenant.clone()),
+        }
+    }
+
+    fn problems(&self) -> Vec<String> {
+        let mut all = Vec::new();
+        if let Some(error) = &self.engine_error
+            && !self.world.engine
+        {
+            all.push(format!("the engine does not answer ({error}); counting goes on, new containers are named when it is back"));
+        }
+        if let Some(error) = &self.monitor_error {
+            all.push(format!("monitoring containers cannot be made ({error}); the kernel goes on counting"));
+        }
+        if let Some(error) = &self.load_error {
+            all.push(format!("no set can be loaded for new tenants ({error})"));
+        }
+        for (ifindex, (why, _)) in &self.world.refused {
+            all.push(format!("{} is not tapped: {why}", self.interface(*ifindex)));
+        }
+        all
+    }
+
+    fn port_view(&self, ifindex: u32, tap: &TapSeen) -> PortInfo {
+        let owner = self.world.owners.get(&ifindex).and_then(|o| self.world.containers.get(&o.container));
+        PortInfo {
+            ifindex,
+            interface: self.interface(ifindex),
+            container: owner.map(|c| (c.container.id.clone(), c.container.name.clone())),
+            tenant: owner.map(|c| c.container.policy.tenant.clone()),
+            service: owner.and_then(|c| c.container.policy.service.clone()),
+            set: tap.set,
+            tapped_at: tap.tapped_at,
+            baseline: self.baseline(ifindex),
+        }
+    }
+
+    fn container_view(&self, seen: &ContainerSeen) -> api::Container {
+        let c = &seen.container;
+        let wall = Wall::now();
+        let mut networks: BTreeMap<&str, api::Network> = BTreeMap::new();
+        let blank = |name: &str, addresses: &[std::net::IpAddr]| api::Network {
+            name: name.to_owned(),
+            addresses: addresses.to_vec(),
+            interface: None,
+            joined_at: None,
+            link_up_at: None,
+            tapped_at: None,
+            named_at: None,
+            tapped_after_seconds: None,
+            named_after_seconds: None,
+        };
+        for endpoint in &c.networks {
+            networks.insert(&endpoint.network_id, blank(&endpoint.network_name, &endpoint.addresses));
+        }
+        for (id, network) in &self.world.networks {
+            if let Some(endpoint) = network.endpoints.iter().find(|e| e.container_id == c.id) {
+                networks.insert(id, blank(&network.network.name, &endpoint.addresses));
+            }
+        }
+        let mut tenant_sets = BTreeSet::new();
+        for (ifindex, owner) in self.world.owners.iter().filter(|(_, o)| o.container == c.id) {
+            let Some(view) = networks.get_mut(owner.network.as_str()) else { continue };
+            view.interface = Some(self.interface(*ifindex));
+            view.named_at = Some(wall.utc(owner.named_at));
+            view.named_after_seconds = owner.after.map(|a| a.as_secs_f64());
+            if let Some(link) = self.world.links.get(ifindex) {
+                view.joined_at = link.joined_at.map(|t| wall.utc(t));
+                view.link_up_at = link.up_at.map(|t| wall.utc(t));
+            }
+            if let Some(tap) = self.world.taps.get(ifindex) {
+                tenant_sets.insert(tap.set);
+                view.tapped_at = Some(wall.utc(tap.tapped_at));
+                let joined = self.world.links.get(ifindex).and_then(|l| l.joined_at);
+                view.tapped_after_seconds = joined.map(|j| (tap.tapped_at - j).as_secs_f64());
+            }
+        }
+        let monitor = tenant_sets
+            .iter()
+            .find(|id| self.world.sets.get(id).is_some_and(|s| s.role != SetRole::Nursery))
+            .map(|id| self.monitor_name(*id));
+        api::Container {
+            name: c.name.clone(),
+            id: c.id.clone(),
+            tenant: c.policy.tenant.clone(),
+            service: c.policy.service.clone(),
+            state: state_word(c.state).to_owned(),
+            note: self.note(seen, networks.values().any(|n| n.tapped_at.is_some())),
+            networks: networks.into_values().collect(),
+            monitor,
+        }
+    }
+
+    fn note(&self, seen: &ContainerSeen, tapped: bool) -> Option<String> {
+        let c = &seen.container;
+        let mut notes = c.policy.problems.clone();
+        if !self.world.wants(c) {
+            let how = if c.policy.enable.is_some() { "its label conmon.enable" } else { "--opt-in" };
+            notes.push(format!("not watched, by {how}"));
+        } else if c.state.is_alive() && !tapped {
+            let drivers: BTreeSet<&str> = c
+                .networks
+                .iter()
+                .filter_map(|e| self.world.networks.get(&e.network_id).map(|n| n.network.driver.as_str()))
+                .collect();
+            notes.push(match drivers.iter().next() {
+                Some(&"host") => "on the host's own network: it has no port that could be tapped".to_owned(),
+                Some(&"null") => "without a network".to_owned(),
+                Some(&"bridge") => "its port is not tapped yet".to_owned(),
+                Some(other) => format!("on a network of kind {other}, which is not tapped yet"),
+                None => "on another container's network, or on none".to_owned(),
+            });
+        }
+        (!notes.is_empty()).then(|| notes.join("; "))
+    }
+
+    fn monitors_view(&self) -> Vec<(SetId, api::Monitor, Alive)> {
+        let mut all = Vec::new();
+        for (id, set) in &self.world.sets {
+            let (state, container_id) = match &set.monitor {
+                MonitorSeen::Inline => (api::MonitorState::Working, None),
+                MonitorSeen::Missing { .. } => (api::MonitorState::Gone, None),
+                MonitorSeen::Starting { .. } => (api::MonitorState::Starting, None),
+                MonitorSeen::Started { id, .. } => (api::MonitorState::Starting, Some(id.clone())),
+                MonitorSeen::Connected { id, .. } if set.role == SetRole::Pool => {
+                    (api::MonitorState::Ready, Some(id.clone()))
+                }
+                MonitorSeen::Connected { id, .. } => (api::MonitorState::Working, Some(id.clone())),
+            };
+            let mode = match &set.role {
+                SetRole::Nursery => api::MonitorMode::Host,
+                SetRole::Dedicated(_) => api::MonitorMode::Dedicated,
+                SetRole::Tenant(_) | SetRole::Pool => api::MonitorMode::Shared,
+            };
+            let container = match &set.role {
+                SetRole::Dedicated(id) => self.world.containers.get(id).map(|c| c.container.name.clone()),
+                _ => None,
+            };
+            let alive = self.alive.get(id).copied().unwrap_or_default();
+            let name = if set.role == SetRole::Nursery { "conmond".to_owned() } else { self.monitor_name(*id) };
+            let monitor = api::Monitor {
+                name,
+                id: container_id,
+                tenant: self.tenant_of(&set.role),
+                container,
+                mode,
+                state,
+                functions: vec!["flow".to_owned(), "rtt".to_owned()],
+                last_report_at: None,
+                last_report_age_seconds: None,
+                restarts: set.restarts,
+                memory_bytes: alive.memory_bytes.filter(|_| set.role != SetRole::Nursery),
+            };
+            all.push((*id, monitor, alive));
+        }
+        all
+    }
+}
+
+fn state_word(state: ContainerState) -> &'static str {
+    match state {
+        ContainerState::Created => "created",
+        ContainerState::Running => "running",
+        ContainerState::Paused => "paused",
+        ContainerState::Restarting => "restarting",
+        ContainerState::Exited => "exited",
+        ContainerState::Dead => "dead",
+    }
+}

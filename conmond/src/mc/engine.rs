@@ -1,0 +1,151 @@
+//! The tasks that talk to the container engine. The controller sends [`Ask`]s and gets [`Answer`]s through its own
+//! channel; it never waits for the engine.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{Mutex, Semaphore, mpsc};
+
+use super::world::SetId;
+use crate::runtime::{
+    EngineEvent, Monitor, MonitorLimits, MonitorSpec, NetworkMembers, Runtime, RuntimeError, Snapshot,
+};
+
+/// Something asked of the engine.
+#[derive(Clone, Debug)]
+pub enum Ask {
+    /// All containers and networks.
+    Snapshot,
+    /// Who is on a network.
+    Members(String),
+    /// Have a monitoring container made and started for a set, in place of one there may be.
+    StartMonitor {
+        /// The set.
+        set: SetId,
+        /// The folder that it sees.
+        dir: PathBuf,
+    },
+    /// Remove a set's monitoring container.
+    RemoveMonitor {
+        /// The engine's id for it, or its name.
+        id: String,
+    },
+    /// All monitoring containers of this instance.
+    Monitors,
+}
+
+/// What the engine said.
+pub enum Answer {
+    /// It tells by itself.
+    Event(EngineEvent),
+    /// To [`Ask::Snapshot`].
+    Snapshot(Result<Snapshot, RuntimeError>),
+    /// To [`Ask::Members`].
+    Members(String, Result<Option<NetworkMembers>, RuntimeError>),
+    /// To [`Ask::StartMonitor`]: the container's id and its process.
+    Started(SetId, Result<(String, Option<u32>), RuntimeError>),
+    /// To [`Ask::Monitors`], with each running one's process and whether it is made of this build.
+    Monitors(Result<Vec<(Monitor, Option<u32>, bool)>, RuntimeError>),
+}
+
+/// How many monitoring containers the engine makes at once: application containers come first.
+const AT_ONCE: usize = 2;
+
+/// What the tasks need.
+pub struct Engine {
+    /// The engine.
+    pub runtime: Runtime,
+    /// The executable that the monitoring image is made of.
+    pub executable: PathBuf,
+    /// What a monitoring container may use.
+    pub limits: MonitorLimits,
+}
+
+/// Runs until the asks end. `sink` gets every answer; it must be quick.
+pub async fn run(engine: Engine, mut asks: mpsc::UnboundedReceiver<Ask>, sink: Arc<dyn Fn(Answer) + Send + Sync>) {
+    let engine = Arc::new(engine);
+    let image = Arc::new(Mutex::new(None::<String>));
+    let making = Arc::new(Semaphore::new(AT_ONCE));
+    let watcher = {
+        let (engine, sink) = (engine.clone(), sink.clone());
+        tokio::spawn(async move { engine.runtime.watch(|event| sink(Answer::Event(event))).await })
+    };
+    while let Some(ask) = asks.recv().await {
+        let (engine, sink, image, making) = (engine.clone(), sink.clone(), image.clone(), making.clone());
+        tokio::spawn(async move {
+            match ask {
+                Ask::Snapshot => sink(Answer::Snapshot(engine.runtime.snapshot().await)),
+                Ask::Members(id) => {
+                    let members = engine.runtime.network_endpoints(&id).await;
+                    sink(Answer::Members(id, members));
+                }
+                Ask::StartMonitor { set, dir } => {
+                    let _one = making.acquire().await;
+                    let started = start_monitor(&engine, &image, set, dir).await;
+                    if started.is_err() {
+                        // the image may have been removed behind our back: make sure of it next time
+                        *image.lock().await = None;
+                    }
+                    sink(Answer::Started(set, started));
+                }
+                Ask::RemoveMonitor { id } => {
+                    for _ in 0..3 {
+                        match engine.runtime.remove_monitor(&id).await {
+                            Ok(()) => break,
+                            Err(error) => {
+                                tracing::warn!(id, error = &error as &dyn std::error::Error, "a monitoring container is not removed yet");
+                                tokio::time::sleep(Duration::from_secs(1)).await;
+                            }
+                        }
+                    }
+                }
+                Ask::Monitors => sink(Answer::Monitors(monitors(&engine, &image).await)),
+            }
+        });
+    }
+    watcher.abort();
+}
+
+async fn image_id(engine: &Engine, image: &Mutex<Option<String>>) -> Result<String, RuntimeError> {
+    let mut known = image.lock().await;
+    if let Some(id) = known.as_ref() {
+        return Ok(id.clone());
+    }
+    let made = engine.runtime.ensure_image(&engine.executable).await?;
+    *known = Some(made.id.clone());
+    Ok(made.id)
+}
+
+async fn start_monitor(
+    engine: &Engine,
+    image: &Mutex<Option<String>>,
+    set: SetId,
+    dir: PathBuf,
+) -> Result<(String, Option<u32>), RuntimeError> {
+    let spec = MonitorSpec {
+        slot: set.to_string(),
+        image: image_id(engine, image).await?,
+        host_dir: dir,
+        limits: engine.limits,
+        env: Vec::new(),
+    };
+    let id = engine.runtime.create_monitor(&spec).await?;
+    engine.runtime.start_monitor(&id).await?;
+    let pid = engine.runtime.monitor_status(&id).await?.and_then(|s| s.pid);
+    Ok((id, pid))
+}
+
+async fn monitors(
+    engine: &Engine,
+    image: &Mutex<Option<String>>,
+) -> Result<Vec<(Monitor, Option<u32>, bool)>, RuntimeError> {
+    let ours = image_id(engine, image).await?;
+    let mut all = Vec::new();
+    for monitor in engine.runtime.list_monitors().await? {
+        let pid = engine.runtime.monitor_status(&monitor.id).await?.and_then(|s| s.pid);
+        let same = monitor.image_id == ours;
+        all.push((monitor, pid, same));
+    }
+    Ok(all)
+}
