@@ -81,7 +81,9 @@ impl Inner {
         let until = Instant::now() + length;
         let mut known = self.known();
         while !known.stop {
-            let Some(left) = until.checked_duration_since(Instant::now()).filter(|l| !l.is_zero()) else { return true };
+            let Some(left) = until.checked_duration_since(Instant::now()).filter(|l| !l.is_zero()) else {
+                return true;
+            };
             known = self.wake.wait_timeout(known, left).unwrap_or_else(PoisonError::into_inner).0;
         }
         false
@@ -131,7 +133,9 @@ impl Cost {
         api::Cost {
             hooks: hooks.unwrap_or_default(),
             cpu_ratio: known.cpu_ratio,
-            memory_bytes: known.daemon_memory.map(|own| own.saturating_add(monitors.memory_bytes.unwrap_or(0))),
+            memory_bytes: known
+                .daemon_memory
+                .map(|own| own.saturating_add(monitors.memory_bytes.unwrap_or(0))),
             kernel_memory_bytes: known.kernel_memory,
             sampled_at: known.sample.map(|s| wall.utc(s.at)),
         }
@@ -145,7 +149,11 @@ impl Cost {
         }
         let row = |d: &Direction| {
             let runs = known.totals[usize::from(d.number())];
-            HookRow { hook: d.as_str().into(), runs: runs.count, run_time: Duration::from_nanos(runs.time_ns) }
+            HookRow {
+                hook: d.as_str().into(),
+                runs: runs.count,
+                run_time: Duration::from_nanos(runs.time_ns),
+            }
         };
         Direction::ALL.iter().map(row).collect()
     }
@@ -184,7 +192,10 @@ fn run(shared: &Shared, inner: &Inner) {
             }
             Err(error) if !told => {
                 told = true;
-                tracing::warn!(error = &error as &dyn std::error::Error, "run times of our programs cannot be sampled");
+                tracing::warn!(
+                    error = &error as &dyn std::error::Error,
+                    "run times of our programs cannot be sampled"
+                );
             }
             Err(_) => {}
         }
@@ -194,7 +205,10 @@ fn run(shared: &Shared, inner: &Inner) {
 }
 
 /// Runs of all sets' programs, by direction, while `wait` lasts. A set that is loaded meanwhile is left for the next time.
-fn sample(sets: &BTreeMap<SetId, Arc<Set>>, wait: impl FnOnce(Duration) -> bool) -> Result<Runs2, tap::Error> {
+fn sample(
+    sets: &BTreeMap<SetId, Arc<Set>>,
+    wait: impl FnOnce(Duration) -> bool,
+) -> Result<Runs2, tap::Error> {
     let sampling = Sampling::start()?;
     let before = read_runs(sets)?;
     wait(MOMENT);
@@ -258,7 +272,8 @@ fn monitors_usage(published: &Published) -> Usage {
         }
         // as they reported: a lie must not make our sum overflow
         usage.cpu = usage.cpu.map(|cpu| cpu.saturating_add(Duration::from_nanos(alive.cpu_ns)));
-        usage.memory_bytes = usage.memory_bytes.map(|sum| sum.saturating_add(alive.memory_bytes.unwrap_or(0)));
+        usage.memory_bytes =
+            usage.memory_bytes.map(|sum| sum.saturating_add(alive.memory_bytes.unwrap_or(0)));
     }
     usage
 }
@@ -267,7 +282,10 @@ fn monitors_usage(published: &Published) -> Usage {
 fn daemon_cpu() -> Option<Duration> {
     let usage = getrusage(UsageWho::RUSAGE_SELF).ok()?;
     let length = |t: TimeVal| {
-        Duration::new(u64::try_from(t.tv_sec()).unwrap_or(0), u32::try_from(t.tv_usec()).unwrap_or(0).min(999_999) * 1000)
+        Duration::new(
+            u64::try_from(t.tv_sec()).unwrap_or(0),
+            u32::try_from(t.tv_usec()).unwrap_or(0).min(999_999) * 1000,
+        )
     };
     Some(length(usage.user_time()) + length(usage.system_time()))
 }

@@ -10,9 +10,10 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use conmon::api::{
-    ApiError, ContainersAnswer, ContainersQuery, Counts, DoctorAnswer, Endpoint, EndpointKind, Fill, FlowsAnswer,
-    FlowsQuery, Health, HealthState, HostAnswer, LedgerAnswer, Level, MeasurementsAnswer, MeasurementsQuery,
-    MonitorMode, MonitorState, MonitorsAnswer, ObservedAt, PairsAnswer, PairsQuery, SetStatus, Status,
+    ApiError, ContainersAnswer, ContainersQuery, Counts, DoctorAnswer, Endpoint, EndpointKind, Fill,
+    FlowsAnswer, FlowsQuery, Health, HealthState, HostAnswer, LedgerAnswer, Level, MeasurementsAnswer,
+    MeasurementsQuery, MonitorMode, MonitorState, MonitorsAnswer, ObservedAt, PairsAnswer, PairsQuery,
+    SetStatus, Status,
 };
 use ippm::flow::{Both, Counters, Direction, PortClass};
 use ippm::measurement::{PortMeasurement, SetCounters};
@@ -79,7 +80,8 @@ fn heard(published: &Published, store: &Store, set: SetId, now: Timestamp) -> Op
 /// Monitors that measure somebody and did not report within the bound, by name.
 fn silent_monitors(shared: &Shared, published: &Published, now: Timestamp) -> Vec<String> {
     let store = shared.store();
-    let late = |set: SetId| heard(published, &store, set, now).is_none_or(|at| now - at > shared.info.silence);
+    let late =
+        |set: SetId| heard(published, &store, set, now).is_none_or(|at| now - at > shared.info.silence);
     published
         .monitors
         .iter()
@@ -97,12 +99,15 @@ fn is_measuring(published: &Published, set: SetId) -> bool {
 fn problems(shared: &Shared, published: &Published) -> Vec<String> {
     let mut all = published.problems.clone();
     if !published.engine.connected && all.is_empty() {
-        all.push("the container engine does not answer; counting goes on, new containers stay without names".into());
+        all.push(
+            "the container engine does not answer; counting goes on, new containers stay without names"
+                .into(),
+        );
     }
     all.extend(
-        silent_monitors(shared, published, monotonic())
-            .into_iter()
-            .map(|name| format!("{name} does not report; the kernel goes on counting, and it will be replaced")),
+        silent_monitors(shared, published, monotonic()).into_iter().map(|name| {
+            format!("{name} does not report; the kernel goes on counting, and it will be replaced")
+        }),
     );
     all
 }
@@ -185,7 +190,8 @@ impl Source for View {
             let store = self.shared.store();
             let names = self.shared.names();
             let live = store.flows().map(|(_, flow)| flow_view(&names, flow, None, wall));
-            let ended = store.ended().map(|(_, event)| flow_view(&names, &ended_flow(event), Some(event), wall));
+            let ended =
+                store.ended().map(|(_, event)| flow_view(&names, &ended_flow(event), Some(event), wall));
             live.chain(ended).filter(|flow| query.admits(flow)).collect()
         };
         let bytes = |f: &conmon::api::Flow| f.sent.bytes.saturating_add(f.received.bytes);
@@ -200,7 +206,9 @@ impl Source for View {
             published.monitors.iter().map(|(set, monitor, _)| (*set, monitor.name.as_str())).collect();
         let mut all = {
             let store = self.shared.store();
-            measurements(&store, &self.shared.names(), wall, |set| names_of.get(&set).map(|n| (*n).to_owned()))
+            measurements(&store, &self.shared.names(), wall, |set| {
+                names_of.get(&set).map(|n| (*n).to_owned())
+            })
         };
         all.retain(|m| query.admits(m));
         let matched = all.len() as u64;
@@ -235,7 +243,8 @@ impl Source for View {
                 .count() as u64,
         };
         let set_status = |set: &SetInfo| {
-            let [flows, pairs, ports, histograms] = fills(set, taken.get(&set.id).copied().unwrap_or_default());
+            let [flows, pairs, ports, histograms] =
+                fills(set, taken.get(&set.id).copied().unwrap_or_default());
             SetStatus {
                 name: set.id.to_string(),
                 tenant: set.tenant.clone(),

@@ -8,7 +8,12 @@ const NOW: Timestamp = Timestamp(1_000_000_000_000);
 
 fn names() -> Names {
     let mut names = Names::new("h", Vec::new());
-    names.set_container(ContainerName { id: "a".into(), name: "web".into(), tenant: "t".into(), service: None });
+    names.set_container(ContainerName {
+        id: "a".into(),
+        name: "web".into(),
+        tenant: "t".into(),
+        service: None,
+    });
     names.set_port(7, "veth7", Some("a"));
     names
 }

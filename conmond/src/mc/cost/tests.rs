@@ -17,7 +17,11 @@ fn a_sample_without_packets_does_not_replace_one_with() {
     assert_eq!(known.sample.unwrap().at, Timestamp(2));
     take_sample(&mut known, Timestamp(4), [runs(5, 800), runs(1, 50)]);
     let sample = known.sample.unwrap();
-    assert_eq!((sample.at, sample.runs[0].ns_per_run()), (Timestamp(4), Some(160.0)), "means are of one moment");
+    assert_eq!(
+        (sample.at, sample.runs[0].ns_per_run()),
+        (Timestamp(4), Some(160.0)),
+        "means are of one moment"
+    );
     assert_eq!(known.totals, [runs(15, 1800), runs(1, 50)], "totals are of all of them");
 }
 
@@ -92,7 +96,14 @@ fn root_run_times_and_kernel_memory_are_the_kernels() {
         eprintln!("SKIPPED: needs root (CAP_BPF)");
         return;
     }
-    let spec = tap::SetSpec { flows: 64, pairs: 16, ports: 16, hists: 16, ring_bytes: 64 << 10, ..Default::default() };
+    let spec = tap::SetSpec {
+        flows: 64,
+        pairs: 16,
+        ports: 16,
+        hists: 16,
+        ring_bytes: 64 << 10,
+        ..Default::default()
+    };
     let set = Arc::new(Set::create(spec).unwrap());
     let sets = BTreeMap::from([(SetId(1), set.clone())]);
     let frame = crate::mc::view::tests::udp(5000, 6000, 10);

@@ -85,10 +85,20 @@ pub fn checks(
 fn engine(published: &Published) -> Check {
     let e = &published.engine;
     let problem = (!e.connected).then(|| {
-        format!("{} at {} does not answer: {}", e.name, e.address, e.error.as_deref().unwrap_or("not asked yet"))
+        format!(
+            "{} at {} does not answer: {}",
+            e.name,
+            e.address,
+            e.error.as_deref().unwrap_or("not asked yet")
+        )
     });
     let fine = format!("{} {} answers at {}", e.name, e.version.as_deref().unwrap_or(""), e.address);
-    check("engine", problem, fine, "start the engine, or give its address (conmond --help); counting goes on meanwhile")
+    check(
+        "engine",
+        problem,
+        fine,
+        "start the engine, or give its address (conmond --help); counting goes on meanwhile",
+    )
 }
 
 /// The first two numbers of a kernel's release.
@@ -111,7 +121,12 @@ fn kernel(text: &str, published: &Published) -> Check {
         "" => format!("Linux {text}; no port is tapped yet"),
         how => format!("Linux {text}; programs are attached by {how}"),
     };
-    check("kernel", problem, fine, "run Linux 5.15 or later with BPF and, before 6.6, with the clsact scheduler (sch_ingress)")
+    check(
+        "kernel",
+        problem,
+        fine,
+        "run Linux 5.15 or later with BPF and, before 6.6, with the clsact scheduler (sch_ingress)",
+    )
 }
 
 fn bpffs() -> Check {
@@ -130,7 +145,8 @@ fn bpffs() -> Check {
 
 fn membarrier() -> Check {
     let there = membarrier_query().contains_command(MembarrierCommand::Global);
-    let problem = (!there).then(|| "the kernel refuses membarrier: ended records cannot be settled safely".to_owned());
+    let problem =
+        (!there).then(|| "the kernel refuses membarrier: ended records cannot be settled safely".to_owned());
     check(
         "membarrier",
         problem,
@@ -140,12 +156,18 @@ fn membarrier() -> Check {
 }
 
 fn taps(published: &Published) -> Check {
-    let mut wrong: Vec<String> = published.refused.iter().map(|(port, why)| format!("{port} is refused: {why}")).collect();
+    let mut wrong: Vec<String> =
+        published.refused.iter().map(|(port, why)| format!("{port} is refused: {why}")).collect();
     if published.untapped > 0 {
         wrong.push(format!("{} ports on watched bridges are not tapped", published.untapped));
     }
     let fine = format!("{} ports are tapped, none on a watched bridge is not", published.ports.len());
-    check("taps", some(&wrong), fine, "see the daemon's log for the kernel's reason; refused ports are tried again every 2 s")
+    check(
+        "taps",
+        some(&wrong),
+        fine,
+        "see the daemon's log for the kernel's reason; refused ports are tried again every 2 s",
+    )
 }
 
 fn names(published: &Published, now: Timestamp) -> Check {
@@ -170,11 +192,15 @@ fn monitors(published: &Published, silent: &[String]) -> Check {
         let whose = if tenant.is_empty() { "the pool's".to_owned() } else { format!("tenant {tenant}'s") };
         format!("{whose} monitoring container was replaced {n} times since the daemon started")
     }));
-    let working = published.sets.iter().filter(|s| !matches!(s.role, SetRole::Pool | SetRole::Nursery)).count();
+    let working =
+        published.sets.iter().filter(|s| !matches!(s.role, SetRole::Pool | SetRole::Nursery)).count();
     check(
         "monitors",
         some(&wrong),
-        format!("{working} monitoring containers report, {} of {} wait", published.pool.ready, published.pool.wanted),
+        format!(
+            "{working} monitoring containers report, {} of {} wait",
+            published.pool.ready, published.pool.wanted
+        ),
         "see the engine's log of the monitoring container; it may need more memory (conmond --help)",
     )
 }
@@ -240,8 +266,10 @@ fn pins(shared: &Shared, dir: &Path) -> Check {
     let problem = match fs::read_dir(dir) {
         Ok(entries) => {
             let names = entries.flatten().map(|e| e.file_name().to_string_lossy().into_owned());
-            let mut unknown: Vec<String> =
-                names.filter(|n| !known.contains(n)).map(|n| format!("{} is of no set that is loaded", dir.join(n).display())).collect();
+            let mut unknown: Vec<String> = names
+                .filter(|n| !known.contains(n))
+                .map(|n| format!("{} is of no set that is loaded", dir.join(n).display()))
+                .collect();
             unknown.sort();
             some(&unknown)
         }
@@ -306,7 +334,12 @@ fn ledger(reckoning: &Result<Reckoning, ApiError>) -> Check {
     let remedy = "see `conmonctl doctor -o json`; programs of others before ours on a port (bpftool net) hide packets from it, \
                   and so do port features that split or join packets (ethtool -k)";
     match reckoning {
-        Err(e) => check("ledger", Some(format!("it cannot be read: {}", e.error)), "", "ask again; see the daemon's log"),
+        Err(e) => check(
+            "ledger",
+            Some(format!("it cannot be read: {}", e.error)),
+            "",
+            "ask again; see the daemon's log",
+        ),
         Ok(r) => {
             let l = &r.answer.ledger;
             let mut fine = format!(
@@ -316,10 +349,13 @@ fn ledger(reckoning: &Result<Reckoning, ApiError>) -> Check {
             );
             if !r.without_baseline.is_empty() {
                 let left_out = list(&r.without_baseline);
-                fine.push_str(&format!("; not compared, because the beginning of their taps is not known: {left_out}"));
+                fine.push_str(&format!(
+                    "; not compared, because the beginning of their taps is not known: {left_out}"
+                ));
             }
             // a ledger that does not balance says where, or that the sums do not
-            let problem = (!l.balanced).then(|| some(&r.off).unwrap_or_else(|| "its two sides differ".to_owned()));
+            let problem =
+                (!l.balanced).then(|| some(&r.off).unwrap_or_else(|| "its two sides differ".to_owned()));
             check("ledger", problem, fine, remedy)
         }
     }

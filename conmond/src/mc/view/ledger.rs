@@ -73,7 +73,8 @@ impl Tables {
             let port = self.ports.entry(flow.key.ifindex).or_default();
             port.flow += flow.counters;
             if flow.pair.is_some() {
-                port.pair = Both::new(port.pair.tx.since(flow.counters.tx), port.pair.rx.since(flow.counters.rx));
+                port.pair =
+                    Both::new(port.pair.tx.since(flow.counters.tx), port.pair.rx.since(flow.counters.rx));
             }
         }
         for counted in &scan.ports {
@@ -125,9 +126,9 @@ type Seen = HashMap<u32, (LinkStats, LinkStats)>;
 fn read_links(query: &mut LinkQuery, ports: &[PortInfo]) -> Result<HashMap<u32, LinkStats>, ApiError> {
     let mut all = HashMap::with_capacity(ports.len());
     for port in ports {
-        let stats = query
-            .link_stats(port.ifindex)
-            .map_err(|e| ApiError::unavailable(format!("the counters of {} cannot be read: {e}", port.interface)))?;
+        let stats = query.link_stats(port.ifindex).map_err(|e| {
+            ApiError::unavailable(format!("the counters of {} cannot be read: {e}", port.interface))
+        })?;
         if let Some(stats) = stats {
             all.insert(port.ifindex, stats);
         }
@@ -207,7 +208,11 @@ pub fn compare(ports: &[PortInfo], tables: &Tables, seen: &Seen) -> Reckoning {
             };
             if ours > theirs {
                 ledger.balanced = false;
-                off.push(format!("{}: {} packets too many {way} the container", port.interface, ours - theirs));
+                off.push(format!(
+                    "{}: {} packets too many {way} the container",
+                    port.interface,
+                    ours - theirs
+                ));
             } else if theirs > ours {
                 missing[*d].push((rows.len(), theirs - ours));
             }
@@ -217,7 +222,11 @@ pub fn compare(ports: &[PortInfo], tables: &Tables, seen: &Seen) -> Reckoning {
         for class in [PortClass::Overflow, PortClass::Malformed] {
             *lost.entry(class.to_string()).or_insert(0) += counted.class(class);
         }
-        rows.push(row(port, &counted, bounds.is_some().then(|| Both::new(observed(Direction::Tx), observed(Direction::Rx)))));
+        rows.push(row(
+            port,
+            &counted,
+            bounds.is_some().then(|| Both::new(observed(Direction::Tx), observed(Direction::Rx))),
+        ));
     }
     // packets without a port record bear no port: they make up for what ports miss, as far as they go
     let mut explained = 0;
@@ -229,9 +238,11 @@ pub fn compare(ports: &[PortInfo], tables: &Tables, seen: &Seen) -> Reckoning {
         }
         ledger.balanced = false;
         let way = if *d == Direction::Tx { "from" } else { "to" };
-        off.extend(missing[*d].iter().map(|(at, n)| {
-            format!("{}: {n} packets {way} the container are missing", rows[*at].interface)
-        }));
+        off.extend(
+            missing[*d].iter().map(|(at, n)| {
+                format!("{}: {n} packets {way} the container are missing", rows[*at].interface)
+            }),
+        );
     }
     lost.insert("no_port".to_owned(), explained);
     lost.retain(|_, packets| *packets > 0);

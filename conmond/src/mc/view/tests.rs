@@ -74,7 +74,11 @@ pub(in crate::mc) fn published() -> Published {
         containers: vec![container("web"), container("db")],
         monitors: vec![
             (NURSERY, monitor("conmond", None, MonitorMode::Host, MonitorState::Working), Alive::default()),
-            (SHOP, monitor("pm-s2", Some("shop"), MonitorMode::Shared, MonitorState::Working), Alive::default()),
+            (
+                SHOP,
+                monitor("pm-s2", Some("shop"), MonitorMode::Shared, MonitorState::Working),
+                Alive::default(),
+            ),
             (WAITING, monitor("pm-s3", None, MonitorMode::Shared, MonitorState::Ready), Alive::default()),
         ],
         heard: BTreeMap::from([(SHOP, monotonic()), (WAITING, monotonic())]),
@@ -144,7 +148,15 @@ fn packets(n: u64) -> Counters {
     Counters::new(100 * n, n, 0)
 }
 
-fn pair(slot: u32, ifindex: u32, ends: (IpAddr, IpAddr), proto: u8, role: Role, sent: u64, received: u64) -> PairMeasurement {
+fn pair(
+    slot: u32,
+    ifindex: u32,
+    ends: (IpAddr, IpAddr),
+    proto: u8,
+    role: Role,
+    sent: u64,
+    received: u64,
+) -> PairMeasurement {
     PairMeasurement {
         key: PairKey { ifindex, local: ends.0, remote: ends.1, proto, role, service: Service::None },
         id: SlotTag { slot, tag: 1 },
@@ -224,8 +236,13 @@ fn pairs_are_named_and_complete_as_long_as_everybody_reports() {
     v.shared.store().apply(SHOP, &batch());
     let answer = v.pairs(&PairsQuery::default()).unwrap();
     assert_eq!(answer.hosts, [HostAnswer { name: "h".to_owned(), complete: true }]);
-    let ends: Vec<_> = answer.pairs.iter().map(|p| (p.src.name.as_str(), p.dst.name.as_str(), p.sent.packets)).collect();
-    assert_eq!(ends, [("external", "db", 7), ("web", "db", 12)], "the one with most bytes first, sent is by src");
+    let ends: Vec<_> =
+        answer.pairs.iter().map(|p| (p.src.name.as_str(), p.dst.name.as_str(), p.sent.packets)).collect();
+    assert_eq!(
+        ends,
+        [("external", "db", 7), ("web", "db", 12)],
+        "the one with most bytes first, sent is by src"
+    );
     assert_eq!(answer.pairs[1].protocols, ["tcp", "udp"]);
     assert_eq!(answer.pairs[1].rtt_seconds.as_ref().unwrap().count, 1);
     assert_eq!(answer.rate_interval_seconds, None, "one reading gives no rates");
@@ -256,7 +273,7 @@ fn a_monitor_that_does_not_report_is_told_everywhere() {
     assert_eq!(of("pm-s2").state, MonitorState::Silent);
     assert!(of("pm-s2").last_report_age_seconds.unwrap() >= 6.0);
     assert_eq!((of("pm-s3").state, of("conmond").state), (MonitorState::Ready, MonitorState::Working));
-    assert_eq!(v.pairs(&PairsQuery::default()).unwrap().hosts[0].complete, false);
+    assert!(!v.pairs(&PairsQuery::default()).unwrap().hosts[0].complete);
     assert_eq!(v.health().status, HealthState::Degraded);
     assert!(v.health().problems[0].contains("pm-s2"), "{:?}", v.health());
 
@@ -289,7 +306,9 @@ fn containers_come_by_name_and_tenant() {
     let mut p = published();
     p.containers[1].tenant = "other".to_owned();
     let v = view(p);
-    let names = |q: &ContainersQuery| v.containers(q).unwrap().containers.into_iter().map(|c| c.name).collect::<Vec<_>>();
+    let names = |q: &ContainersQuery| {
+        v.containers(q).unwrap().containers.into_iter().map(|c| c.name).collect::<Vec<_>>()
+    };
     assert_eq!(names(&ContainersQuery::default()), ["db", "web"]);
     assert_eq!(names(&ContainersQuery { tenant: Some("shop".to_owned()) }), ["web"]);
 }
@@ -313,12 +332,17 @@ fn the_largest_flows_live_and_ended_come_first() {
 fn measurements_bear_their_monitors_name() {
     let v = view(published());
     v.shared.store().apply(SHOP, &batch());
-    let query = MeasurementsQuery { metric: Some(ippm::catalogue::PAIR_RTT.name.to_owned()), ..Default::default() };
+    let query =
+        MeasurementsQuery { metric: Some(ippm::catalogue::PAIR_RTT.name.to_owned()), ..Default::default() };
     let answer = v.measurements(&query).unwrap();
     assert_eq!(answer.matched, 1);
     assert_eq!(answer.measurements[0].monitor.as_deref(), Some("pm-s2"));
     let answer = v.measurements(&MeasurementsQuery { limit: Some(2), ..Default::default() }).unwrap();
-    assert_eq!((answer.measurements.len(), answer.matched), (2, 10), "three counts for each record, and one delay");
+    assert_eq!(
+        (answer.measurements.len(), answer.matched),
+        (2, 10),
+        "three counts for each record, and one delay"
+    );
 }
 
 #[test]
@@ -328,7 +352,8 @@ fn metrics_rows_are_by_protocol_and_say_what_cannot_be_told() {
     let rows = v.pair_rows();
     let row = |src: &str| rows.iter().find(|r| &*r.src.name == src).unwrap();
     let web = row("web");
-    let protocols: Vec<_> = web.protocols.iter().map(|p| (p.protocol, p.sent.packets, p.received.packets, p.flows)).collect();
+    let protocols: Vec<_> =
+        web.protocols.iter().map(|p| (p.protocol, p.sent.packets, p.received.packets, p.flows)).collect();
     assert_eq!(protocols, [(6, 10, 5, 4), (17, 2, 1, 4)]);
     assert_eq!((&*web.tenant, web.live), ("shop", true));
     assert_eq!(web.rtt.count(), 1);
@@ -357,7 +382,9 @@ fn status_and_metrics_count_the_same() {
     b.set.flow_full = 9;
     v.shared.store().apply(SHOP, &b);
     // the same port counted in the nursery before it had a name
-    v.shared.store().apply(NURSERY, &Batch { pairs: Vec::new(), flows: Vec::new(), rtts: Vec::new(), ..b.clone() });
+    v.shared
+        .store()
+        .apply(NURSERY, &Batch { pairs: Vec::new(), flows: Vec::new(), rtts: Vec::new(), ..b.clone() });
     let status = v.status().unwrap();
     assert_eq!(
         status.counts,
@@ -368,11 +395,15 @@ fn status_and_metrics_count_the_same() {
     assert_eq!(status.sets.len(), 3);
 
     let own = v.self_metrics();
-    assert_eq!(own.sets.iter().map(|s| (&*s.name, &*s.tenant, s.flows_full)).collect::<Vec<_>>(), [
-        ("s1", "", 9),
-        ("s2", "shop", 9)
-    ]);
-    assert_eq!((own.ports[0].sent.arp.packets, own.ports[0].sent.malformed.packets), (6, 2), "both sets together");
+    assert_eq!(
+        own.sets.iter().map(|s| (&*s.name, &*s.tenant, s.flows_full)).collect::<Vec<_>>(),
+        [("s1", "", 9), ("s2", "shop", 9)]
+    );
+    assert_eq!(
+        (own.ports[0].sent.arp.packets, own.ports[0].sent.malformed.packets),
+        (6, 2),
+        "both sets together"
+    );
     assert_eq!(own.ports[1].sent, ClassTotals::default());
     assert_ne!(own.ports[0].key, own.ports[1].key);
 }

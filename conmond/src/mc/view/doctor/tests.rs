@@ -33,7 +33,9 @@ fn every_check_of_the_published_world_can_fail() {
     });
     fails("kernel", "neither TCX nor clsact", |p| p.attachment.clear());
     fails("kernel", "xdp", |p| p.attachment = "xdp".to_owned());
-    fails("taps", "veth9 is refused: no memory", |p| p.refused.push(("veth9".to_owned(), "no memory".to_owned())));
+    fails("taps", "veth9 is refused: no memory", |p| {
+        p.refused.push(("veth9".to_owned(), "no memory".to_owned()))
+    });
     fails("taps", "2 ports", |p| p.untapped = 2);
     fails("names", "veth7 has had no name", |p| {
         p.ports[0].container = None;
@@ -59,12 +61,18 @@ fn full_tables_and_dropped_events_are_told() {
     batch.set.pair_full = 3;
     batch.set.ring_full = 7;
     shared.store().apply(SHOP, &batch);
-    assert!(of("tables").detail.contains("tenant shop: 3 packets found no pair record"), "{:?}", of("tables"));
+    assert!(
+        of("tables").detail.contains("tenant shop: 3 packets found no pair record"),
+        "{:?}",
+        of("tables")
+    );
     assert!(of("ring").detail.contains("tenant shop: 7 flow events"), "{:?}", of("ring"));
     assert!(!of("tables").ok && !of("ring").ok);
 
     batch.set.pair_full = 0;
-    batch.ports = (0..9).map(|i| ippm::measurement::PortMeasurement { ifindex: 100 + i, counts: Default::default() }).collect();
+    batch.ports = (0..9)
+        .map(|i| ippm::measurement::PortMeasurement { ifindex: 100 + i, counts: Default::default() })
+        .collect();
     shared.store().apply(SHOP, &batch);
     assert!(of("tables").detail.contains("9 of 10 ports are taken"), "{:?}", of("tables"));
 }
@@ -101,7 +109,10 @@ fn clocks_that_were_set_or_slept_are_told() {
     let set = clock(&then, &Clocks { wall_ns: then.wall_ns - 60 * second, ..then });
     assert!(!set.ok && set.detail.contains("-60.0 s"), "{set:?}");
     let slept = clock(&then, &Clocks { slept_ns: 15 * second, wall_ns: then.wall_ns + 10 * second });
-    assert!(!slept.ok && slept.detail.contains("slept for 10.0 s") && !slept.detail.contains("was set"), "{slept:?}");
+    assert!(
+        !slept.ok && slept.detail.contains("slept for 10.0 s") && !slept.detail.contains("was set"),
+        "{slept:?}"
+    );
     assert!(!clock(&then, &Clocks { slept_ns: -5 * second, ..then }).ok);
     assert!(clock(&Clocks::now(), &Clocks::now()).ok);
 }

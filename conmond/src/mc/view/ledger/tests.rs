@@ -173,8 +173,8 @@ fn a_packet_counts_once_wherever_it_lies() {
     let r = compare(&ports(), &t, &seen(stats(all, 3), stats(all, 3)));
     assert!(r.answer.ledger.balanced, "{r:?}");
     let by_class = &r.answer.ports[0].packets_by_class;
-    let expected =
-        [("arp", 2), ("flow", 33), ("malformed", 4), ("other", 3), ("overflow", 1), ("pair", 105)].map(|(k, v)| (k.to_owned(), v));
+    let expected = [("arp", 2), ("flow", 33), ("malformed", 4), ("other", 3), ("overflow", 1), ("pair", 105)]
+        .map(|(k, v)| (k.to_owned(), v));
     assert_eq!(*by_class, BTreeMap::from(expected));
     let l = &r.answer.ledger;
     assert_eq!((l.selected, l.not_selected), (138, 5));
