@@ -69,7 +69,7 @@ fn make_run_dir(dir: &Path) -> anyhow::Result<()> {
 
 fn host_name(config: &Config) -> String {
     config.host_name.clone().unwrap_or_else(|| {
-        nix::unistd::gethostname().ok().and_then(|n| n.into_string().ok()).unwrap_or_else(|| "localhost".to_owned())
+        nix::sys::utsname::uname().map_or_else(|_| "localhost".to_owned(), |n| n.nodename().to_string_lossy().into_owned())
     })
 }
 
