@@ -15,5 +15,7 @@ fn main() {
     }
     cost::sizes();
     cost::hot(1_000_000);
-    cost::run(rounds, std::time::Duration::from_millis(250), |load| loads.split(',').any(|part| load.contains(part)));
+    cost::run(rounds, std::time::Duration::from_millis(250), |load| {
+        loads.split(',').any(|part| load.contains(part))
+    });
 }

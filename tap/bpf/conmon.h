@@ -142,9 +142,9 @@ struct cm_flow {
 	__u8 guessed;		/* the role was inferred from port numbers, not seen */
 
 	/* line 2: TCP */
-	__u64 probe_t0[2];	/* when the outstanding probe left, 0 for none; by direction of its data */
+	__u64 probe_t0[2];	/* when the outstanding probe left, 0 for none; by direction of its data; CM_HANDSHAKE */
 	__u32 probe_end[2];	/* the sequence number whose acknowledgement ends it */
-	__u32 probe_kind[2];	/* 0 none, 1 data, 2 handshake */
+	__u32 hist[2];		/* slot of its pair's histogram for data of that direction, + 1; 0 if not known yet */
 	__u32 right[2];		/* highest sequence number seen + 1 */
 	__u32 retransmitted[2];	/* segments; [CM_RX]: not told apart from reordering by id or time stamp */
 	__u32 reordered;	/* segments to the container that were sent before ones seen earlier */
@@ -153,6 +153,9 @@ struct cm_flow {
 	__u16 seen;		/* enum cm_seen */
 	__u32 isn;		/* sequence number of the SYN without ACK */
 };
+
+/* In probe_t0: the probe is a SYN or SYN/ACK. The clock does not reach that bit. */
+#define CM_HANDSHAKE (1ull << 63)
 
 enum cm_seen {
 	CM_SEEN_RIGHT = 1,	/* << direction: `right` holds a value */
@@ -207,12 +210,11 @@ struct cm_hist {
 	__u32 tag;
 	__u32 pair;
 	__u32 leg;
-	__u64 count;
 	__u64 sum_ns;
 	__u64 min_ns;
 	__u64 max_ns;
-	__u64 _pad[2];
-	__u32 bucket[CM_HIST_BUCKETS];
+	__u64 _pad[3];
+	__u32 bucket[CM_HIST_BUCKETS];	/* their sum is the number of samples */
 };
 
 struct cm_ctl {
@@ -225,10 +227,12 @@ struct cm_ctl {
 	__u64 hist_full;	/* RTT samples that found no histogram slot */
 	__u64 port_full;	/* packets whose port had no slot */
 	__u64 ring_full;	/* records that found no room in the ring */
-	__u64 rtt_samples;
+	__u64 rtt_freed;	/* RTT samples of histograms that have been freed */
 	__u64 probes_cancelled;	/* RTT probes given up because of a retransmission (Karn) */
 	struct cm_count no_port[2];	/* [cm_dir] */
-	__u64 _pad[7];
+	__u64 _pad[5];
+	__u64 tick;		/* jiffies when tick_ns was read; both change once in a tick */
+	__u64 tick_ns;		/* CLOCK_MONOTONIC_COARSE */
 };
 
 struct cm_record {

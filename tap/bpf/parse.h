@@ -45,7 +45,10 @@ enum {
 
 /* What lies behind the key. */
 struct cm_packet {
-	struct cm_flow_key key;
+	union {
+		struct cm_flow_key key;
+		__u64 word[6];	/* the key, as it is hashed and compared: written whole, never in parts */
+	};
 	__u32 seq;
 	__u32 ack;
 	__u32 payload;		/* TCP payload bytes */
@@ -85,7 +88,7 @@ struct walk {
 };
 
 /* Kept out of line: rare, and the common path stays short. */
-static noinline int extensions(struct __sk_buff *skb, struct walk *w)
+noinline int extensions(struct __sk_buff *skb, struct walk *w)
 {
 	if (!w)
 		return 0;
@@ -117,12 +120,81 @@ static noinline int extensions(struct __sk_buff *skb, struct walk *w)
 	return 0;
 }
 
+/* The two ports at `h` as one word, the local one in the lower half. */
+static always_inline __u32 ports_of(const void *h, const enum cm_dir dir)
+{
+	__u32 source = swap16(*(__u16 *)h), destination = swap16(*(__u16 *)(h + 2));
+
+	return dir == CM_TX ? source | destination << 16 : destination | source << 16;
+}
+
+/*
+ * Reads the transport header if it is there. Returns what stands for the ports in the key, the local one in the lower
+ * half.
+ */
+static always_inline __u32 transport(struct __sk_buff *skb, const enum cm_dir dir, struct cm_packet *p,
+				     const struct walk *w, __u32 l3_end)
+{
+	__u8 copy[20] __attribute__((aligned(8)));
+	__u32 ports;
+	void *h;
+
+	switch (w->proto) {
+	case P_TCP: {
+		__u32 doff;
+
+		h = header(skb, w->off, 20, copy);
+		if (!h || w->off + 20 > l3_end)
+			return 0;
+		ports = ports_of(h, dir);
+		doff = (*(__u8 *)(h + 12) >> 4) * 4;
+		if (doff < 20 || w->off + doff > l3_end)
+			return ports;
+		p->seq = swap32(*(__u32 *)(h + 4));
+		p->ack = swap32(*(__u32 *)(h + 8));
+		p->flags = *(__u8 *)(h + 13);
+		p->payload = l3_end - w->off - doff;
+		p->tcp = 1;
+		if (dir == CM_RX && doff >= 32) {
+			h = header(skb, w->off + 20, 8, copy);
+			if (h && *(__u32 *)h == TS_OPTION)
+				p->tsval = swap32(*(__u32 *)(h + 4));
+		}
+		return ports;
+	}
+	case P_UDP:
+	case P_SCTP:
+		/* the fixed header must fit: 8 bytes, 12 for SCTP; ports are its first four */
+		h = header(skb, w->off, 4, copy);
+		if (!h || w->off + (w->proto == P_UDP ? 8 : 12) > l3_end)
+			return 0;
+		return ports_of(h, dir);
+	case P_ICMP:
+	case P_ICMP6: {
+		__u8 type, request = w->proto == P_ICMP ? 8 : 128, reply = w->proto == P_ICMP ? 0 : 129;
+		__u32 id;
+
+		h = header(skb, w->off, 8, copy);
+		if (!h || w->off + 8 > l3_end)
+			return 0;
+		type = *(__u8 *)h;
+		id = swap16(*(__u16 *)(h + 4));
+		if (type != request && type != reply)
+			id = type << 8 | *(__u8 *)(h + 1);
+		else
+			p->icmp_query = type == request ? 1 : 2;
+		return id | id << 16;
+	}
+	}
+	return 0;
+}
+
 /* Returns an enum cm_class for what has no flow key, -1 for a packet with one. */
 static always_inline int parse(struct __sk_buff *skb, const enum cm_dir dir, struct cm_packet *p)
 {
 	__u8 copy[40] __attribute__((aligned(8)));
 	struct walk w = {};
-	__u32 l3 = ETH_LEN, l3_end, vlan = 0;
+	__u32 l3 = ETH_LEN, l3_end, vlan = 0, ports = 0;
 	__u16 ethertype;
 	int tags = VLAN_TAGS;
 	void *h;
@@ -149,8 +221,6 @@ static always_inline int parse(struct __sk_buff *skb, const enum cm_dir dir, str
 			l3 += 4;
 		}
 	}
-	p->key.vlan = vlan;
-	p->key.ifindex = skb->ifindex;
 
 	if (likely(ethertype == ETH_P_IPV4)) {
 		__u32 ihl, total, frag;
@@ -174,10 +244,10 @@ static always_inline int parse(struct __sk_buff *skb, const enum cm_dir dir, str
 		w.off = l3 + ihl;
 		src = (__u64)*(__u32 *)(h + 12) << 32 | V4_MAPPED;
 		dst = (__u64)*(__u32 *)(h + 16) << 32 | V4_MAPPED;
-		p->key.local[0] = 0;
-		p->key.remote[0] = 0;
-		p->key.local[1] = dir == CM_TX ? src : dst;
-		p->key.remote[1] = dir == CM_TX ? dst : src;
+		p->word[0] = 0;
+		p->word[1] = dir == CM_TX ? src : dst;
+		p->word[2] = 0;
+		p->word[3] = dir == CM_TX ? dst : src;
 	} else if (ethertype == ETH_P_IPV6_) {
 		__u32 length;
 
@@ -190,17 +260,10 @@ static always_inline int parse(struct __sk_buff *skb, const enum cm_dir dir, str
 		w.off = l3 + 40;
 		/* the packet may lie at an odd address: words of four are as wide as the verifier allows */
 #define WORD(at) ((__u64)*(__u32 *)(h + (at)) | (__u64)*(__u32 *)(h + (at) + 4) << 32)
-		if (dir == CM_TX) {
-			p->key.local[0] = WORD(8);
-			p->key.local[1] = WORD(16);
-			p->key.remote[0] = WORD(24);
-			p->key.remote[1] = WORD(32);
-		} else {
-			p->key.remote[0] = WORD(8);
-			p->key.remote[1] = WORD(16);
-			p->key.local[0] = WORD(24);
-			p->key.local[1] = WORD(32);
-		}
+		p->word[0] = dir == CM_TX ? WORD(8) : WORD(24);
+		p->word[1] = dir == CM_TX ? WORD(16) : WORD(32);
+		p->word[2] = dir == CM_TX ? WORD(24) : WORD(8);
+		p->word[3] = dir == CM_TX ? WORD(32) : WORD(16);
 #undef WORD
 		if (unlikely(is_extension(w.proto)))
 			extensions(skb, &w);
@@ -208,64 +271,12 @@ static always_inline int parse(struct __sk_buff *skb, const enum cm_dir dir, str
 		return ethertype == ETH_P_ARP_ ? CM_CLASS_ARP : CM_CLASS_OTHER;
 	}
 
-	p->key.proto = w.proto;
-	if (unlikely(w.later_fragment || w.broken))
-		return -1;
 	if (l3_end > skb->len)
 		l3_end = skb->len;
-
-	switch (w.proto) {
-	case P_TCP: {
-		__u32 doff;
-
-		h = header(skb, w.off, 20, copy);
-		if (!h || w.off + 20 > l3_end)
-			return -1;
-		p->key.local_port = swap16(*(__u16 *)(h + (dir == CM_TX ? 0 : 2)));
-		p->key.remote_port = swap16(*(__u16 *)(h + (dir == CM_TX ? 2 : 0)));
-		doff = (*(__u8 *)(h + 12) >> 4) * 4;
-		if (doff < 20 || w.off + doff > l3_end)
-			return -1;
-		p->seq = swap32(*(__u32 *)(h + 4));
-		p->ack = swap32(*(__u32 *)(h + 8));
-		p->flags = *(__u8 *)(h + 13);
-		p->payload = l3_end - w.off - doff;
-		p->tcp = 1;
-		if (dir == CM_RX && doff >= 32) {
-			h = header(skb, w.off + 20, 8, copy);
-			if (h && *(__u32 *)h == TS_OPTION)
-				p->tsval = swap32(*(__u32 *)(h + 4));
-		}
-		return -1;
-	}
-	case P_UDP:
-	case P_SCTP:
-		/* the fixed header must fit: 8 bytes, 12 for SCTP; ports are its first four */
-		h = header(skb, w.off, 4, copy);
-		if (!h || w.off + (w.proto == P_UDP ? 8 : 12) > l3_end)
-			return -1;
-		p->key.local_port = swap16(*(__u16 *)(h + (dir == CM_TX ? 0 : 2)));
-		p->key.remote_port = swap16(*(__u16 *)(h + (dir == CM_TX ? 2 : 0)));
-		return -1;
-	case P_ICMP:
-	case P_ICMP6: {
-		__u8 type, request = w.proto == P_ICMP ? 8 : 128, reply = w.proto == P_ICMP ? 0 : 129;
-		__u16 id;
-
-		h = header(skb, w.off, 8, copy);
-		if (!h || w.off + 8 > l3_end)
-			return -1;
-		type = *(__u8 *)h;
-		id = swap16(*(__u16 *)(h + 4));
-		if (type != request && type != reply)
-			id = type << 8 | *(__u8 *)(h + 1);
-		else
-			p->icmp_query = type == request ? 1 : 2;
-		p->key.local_port = id;
-		p->key.remote_port = id;
-		return -1;
-	}
-	}
+	if (likely(!w.later_fragment && !w.broken))
+		ports = transport(skb, dir, p, &w, l3_end);
+	p->word[4] = skb->ifindex | (__u64)ports << 32;
+	p->word[5] = w.proto | vlan << 16;
 	return -1;
 }
 

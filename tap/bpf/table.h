@@ -61,6 +61,29 @@ static always_inline struct cm_ctl *ctl_get(void)
 			add(&_c->field, 1);		\
 	} while (0)
 
+noinline __u64 next_tick(__u64 tick)
+{
+	struct cm_ctl *c = ctl_get();
+	__u64 ns = bpf_ktime_get_coarse_ns();
+
+	if (c) {
+		WRITE_ONCE(c->tick_ns, ns);
+		WRITE_ONCE(c->tick, tick);
+	}
+	return ns;
+}
+
+/* CLOCK_MONOTONIC_COARSE, read once in a tick. Where processors meet, one may get the tick before. */
+static always_inline __u64 coarse_ns(void)
+{
+	struct cm_ctl *c = ctl_get();
+	__u64 tick = bpf_jiffies64();
+
+	if (likely(c && READ_ONCE(c->tick) == tick))
+		return READ_ONCE(c->tick_ns);
+	return next_tick(tick);
+}
+
 /* A linear hash with secret odd multipliers, then one round of mixing. Never 0. */
 static always_inline __u32 mix(__u64 h)
 {
@@ -85,12 +108,21 @@ static always_inline int flow_is(const struct cm_flow *f, const struct cm_flow_k
 	return !((a[0] ^ b[0]) | (a[1] ^ b[1]) | (a[2] ^ b[2]) | (a[3] ^ b[3]) | (a[4] ^ b[4]) | (a[5] ^ b[5]));
 }
 
-static always_inline struct cm_flow *flow_find(const struct cm_flow_key *k, __u32 tag, __u32 *slot)
+/*
+ * Nearly always the first slot is the one, and cold: its other lines are loaded here so that the processor fetches them
+ * at the same time as the first. (There is no prefetch instruction.)
+ */
+static always_inline struct cm_flow *flow_find(const struct cm_flow_key *k, __u32 tag, __u32 *slot, int tcp)
 {
 	for (__u32 i = 0; i < CM_PROBES; i++) {
 		__u32 at = (tag + i) & cm_settings.flow_mask;
 		struct cm_flow *f = flow_at(at);
 
+		if (f && i == 0) {
+			READ_ONCE(f->pair);
+			if (tcp)
+				READ_ONCE(f->seen);
+		}
 		if (f && f->tag == tag && READ_ONCE(f->state) == CM_LIVE && flow_is(f, k)) {
 			*slot = at;
 			return f;
@@ -141,7 +173,7 @@ static always_inline int pair_is(const struct cm_pair *p, const struct cm_pair_k
 }
 
 /* The pair's slot, claimed if need be; CM_NONE if there is no room. */
-static noinline __u32 pair_get(struct cm_pair_key *k, __u64 now)
+noinline __u32 pair_get(struct cm_pair_key *k, __u64 now)
 {
 	__u32 tag;
 
@@ -177,41 +209,45 @@ static noinline __u32 pair_get(struct cm_pair_key *k, __u64 now)
 	return CM_NONE;
 }
 
-static noinline struct cm_port *port_get(__u32 ifindex)
+/* The port's slot, claimed if need be; CM_NONE if there is no room. */
+noinline __u32 port_get(__u32 ifindex)
 {
 	__u32 tag = mix(ifindex * cm_settings.secret[4]);
 
 	for (__u32 i = 0; i < CM_PROBES; i++) {
-		struct cm_port *p = port_at((tag + i) & cm_settings.port_mask);
+		__u32 at = (tag + i) & cm_settings.port_mask;
+		struct cm_port *p = port_at(at);
 
 		if (p && p->ifindex == ifindex && READ_ONCE(p->state) == CM_LIVE)
-			return p;
+			return at;
 	}
 	for (__u32 i = 0; i < CM_PROBES; i++) {
-		struct cm_port *p = port_at((tag + i) & cm_settings.port_mask);
+		__u32 at = (tag + i) & cm_settings.port_mask;
+		struct cm_port *p = port_at(at);
 		int got;
 
 		if (!p)
 			continue;
 		got = claim(&p->state);
 		if (got == 2 && p->ifindex == ifindex)
-			return p;
+			return at;
 		if (got != 1)
 			continue;
 		p->ifindex = ifindex;
 		publish(&p->state);
-		return p;
+		return at;
 	}
-	return 0;
+	return CM_NONE;
 }
 
 /* Direction and class in one argument: a BPF call takes five. */
 #define PORT_CLASS(dir, class) ((dir) * CM_CLASSES + (class))
 
 /* Adds to what a port counts outside of flows and pairs. */
-static noinline int port_count(__u32 ifindex, __u32 port_class, __u64 bytes, __u64 packets, __u64 extra)
+noinline int port_count(__u32 ifindex, __u32 port_class, __u64 bytes, __u64 packets, __u64 extra)
 {
-	struct cm_port *p = port_get(ifindex);
+	__u32 at = port_get(ifindex);
+	struct cm_port *p = at == CM_NONE ? 0 : port_at(at);
 	__u32 dir = port_class / CM_CLASSES & 1, class = port_class & (CM_CLASSES - 1);
 	struct cm_count *c;
 
@@ -253,12 +289,19 @@ static always_inline __u32 bucket_of(__u64 ns)
 	return i < CM_HIST_BUCKETS ? i : CM_HIST_BUCKETS - 1;
 }
 
-static always_inline struct cm_hist *hist_get(struct cm_pair *p, __u32 pair, __u32 leg)
+/* Slot + 1 of the pair's histogram for a leg, claimed if need be; 0 if there is no room. */
+noinline __u32 hist_slot(__u32 pair, __u32 leg)
 {
-	__u32 at = p->hist[leg], tag;
+	struct cm_pair *p = pair_at(pair);
+	__u32 at, tag;
 
-	if (likely(at))
-		return hist_at(at - 1);
+	leg &= CM_LEGS - 1;
+	if (!p) {
+		COUNT(hist_full);
+		return 0;
+	}
+	if (p->hist[leg])
+		return p->hist[leg];
 	tag = mix((pair * (__u64)CM_LEGS + leg + 1) * cm_settings.secret[5]);
 	for (__u32 i = 0; i < CM_PROBES; i++) {
 		struct cm_hist *h;
@@ -273,39 +316,29 @@ static always_inline struct cm_hist *hist_get(struct cm_pair *p, __u32 pair, __u
 		h->min_ns = ~0ull;
 		publish(&h->state);
 		/* lost the race for this leg's first singleton: use the other's, give ours back */
-		if (__sync_val_compare_and_swap(&p->hist[leg], 0, at + 1) != 0) {
+		if (__sync_val_compare_and_swap(&p->hist[leg], 0, at + 1) != 0)
 			__sync_lock_test_and_set(&h->state, CM_FREE);
-			return hist_at(p->hist[leg] - 1);
-		}
-		return h;
+		return p->hist[leg];
 	}
+	COUNT(hist_full);
 	return 0;
 }
 
-static noinline int hist_add(__u32 pair, __u32 leg, __u64 rtt)
+static always_inline void hist_add(__u32 at, __u64 rtt)
 {
-	struct cm_pair *p = pair_at(pair);
-	struct cm_hist *h;
-	__u32 b;
+	struct cm_hist *h = hist_at(at);
+	__u32 b = bucket_of(rtt);
 
-	leg &= CM_LEGS - 1;
-	h = p ? hist_get(p, pair, leg) : 0;
-	if (!h) {
-		COUNT(hist_full);
-		return 0;
-	}
-	COUNT(rtt_samples);
-	add(&h->count, 1);
+	if (!h)
+		return;
 	add(&h->sum_ns, rtt);
 	/* Two processors may write an extreme at once and the lesser one win: it is then still in its bucket. */
 	if (rtt < h->min_ns)
 		h->min_ns = rtt;
 	if (rtt > h->max_ns)
 		h->max_ns = rtt;
-	b = bucket_of(rtt);
 	if (b < CM_HIST_BUCKETS)
 		add(&h->bucket[b], 1);
-	return 0;
 }
 
 #endif

@@ -31,7 +31,7 @@ static always_inline void write_flow(struct cm_record *r, const struct cm_flow *
 	r->_pad = 0;
 }
 
-static noinline int record_flow(struct cm_flow *f, __u32 slot, __u32 kind, __u32 reason, __u64 now)
+noinline int record_flow(struct cm_flow *f, __u32 slot, __u32 kind, __u32 reason, __u64 now)
 {
 	struct cm_record *r;
 
@@ -52,7 +52,7 @@ static noinline int record_flow(struct cm_flow *f, __u32 slot, __u32 kind, __u32
 }
 
 /* `leg_ack`: the leg in the upper half, the acknowledgement number in the lower; a BPF call takes five arguments. */
-static noinline int record_sample(struct cm_flow *f, __u32 slot, __u64 leg_ack, __u64 rtt, __u64 now)
+noinline int record_sample(struct cm_flow *f, __u32 slot, __u64 leg_ack, __u64 rtt, __u64 now)
 {
 	struct cm_record *r;
 
@@ -125,7 +125,7 @@ static always_inline void pair_key(struct cm_pair_key *k, const struct cm_packet
  * The first packet of a flow. Returns its slot, or CM_NONE when there was no room; the packet is then counted, in its
  * pair or its port, before return.
  */
-static noinline __u32 begin(struct cm_packet *p, __u32 tag, __u32 dir, __u32 len, __u32 extra)
+noinline __u32 begin(struct cm_packet *p, __u32 tag, __u32 dir, __u32 len, __u32 extra)
 {
 	struct cm_pair_key k;
 	struct cm_pair *pair;
@@ -183,13 +183,24 @@ static noinline __u32 begin(struct cm_packet *p, __u32 tag, __u32 dir, __u32 len
 	return CM_NONE;
 }
 
-/* Ends the outstanding probe of `data`'s direction. Only one processor gets its time. */
+/*
+ * A probe's end is written before its time and read after it. Where the processor keeps stores and loads in order
+ * (CM_TSO) that is all it takes; elsewhere an exchange, which is a full barrier, is put in. Should two processors meet in
+ * one probe, it may be taken twice or a new one be given up: one singleton too many or too few, never a wrong one.
+ */
+#ifdef CM_TSO
+#define set_probe(word, v) WRITE_ONCE(word, v)
+#else
+#define set_probe(word, v) ((void)__sync_lock_test_and_set(&(word), (v)))
+#endif
+
+/* Ends the outstanding probe of `data`'s direction and returns when it began; 0 if there is none. */
 static always_inline __u64 take_probe(struct cm_flow *f, enum cm_dir data)
 {
 	__u64 t0 = READ_ONCE(f->probe_t0[data]);
 
-	if (!t0 || __sync_val_compare_and_swap(&f->probe_t0[data], t0, 0) != t0)
-		return 0;
+	if (t0)
+		set_probe(f->probe_t0[data], 0);
 	return t0;
 }
 
@@ -235,10 +246,19 @@ static always_inline void follow_tcp(struct cm_flow *f, __u32 slot, const struct
 
 		/* once more: between the two looks another processor may have begun the next probe */
 		if (t0 && covers(f, p->ack, back)) {
-			__u32 leg = (back == CM_TX ? CM_LEG_AWAY : CM_LEG_NEAR) + (f->probe_kind[back] == 2 ? 2 : 0);
+			int handshake = t0 >> 63;
+			__u32 leg = (back == CM_TX ? CM_LEG_AWAY : CM_LEG_NEAR) + (handshake ? 2 : 0);
+			__u32 hist = handshake ? 0 : f->hist[back];
 
 			now = bpf_ktime_get_ns();
-			hist_add(f->pair, leg, now - t0);
+			t0 &= ~CM_HANDSHAKE;
+			if (unlikely(!hist)) {
+				hist = hist_slot(f->pair, leg);
+				if (!handshake)
+					f->hist[back] = hist;
+			}
+			if (hist)
+				hist_add(hist - 1, now - t0);
 			if (cm_settings.flags & CM_FLAG_SAMPLES)
 				record_sample(f, slot, (__u64)leg << 32 | p->ack, now - t0, now);
 		}
@@ -279,10 +299,10 @@ static always_inline void follow_tcp(struct cm_flow *f, __u32 slot, const struct
 			f->seen |= CM_SEEN_NEWEST;
 	}
 	if (!f->probe_t0[dir]) {
-		f->probe_end[dir] = p->flags & TCP_SYN ? p->seq + 1 : end;
-		f->probe_kind[dir] = p->flags & TCP_SYN ? 2 : 1;
-		barrier();
-		__sync_val_compare_and_swap(&f->probe_t0[dir], 0, now ? now : bpf_ktime_get_ns());
+		__u64 handshake = p->flags & TCP_SYN ? CM_HANDSHAKE : 0;
+
+		WRITE_ONCE(f->probe_end[dir], handshake ? p->seq + 1 : end);
+		set_probe(f->probe_t0[dir], (now ? now : bpf_ktime_get_ns()) | handshake);
 	}
 }
 
@@ -315,7 +335,7 @@ static always_inline int tap(struct __sk_buff *skb, const enum cm_dir dir)
 	}
 
 	tag = flow_tag(&p.key);
-	f = flow_find(&p.key, tag, &slot);
+	f = flow_find(&p.key, tag, &slot, p.tcp && cm_settings.flags & CM_FLAG_RTT);
 	if (unlikely(f && is_reuse(f, &p, dir))) {
 		__sync_val_compare_and_swap(&f->state, CM_LIVE, CM_ENDING);
 		f = 0;
@@ -333,7 +353,7 @@ static always_inline int tap(struct __sk_buff *skb, const enum cm_dir dir)
 	add(&f->packets[dir], 1);
 	if (extra)
 		add(&f->extra[dir], extra);
-	tick = bpf_ktime_get_coarse_ns();
+	tick = coarse_ns();
 	if (f->last_seen_ns != tick)
 		f->last_seen_ns = tick;
 
@@ -384,7 +404,7 @@ static always_inline void release_flow(struct cm_flow *f, __u32 slot, __u32 reas
 }
 
 /* Folds an ended flow into its pair and frees it. Returns 1 if it has no pair: `free_orphan` takes those. */
-static noinline int free_flow(__u32 slot, __u32 tag, __u32 reason)
+noinline int free_flow(__u32 slot, __u32 tag, __u32 reason)
 {
 	struct cm_flow *f = flow_at(slot);
 	struct cm_pair *p;
@@ -408,7 +428,7 @@ static noinline int free_flow(__u32 slot, __u32 tag, __u32 reason)
 }
 
 /* Folds an ended flow that found no pair into its port. */
-static noinline int free_orphan(__u32 slot, __u32 tag, __u32 reason)
+noinline int free_orphan(__u32 slot, __u32 tag, __u32 reason)
 {
 	struct cm_flow *f = flow_at(slot);
 
@@ -421,24 +441,28 @@ static noinline int free_orphan(__u32 slot, __u32 tag, __u32 reason)
 	return 0;
 }
 
-static noinline int free_hist(__u32 at)
+noinline int free_hist(__u32 at)
 {
 	struct cm_hist *h = hist_at(at);
+	struct cm_ctl *c = ctl_get();
+	__u64 count = 0;
 
-	if (!h)
+	if (!h || !c)
 		return 0;
-	for (int i = 0; i < CM_HIST_BUCKETS; i++)
+	for (int i = 0; i < CM_HIST_BUCKETS; i++) {
+		count += h->bucket[i];
 		WRITE_ONCE(h->bucket[i], 0);
-	h->count = 0;
+	}
 	h->sum_ns = 0;
 	h->max_ns = 0;
 	h->pair = 0;
 	h->tag = 0;
+	add(&c->rtt_freed, count);
 	__sync_lock_test_and_set(&h->state, CM_FREE);
 	return 0;
 }
 
-static noinline int free_pair(__u32 slot, __u32 tag)
+noinline int free_pair(__u32 slot, __u32 tag)
 {
 	struct cm_pair *p = pair_at(slot);
 
@@ -454,7 +478,7 @@ static noinline int free_pair(__u32 slot, __u32 tag)
 	return 0;
 }
 
-static noinline int free_port(__u32 slot, __u32 ifindex)
+noinline int free_port(__u32 slot, __u32 ifindex)
 {
 	struct cm_port *p = port_at(slot);
 

@@ -133,7 +133,7 @@ plain! {
         pub guessed: u8,
         pub probe_t0: [u64; 2],
         pub probe_end: [u32; 2],
-        pub probe_kind: [u32; 2],
+        pub hist: [u32; 2],
         pub right: [u32; 2],
         pub retransmitted: [u32; 2],
         pub reordered: u32,
@@ -193,11 +193,10 @@ plain! {
         pub tag: u32,
         pub pair: u32,
         pub leg: u32,
-        pub count: u64,
         pub sum_ns: u64,
         pub min_ns: u64,
         pub max_ns: u64,
-        pub _pad: [u64; 2],
+        pub _pad: [u64; 3],
         pub bucket: [u32; 400],
     }
 
@@ -212,10 +211,12 @@ plain! {
         pub hist_full: u64,
         pub port_full: u64,
         pub ring_full: u64,
-        pub rtt_samples: u64,
+        pub rtt_freed: u64,
         pub probes_cancelled: u64,
         pub no_port: [Count; 2],
-        pub _pad: [u64; 7],
+        pub _pad: [u64; 5],
+        pub tick: u64,
+        pub tick_ns: u64,
     }
 
     /// `struct cm_record`.

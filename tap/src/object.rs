@@ -1,8 +1,9 @@
 //! The compiled programs: parsed, pointed at a set's maps, loaded.
 
 use std::collections::HashSet;
-use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
+use aya_obj::btf::BtfFeatures;
 use aya_obj::{Object, maps::Map};
 
 use crate::error::Error;
@@ -21,6 +22,16 @@ pub(crate) static BYTES: &[u8] = &OBJECT.0;
 pub(crate) fn load(names: &[&'static str], maps: &[(&str, BorrowedFd<'_>)]) -> Result<Vec<OwnedFd>, Error> {
     let damaged = |e: &dyn std::fmt::Display| Error::Object(e.to_string());
     let mut object = Object::parse(BYTES).map_err(|e| damaged(&e))?;
+    // With type information the verifier takes each function that is not static by itself, once. A kernel that does
+    // not want ours verifies them where they are called, as it verifies static ones.
+    let plain = BtfFeatures::new(true, true, true, false, true, false, false, false);
+    let btf = match object.fixup_and_sanitize_btf(&plain) {
+        Ok(Some(btf)) => sys::btf_load(&btf.to_bytes())
+            .inspect_err(|error| tracing::debug!(%error, "the kernel takes no type information"))
+            .ok(),
+        Ok(None) => None,
+        Err(e) => return Err(damaged(&e)),
+    };
     let text: HashSet<usize> = object.functions.keys().map(|(section, _)| *section).collect();
     let definitions: Vec<(String, Map)> = object.maps.drain().collect();
     let mut wired = Vec::with_capacity(definitions.len());
@@ -43,7 +54,11 @@ pub(crate) fn load(names: &[&'static str], maps: &[(&str, BorrowedFd<'_>)]) -> R
                 .functions
                 .get(&program.function_key())
                 .ok_or_else(|| Error::Object(format!("no code for `{name}`")))?;
-            sys::prog_load(name, &function.instructions)
+            let functions: Vec<[u32; 2]> =
+                function.func_info.func_info.iter().map(|f| [f.insn_off, f.type_id]).collect();
+            let types =
+                btf.as_ref().filter(|_| !functions.is_empty()).map(|btf| (btf.as_fd(), &functions[..]));
+            sys::prog_load(name, &function.instructions, types)
                 .map_err(|source| Error::Program { name: (*name).to_owned(), source })
         })
         .collect()

@@ -113,6 +113,17 @@ struct PairSlot {
     reported_flows: u64,
 }
 
+/// What is known of a histogram slot.
+#[derive(Clone, Copy, Debug, Default)]
+struct HistSlot {
+    /// Of the pair: a pair that comes back has the same key, so the same tag.
+    tag: u32,
+    first_seen: u64,
+    sum_ns: u64,
+    count: u64,
+    reported: bool,
+}
+
 /// What changed since the scan before, and what went.
 #[derive(Clone, Debug, Default)]
 pub struct Scan {
@@ -178,8 +189,7 @@ pub struct Reader {
     ring: Ring,
     flow_slots: Vec<FlowSlot>,
     pair_slots: Vec<PairSlot>,
-    /// Tag and begin of the pair it was of, and its count.
-    hist_counts: Vec<(u32, u64, u64)>,
+    hist_slots: Vec<HistSlot>,
     port_counts: Vec<(u32, u64)>,
     scanned: u64,
     tick: u64,
@@ -202,7 +212,7 @@ impl Reader {
                 .map_err(|source| Error::Descriptor { name: "ring", source })?,
             flow_slots: vec![FlowSlot::default(); spec.flows as usize],
             pair_slots: vec![PairSlot::default(); spec.pairs as usize],
-            hist_counts: vec![(0, 0, 0); spec.hists as usize],
+            hist_slots: vec![HistSlot::default(); spec.hists as usize],
             port_counts: vec![(0, 0); spec.ports as usize],
             scanned: 0,
             tick: clock::tick_ns(),
@@ -234,11 +244,13 @@ impl Reader {
             slot.reported = Sums::default();
             slot.reported_flows = u64::MAX;
         }
-        self.hist_counts.fill((0, 0, 0));
+        for slot in &mut self.hist_slots {
+            slot.reported = false;
+        }
         self.port_counts.fill((0, 0));
     }
 
-    /// The set's own counters now.
+    /// The set's own counters now; round-trip singletons as of the last scan.
     pub fn counters(&self) -> SetCounters {
         let c = self.ctl.get(0);
         let of = |d: usize| abi::counters(c.no_port[d].bytes, c.no_port[d].packets, c.no_port[d].extra);
@@ -252,7 +264,7 @@ impl Reader {
             hist_full: c.hist_full,
             port_full: c.port_full,
             ring_full: c.ring_full,
-            rtt_samples: c.rtt_samples,
+            rtt_samples: self.hist_slots.iter().fold(c.rtt_freed, |all, h| all.wrapping_add(h.count)),
             probes_cancelled: c.probes_cancelled,
             no_port: Both::new(of(0), of(1)),
         }
@@ -286,11 +298,12 @@ impl Reader {
                 continue;
             }
             self.scanned = coarse;
+            let rtts = self.changed_histograms(&pairs);
             return Some(Scan {
                 taken_at,
                 set: self.counters(),
                 flows: self.changed_flows(),
-                rtts: self.changed_histograms(&pairs),
+                rtts,
                 pairs: self.changed_pairs(&pairs),
                 ports: self.changed_ports(),
             });
@@ -412,18 +425,33 @@ impl Reader {
 
     fn changed_histograms(&mut self, pairs: &[(u32, Pair)]) -> Vec<RttMeasurement> {
         let mut changed = Vec::new();
+        for (i, slot) in (0..).zip(&mut self.hist_slots) {
+            if slot.count > 0 && self.hists.u32(i, offset_of!(Hist, state)) != state::LIVE {
+                *slot = HistSlot::default();
+            }
+        }
         for (slot, p) in pairs {
             for (leg, at) in Leg::ALL.iter().zip(p.hist) {
                 let Some(at) = at.checked_sub(1).filter(|at| *at < self.hists.len()) else { continue };
-                let count = self.hists.u64(at, offset_of!(Hist, count));
-                let known = &mut self.hist_counts[at as usize];
-                // a pair that comes back has the same key, so the same tag
-                let now = (p.tag, p.first_seen_ns, count);
-                if std::mem::replace(known, now) == now {
+                let sum_ns = self.hists.u64(at, offset_of!(Hist, sum_ns));
+                let known = self.hist_slots[at as usize];
+                let same =
+                    known.tag == p.tag && known.first_seen == p.first_seen_ns && known.sum_ns == sum_ns;
+                if same && known.reported {
                     continue;
                 }
                 let h = self.hists.get(at);
-                let Some(histogram) = read_histogram(&h) else { continue };
+                let counts = h.bucket.iter().enumerate().map(|(i, n)| (i as u16, u64::from(*n)));
+                let Ok(histogram) = Histogram::from_counts(counts, h.sum_ns, h.min_ns, h.max_ns) else {
+                    continue;
+                };
+                self.hist_slots[at as usize] = HistSlot {
+                    tag: p.tag,
+                    first_seen: p.first_seen_ns,
+                    sum_ns,
+                    count: histogram.count(),
+                    reported: true,
+                };
                 changed.push(RttMeasurement {
                     pair: SlotTag { slot: *slot, tag: p.tag },
                     leg: *leg,

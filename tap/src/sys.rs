@@ -15,6 +15,7 @@ const BPF_OBJ_PIN: libc::c_long = 6;
 const BPF_OBJ_GET: libc::c_long = 7;
 const BPF_PROG_TEST_RUN: libc::c_long = 10;
 const BPF_OBJ_GET_INFO_BY_FD: libc::c_long = 15;
+const BPF_BTF_LOAD: libc::c_long = 18;
 const BPF_MAP_FREEZE: libc::c_long = 22;
 const BPF_LINK_CREATE: libc::c_long = 28;
 const BPF_LINK_UPDATE: libc::c_long = 29;
@@ -127,16 +128,35 @@ pub fn map_freeze(map: BorrowedFd<'_>) -> io::Result<()> {
     unsafe { Attr::new().fd(0, map).call(BPF_MAP_FREEZE).map(drop) }
 }
 
-/// Loads a classifier. On refusal the verifier's last words go to the debug log.
-pub fn prog_load(name: &str, instructions: &[bpf_insn]) -> io::Result<OwnedFd> {
+/// Loads type information.
+pub fn btf_load(btf: &[u8]) -> io::Result<OwnedFd> {
+    let mut a = Attr::new().u64(0, btf.as_ptr() as u64).u32(16, btf.len() as u32);
+    // SAFETY: the bytes live until the call returns.
+    unsafe { a.call_fd(BPF_BTF_LOAD) }
+}
+
+/// Loads a classifier. `types`: type information, and of each function its first instruction and type
+/// (`struct bpf_func_info`). On refusal the verifier's last words go to the debug log.
+pub fn prog_load(
+    name: &str,
+    instructions: &[bpf_insn],
+    types: Option<(BorrowedFd<'_>, &[[u32; 2]])>,
+) -> io::Result<OwnedFd> {
     let license = c"Dual BSD/GPL";
-    let base = Attr::new()
+    let mut base = Attr::new()
         .u32(0, PROG_TYPE_SCHED_CLS)
         .u32(4, instructions.len() as u32)
         .u64(8, instructions.as_ptr() as u64)
         .u64(16, license.as_ptr() as u64)
         .name(48, name);
-    // SAFETY: instructions and licence live until the call returns.
+    if let Some((btf, functions)) = types {
+        base = base
+            .fd(72, btf)
+            .u32(76, size_of::<[u32; 2]>() as u32)
+            .u64(80, functions.as_ptr() as u64)
+            .u32(88, functions.len() as u32);
+    }
+    // SAFETY: instructions, licence and function table live until the call returns.
     let refused = match unsafe { base.clone().call_fd(BPF_PROG_LOAD) } {
         Ok(fd) => return Ok(fd),
         Err(e) => e,
