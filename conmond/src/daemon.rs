@@ -11,13 +11,13 @@ use anyhow::{Context, bail};
 use conmon::instance::Instance;
 use conmond::config::{Config, TapMode};
 use conmond::http::{ApiSocket, MetricsSocket, Server, Source, api_group};
+use conmond::mc::Shared;
 use conmond::mc::controller::{Controller, JOURNAL, STATE, Settings};
 use conmond::mc::cost::Cost;
 use conmond::mc::engine::Engine;
 use conmond::mc::shared::{Info, Published};
 use conmond::mc::view::View;
 use conmond::mc::world::Wishes;
-use conmond::mc::Shared;
 use conmond::monitor::MfSettings;
 use conmond::runtime::{MonitorLimits, Runtime};
 use conmond::store::{ExternalPrefix, Names, Store};
@@ -41,7 +41,8 @@ fn pins(config: &Config) -> PathBuf {
 /// Pins need the BPF file system; most hosts have it mounted.
 fn mount_bpf_fs() -> anyhow::Result<()> {
     const MAGIC: i64 = 0xcafe_4a11;
-    let is_bpf = |path: &str| nix::sys::statfs::statfs(path).is_ok_and(|s| s.filesystem_type().0 as i64 == MAGIC);
+    let is_bpf =
+        |path: &str| nix::sys::statfs::statfs(path).is_ok_and(|s| s.filesystem_type().0 as i64 == MAGIC);
     if is_bpf(BPF_FS) {
         return Ok(());
     }
@@ -51,11 +52,9 @@ fn mount_bpf_fs() -> anyhow::Result<()> {
 }
 
 fn make_run_dir(dir: &Path) -> anyhow::Result<()> {
-    fs::DirBuilder::new()
-        .recursive(true)
-        .mode(0o755)
-        .create(dir)
-        .with_context(|| format!("cannot make the run folder {}; run as root or set --run-dir", dir.display()))?;
+    fs::DirBuilder::new().recursive(true).mode(0o755).create(dir).with_context(|| {
+        format!("cannot make the run folder {}; run as root or set --run-dir", dir.display())
+    })?;
     // the monitors' folders below are for root and them alone
     let pm = dir.join("pm");
     match fs::DirBuilder::new().mode(0o711).create(&pm) {
@@ -69,7 +68,8 @@ fn make_run_dir(dir: &Path) -> anyhow::Result<()> {
 
 fn host_name(config: &Config) -> String {
     config.host_name.clone().unwrap_or_else(|| {
-        nix::sys::utsname::uname().map_or_else(|_| "localhost".to_owned(), |n| n.nodename().to_string_lossy().into_owned())
+        nix::sys::utsname::uname()
+            .map_or_else(|_| "localhost".to_owned(), |n| n.nodename().to_string_lossy().into_owned())
     })
 }
 
@@ -118,7 +118,9 @@ fn settings(config: &Config, instance: &Instance) -> Settings {
 pub fn run(config: &Config) -> anyhow::Result<()> {
     let instance = instance(config)?;
     if !nix::unistd::geteuid().is_root() {
-        bail!("conmond needs root (or CAP_BPF, CAP_NET_ADMIN, CAP_PERFMON and CAP_SYS_ADMIN) to tap ports; start it with sudo");
+        bail!(
+            "conmond needs root (or CAP_BPF, CAP_NET_ADMIN, CAP_PERFMON and CAP_SYS_ADMIN) to tap ports; start it with sudo"
+        );
     }
     let runtime = Runtime::new(Some(&config.engine), instance.name())?;
     make_run_dir(&instance.run_dir())?;
@@ -140,7 +142,11 @@ pub fn run(config: &Config) -> anyhow::Result<()> {
     let external = config
         .external_prefixes
         .iter()
-        .map(|p| ExternalPrefix { name: p.name.clone(), address: p.prefix.address(), bits: p.prefix.length() })
+        .map(|p| ExternalPrefix {
+            name: p.name.clone(),
+            address: p.prefix.address(),
+            bits: p.prefix.length(),
+        })
         .collect();
     let shared = Arc::new(Shared::new(
         info,
@@ -192,11 +198,8 @@ async fn serve(
 ) -> anyhow::Result<()> {
     let (stop, stopped) = watch::channel(false);
     let server = Server::new(source, config.into());
-    let mut signals = [
-        signal(SignalKind::interrupt())?,
-        signal(SignalKind::terminate())?,
-        signal(SignalKind::hangup())?,
-    ];
+    let mut signals =
+        [signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?, signal(SignalKind::hangup())?];
     let on_metrics = {
         let (server, stopped) = (server.clone(), stopped.clone());
         tokio::spawn(async move {
@@ -266,7 +269,9 @@ pub fn clean(config: &Config) -> anyhow::Result<()> {
             removed.images,
             instance.name()
         ),
-        Err(e) => failed.push(format!("monitoring containers may be left: {}", conmond::mc::controller::chain(&e))),
+        Err(e) => {
+            failed.push(format!("monitoring containers may be left: {}", conmond::mc::controller::chain(&e)))
+        }
     }
     for file in [STATE, JOURNAL] {
         let _ = fs::remove_file(run_dir.join(file));

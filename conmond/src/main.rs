@@ -78,7 +78,10 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
     }
 }
 
-fn with_config(args: &ConfigArgs, work: impl FnOnce(&Config) -> anyhow::Result<()>) -> anyhow::Result<ExitCode> {
+fn with_config(
+    args: &ConfigArgs,
+    work: impl FnOnce(&Config) -> anyhow::Result<()>,
+) -> anyhow::Result<ExitCode> {
     let config = match args.load() {
         Ok(config) => config,
         Err(error) => {

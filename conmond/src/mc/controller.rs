@@ -182,6 +182,9 @@ struct Work {
     unsaved: bool,
     saved_at: Timestamp,
     swept_at: Timestamp,
+    published_at: Timestamp,
+    /// Ports whose tap was lost and put on anew: what was counted before and after cannot be held against one baseline.
+    no_baseline: std::collections::BTreeSet<u32>,
 }
 
 fn saved_stats(s: LinkStats) -> SavedStats {
@@ -189,7 +192,13 @@ fn saved_stats(s: LinkStats) -> SavedStats {
 }
 
 fn link_stats(s: SavedStats) -> LinkStats {
-    LinkStats { rx_packets: s.rx.0, rx_bytes: s.rx.1, tx_packets: s.tx.0, tx_bytes: s.tx.1, ..LinkStats::default() }
+    LinkStats {
+        rx_packets: s.rx.0,
+        rx_bytes: s.rx.1,
+        tx_packets: s.tx.0,
+        tx_bytes: s.tx.1,
+        ..LinkStats::default()
+    }
 }
 
 impl Work {
@@ -239,8 +248,13 @@ impl Work {
 
     fn look_at_host_addresses(&mut self) {
         match self.query.host_addresses() {
-            Ok(all) => self.shared.names_mut().set_host_addresses(all.into_iter().map(|a| a.address).collect()),
-            Err(error) => tracing::warn!(error = &error as &dyn std::error::Error, "the host's own addresses are not known"),
+            Ok(all) => {
+                self.shared.names_mut().set_host_addresses(all.into_iter().map(|a| a.address).collect())
+            }
+            Err(error) => tracing::warn!(
+                error = &error as &dyn std::error::Error,
+                "the host's own addresses are not known"
+            ),
         }
     }
 
@@ -254,7 +268,10 @@ impl Work {
             LinkEvent::Overrun { .. } => {
                 tracing::warn!("link messages were dropped; looking at all links");
                 if let Err(error) = self.look_at_links() {
-                    tracing::error!(error = error.as_ref() as &dyn std::error::Error, "links cannot be listed");
+                    tracing::error!(
+                        error = error.as_ref() as &dyn std::error::Error,
+                        "links cannot be listed"
+                    );
                 }
             }
         }
@@ -282,7 +299,9 @@ impl Work {
         };
         let changed = before.is_none_or(|b| b.link != link);
         self.dirty |= changed;
-        self.world.links.insert(link.ifindex, LinkSeen { link, joined_at: joined, up_at: up, peer, look_at, looked });
+        self.world
+            .links
+            .insert(link.ifindex, LinkSeen { link, joined_at: joined, up_at: up, peer, look_at, looked });
         if fresh_bridge && !found {
             self.look_at_host_addresses();
         }
@@ -360,7 +379,8 @@ impl Work {
         let (joined_at, was_up) =
             self.world.links.get(&ifindex).map_or((None, true), |l| (l.joined_at, l.link.up));
         // nothing passes a link that is down: its counters need not be read first
-        let before = if joined_at.is_some() && !was_up { Some(SavedStats::default()) } else { self.stats(ifindex) };
+        let before =
+            if joined_at.is_some() && !was_up { Some(SavedStats::default()) } else { self.stats(ifindex) };
         match Port::attach(ifindex, programs.programs(), self.settings.attach, Some(&self.set_dir(set))) {
             Ok(port) => {
                 let tapped_at = monotonic();
@@ -370,7 +390,8 @@ impl Work {
                 if let Some(took) = took {
                     self.shared.note_delay(|d| &mut d.tap, took);
                 }
-                self.ports.insert(ifindex, Tapped { port, baseline: before.zip(after) });
+                let baseline = before.zip(after).filter(|_| !self.no_baseline.contains(&ifindex));
+                self.ports.insert(ifindex, Tapped { port, baseline });
                 self.world.refused.remove(&ifindex);
                 self.world.taps.insert(ifindex, TapSeen { set, tapped_at, adopted: false });
                 self.shared.names_mut().set_port(ifindex, &interface, None);
@@ -409,10 +430,15 @@ impl Work {
             }
             Err(error) => {
                 if tapped.port.is_alive() {
-                    tracing::error!(ifindex, error = &error as &dyn std::error::Error, "a port stays in its old set");
+                    tracing::error!(
+                        ifindex,
+                        error = &error as &dyn std::error::Error,
+                        "a port stays in its old set"
+                    );
                     self.world.refused.insert(ifindex, (chain(&error), monotonic() + Duration::from_secs(2)));
                 }
                 // the link is going or the tap was taken off by somebody: begin anew
+                self.no_baseline.insert(ifindex);
                 self.drop_tap(ifindex);
             }
         }
@@ -435,21 +461,30 @@ impl Work {
     }
 
     fn forget_port(&mut self, ifindex: u32) {
-        let interface = self.shared.names().port(ifindex).map_or_else(|| format!("port {ifindex}"), |p| p.interface.clone());
+        let interface = self
+            .shared
+            .names()
+            .port(ifindex)
+            .map_or_else(|| format!("port {ifindex}"), |p| p.interface.clone());
         self.drop_tap(ifindex);
         self.world.refused.remove(&ifindex);
+        self.no_baseline.remove(&ifindex);
         let owner = self.world.owners.remove(&ifindex);
         // records of a port that has gone are settled with its name, which stays until then
         self.send(Job::Port(ifindex));
         self.shared.tell(EventKind::PortGone, format!("{interface} is gone"), |e| {
             e.interface = Some(interface.clone());
-            e.container = owner.and_then(|o| self.shared.names().container(&o.container).map(|c| c.name.clone()));
+            e.container =
+                owner.and_then(|o| self.shared.names().container(&o.container).map(|c| c.name.clone()));
         });
     }
 
     fn ask_peer(&mut self, ifindex: u32) {
-        let Some((netnsid, peer)) =
-            self.world.links.get(&ifindex).and_then(|s| s.link.peer_ifindex.map(|p| (s.link.link_netnsid, p)))
+        let Some((netnsid, peer)) = self
+            .world
+            .links
+            .get(&ifindex)
+            .and_then(|s| s.link.peer_ifindex.map(|p| (s.link.link_netnsid, p)))
         else {
             return;
         };
@@ -462,7 +497,11 @@ impl Work {
                 seen.look_at = monotonic() + Duration::from_millis(5 << seen.looked.min(8));
             }
             Err(error) => {
-                tracing::debug!(ifindex, error = &error as &dyn std::error::Error, "a port's far end is not known");
+                tracing::debug!(
+                    ifindex,
+                    error = &error as &dyn std::error::Error,
+                    "a port's far end is not known"
+                );
                 seen.looked += 1;
                 seen.look_at = monotonic() + Duration::from_millis(5 << seen.looked.min(8));
             }
@@ -594,7 +633,10 @@ impl Work {
                     }
                     Sign::Reported
                 }
-                What::Alive(alive) => Sign::Alive(alive),
+                What::Alive(alive) => {
+                    shared.store().scanned(id, alive.at);
+                    Sign::Alive(alive)
+                }
                 What::Connected { pid } => Sign::Connected(pid),
                 What::Disconnected { error } => Sign::Disconnected(error.to_string()),
                 What::Misbehaved { error } => {
@@ -621,13 +663,21 @@ impl Work {
             (MonitorSeen::Connected { heard_at, .. }, Sign::Reported | Sign::Alive(_)) => *heard_at = now,
             (monitor @ MonitorSeen::Started { .. }, Sign::Connected(pid)) => {
                 let MonitorSeen::Started { id: container, .. } = monitor else { return };
-                *monitor = MonitorSeen::Connected { id: container.clone(), pid: pid.unsigned_abs(), heard_at: now };
-                let kind = if set.role == SetRole::Pool { EventKind::MonitorReady } else { EventKind::MonitorAssigned };
+                *monitor =
+                    MonitorSeen::Connected { id: container.clone(), pid: pid.unsigned_abs(), heard_at: now };
+                let kind = if set.role == SetRole::Pool {
+                    EventKind::MonitorReady
+                } else {
+                    EventKind::MonitorAssigned
+                };
                 self.shared.tell(kind, format!("{name} is connected"), |e| e.monitor = Some(name.clone()));
                 self.dirty = true;
             }
             // it called before the engine told that it runs, or it is one of an earlier daemon's
-            (monitor @ (MonitorSeen::Starting { .. } | MonitorSeen::Missing { .. }), Sign::Connected(pid)) => {
+            (
+                monitor @ (MonitorSeen::Starting { .. } | MonitorSeen::Missing { .. }),
+                Sign::Connected(pid),
+            ) => {
                 *monitor = MonitorSeen::Connected { id: name, pid: pid.unsigned_abs(), heard_at: now };
                 self.dirty = true;
             }
@@ -654,7 +704,9 @@ impl Work {
         let name = self.monitor_name(set);
         tracing::warn!(monitor = name, why, "a monitor is replaced");
         self.count_restart(set);
-        self.shared.tell(EventKind::MonitorLost, format!("{name} is replaced: {why}"), |e| e.monitor = Some(name.clone()));
+        self.shared.tell(EventKind::MonitorLost, format!("{name} is replaced: {why}"), |e| {
+            e.monitor = Some(name.clone())
+        });
         self.start_monitor(set);
     }
 
@@ -666,9 +718,12 @@ impl Work {
             seen.restarts += 1;
             let tenant = match &seen.role {
                 SetRole::Tenant(t) => t.clone(),
-                SetRole::Dedicated(id) => {
-                    self.world.containers.get(id).map(|c| c.container.policy.tenant.clone()).unwrap_or_default()
-                }
+                SetRole::Dedicated(id) => self
+                    .world
+                    .containers
+                    .get(id)
+                    .map(|c| c.container.policy.tenant.clone())
+                    .unwrap_or_default(),
                 SetRole::Pool | SetRole::Nursery => String::new(),
             };
             *self.restarts.entry(tenant).or_default() += 1;
@@ -685,7 +740,9 @@ impl Work {
         self.save();
         let whom = match &role {
             SetRole::Tenant(t) => format!("tenant {t}"),
-            SetRole::Dedicated(id) => self.shared.names().container(id).map_or_else(|| id.clone(), |c| c.name.clone()),
+            SetRole::Dedicated(id) => {
+                self.shared.names().container(id).map_or_else(|| id.clone(), |c| c.name.clone())
+            }
             SetRole::Pool | SetRole::Nursery => String::new(),
         };
         self.shared.tell(EventKind::MonitorAssigned, format!("{name} measures {whom}"), |e| {
@@ -760,7 +817,10 @@ impl Work {
         }
         if now - self.swept_at >= Duration::from_secs(10) {
             self.swept_at = now;
-            self.shared.store().expire(now);
+            let forgot = self.shared.store().expire(now);
+            if forgot {
+                self.send(Job::Compact);
+            }
             let kept = &self.world.containers;
             let retention = self.shared.info.retention.max(ADDRESS_LINGER);
             self.shared.names_mut().prune(now.before(retention), |id| kept.contains_key(id));
@@ -770,8 +830,10 @@ impl Work {
         if self.unsaved && now - self.saved_at >= TICK {
             self.save();
         }
-        if self.dirty {
+        // signs of life change nothing but their own time: once in a while is enough for them
+        if self.dirty || now - self.published_at >= Duration::from_millis(500) {
             self.dirty = false;
+            self.published_at = now;
             self.shared.publish(self.picture());
         }
     }

@@ -63,7 +63,11 @@ pub struct Engine {
 }
 
 /// Runs until the asks end. `sink` gets every answer; it must be quick.
-pub async fn run(engine: Engine, mut asks: mpsc::UnboundedReceiver<Ask>, sink: Arc<dyn Fn(Answer) + Send + Sync>) {
+pub async fn run(
+    engine: Engine,
+    mut asks: mpsc::UnboundedReceiver<Ask>,
+    sink: Arc<dyn Fn(Answer) + Send + Sync>,
+) {
     let engine = Arc::new(engine);
     let image = Arc::new(Mutex::new(None::<String>));
     let making = Arc::new(Semaphore::new(AT_ONCE));
@@ -94,7 +98,11 @@ pub async fn run(engine: Engine, mut asks: mpsc::UnboundedReceiver<Ask>, sink: A
                         match engine.runtime.remove_monitor(&id).await {
                             Ok(()) => break,
                             Err(error) => {
-                                tracing::warn!(id, error = &error as &dyn std::error::Error, "a monitoring container is not removed yet");
+                                tracing::warn!(
+                                    id,
+                                    error = &error as &dyn std::error::Error,
+                                    "a monitoring container is not removed yet"
+                                );
                                 tokio::time::sleep(Duration::from_secs(1)).await;
                             }
                         }

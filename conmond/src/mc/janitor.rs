@@ -29,6 +29,8 @@ pub enum Job {
     Port(u32),
     /// An address is given up: no record of it may go on under another owner.
     Address(IpAddr),
+    /// The store forgot ended pairs: the journal shall, too.
+    Compact,
 }
 
 /// The thread.
@@ -99,19 +101,24 @@ impl Work {
                 self.plan(job, &mut plans);
             }
             if let Err(error) = self.settle(plans) {
-                tracing::error!(error = error.as_ref() as &dyn std::error::Error, "records could not be settled; they stay in the kernel");
+                tracing::error!(
+                    error = error.as_ref() as &dyn std::error::Error,
+                    "records could not be settled; they stay in the kernel"
+                );
             }
         }
     }
 
     fn plan(&mut self, job: Job, plans: &mut BTreeMap<SetId, Plan>) {
         match job {
-            Job::Add(id, set) => match set.descriptors().map_err(anyhow::Error::from).and_then(|d| Ok(Reader::new(d)?)) {
-                Ok(reader) => {
-                    self.sets.insert(id, (set, reader));
+            Job::Add(id, set) => {
+                match set.descriptors().map_err(anyhow::Error::from).and_then(|d| Ok(Reader::new(d)?)) {
+                    Ok(reader) => {
+                        self.sets.insert(id, (set, reader));
+                    }
+                    Err(error) => tracing::error!(set = %id, %error, "the janitor cannot read a set"),
                 }
-                Err(error) => tracing::error!(set = %id, %error, "the janitor cannot read a set"),
-            },
+            }
             Job::Drop(id, done) => {
                 let Some((_, reader)) = self.sets.get(&id) else { return };
                 let found = reader.find(|_, _, _| true);
@@ -133,6 +140,15 @@ impl Work {
                     let plan = plans.entry(*id).or_default();
                     plan.take(reader.find(|i, _, _| i == ifindex));
                     plan.ports.push(ifindex);
+                }
+            }
+            Job::Compact => {
+                let retired = self.store.lock().unwrap_or_else(PoisonError::into_inner).retired().to_vec();
+                if let Err(error) = self.journal.rewrite(&retired) {
+                    tracing::warn!(
+                        error = &error as &dyn std::error::Error,
+                        "the journal keeps what is forgotten"
+                    );
                 }
             }
             Job::Address(address) => {
@@ -180,7 +196,9 @@ impl Work {
             if !seen.insert(pair) {
                 continue;
             }
-            let Some((measurement, rtts)) = reader.pair_now(pair.slot).filter(|(p, _)| p.id == pair) else { continue };
+            let Some((measurement, rtts)) = reader.pair_now(pair.slot).filter(|(p, _)| p.id == pair) else {
+                continue;
+            };
             if measurement.last_seen > if_idle_since || reader.is_pointed_to(pair.slot) {
                 keep.push(Command::KeepPair(pair));
                 continue;

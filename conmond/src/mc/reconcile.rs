@@ -155,11 +155,9 @@ fn ports(world: &World, now: Timestamp, actions: &mut Vec<Action>) {
                     actions.push(Action::Tap { ifindex, set });
                 }
             }
-            (Some(set), Some(tap)) if tap.set != set => {
-                // never back to the nursery: who is known now and has no set yet stays where it is
-                if world.set_with(&SetRole::Nursery) != Some(set) {
-                    actions.push(Action::Move { ifindex, set });
-                }
+            // never back to the nursery: who is known now and has no set yet stays where it is
+            (Some(set), Some(tap)) if tap.set != set && world.set_with(&SetRole::Nursery) != Some(set) => {
+                actions.push(Action::Move { ifindex, set });
             }
             (None, Some(_)) => actions.push(Action::Untap { ifindex }),
             _ => {}
@@ -259,14 +257,18 @@ fn sets(world: &World, now: Timestamp, actions: &mut Vec<Action>) {
 fn monitors(world: &World, now: Timestamp, actions: &mut Vec<Action>) {
     for (id, set) in &world.sets {
         match &set.monitor {
-            MonitorSeen::Missing { retry_at } if world.engine && world.wishes.monitors && *retry_at <= now => {
+            MonitorSeen::Missing { retry_at }
+                if world.engine && world.wishes.monitors && *retry_at <= now =>
+            {
                 actions.push(Action::StartMonitor { set: *id });
             }
             MonitorSeen::Started { since, .. } if now - *since > world.wishes.silence && world.engine => {
                 let why = "it did not call".to_owned();
                 actions.push(Action::ReplaceMonitor { set: *id, why });
             }
-            MonitorSeen::Connected { heard_at, .. } if now - *heard_at > world.wishes.silence && world.engine => {
+            MonitorSeen::Connected { heard_at, .. }
+                if now - *heard_at > world.wishes.silence && world.engine =>
+            {
                 let why = format!("it was silent for {} ms", (now - *heard_at).as_millis());
                 actions.push(Action::ReplaceMonitor { set: *id, why });
             }

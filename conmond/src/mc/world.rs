@@ -243,7 +243,9 @@ impl World {
 
     /// Roles that a watched container needs, alive or about to be.
     pub fn needed_roles(&self) -> BTreeSet<SetRole> {
-        let alive = |c: &&ContainerSeen| c.container.state.is_alive() || c.container.state == ContainerState::Restarting;
+        let alive = |c: &&ContainerSeen| {
+            c.container.state.is_alive() || c.container.state == ContainerState::Restarting
+        };
         let mut roles: BTreeSet<SetRole> = self
             .containers
             .values()
@@ -280,5 +282,7 @@ impl World {
 /// even before the engine tells of the network.
 pub fn is_engine_bridge(name: &str) -> bool {
     name == "docker0"
-        || name.strip_prefix("br-").is_some_and(|id| id.len() == 12 && id.bytes().all(|b| b.is_ascii_hexdigit()))
+        || name
+            .strip_prefix("br-")
+            .is_some_and(|id| id.len() == 12 && id.bytes().all(|b| b.is_ascii_hexdigit()))
 }

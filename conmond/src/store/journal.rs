@@ -32,7 +32,10 @@ pub struct Journal {
 impl Journal {
     /// Reads what is there and opens the file for more. Lines that cannot be read (the last one, cut by a crash) are
     /// counted.
-    pub fn open(path: &Path, is_alive: impl Fn(&PairLife) -> bool) -> Result<(Self, Vec<RetiredPair>, usize), JournalError> {
+    pub fn open(
+        path: &Path,
+        is_alive: impl Fn(&PairLife) -> bool,
+    ) -> Result<(Self, Vec<RetiredPair>, usize), JournalError> {
         let failed = |what| move |source| JournalError { what, path: path.to_owned(), source };
         let (mut records, mut damaged, mut skipped) = (Vec::new(), 0, 0);
         match File::open(path) {
@@ -67,9 +70,11 @@ impl Journal {
                 text.push(b'\n');
             }
         }
-        self.file
-            .write_all(&text)
-            .map_err(|source| JournalError { what: "append to", path: self.path.clone(), source })
+        self.file.write_all(&text).map_err(|source| JournalError {
+            what: "append to",
+            path: self.path.clone(),
+            source,
+        })
     }
 
     /// Writes the file anew with these records only.

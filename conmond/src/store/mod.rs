@@ -16,8 +16,8 @@ use conmon::api::{Endpoint, EndpointKind};
 use ippm::flow::{Both, Counters, Role, Service};
 use ippm::histogram::Histogram;
 use ippm::measurement::{
-    Batch, FlowEvent, FlowEventKind, FlowMeasurement, PairKey, PairMeasurement, PortMeasurement, RttMeasurement,
-    SetCounters, SlotTag,
+    Batch, FlowEvent, FlowEventKind, FlowMeasurement, PairKey, PairMeasurement, PortMeasurement,
+    RttMeasurement, SetCounters, SlotTag,
 };
 use ippm::time::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -129,8 +129,10 @@ impl RetiredPair {
 pub struct SetReport {
     /// Its own counters.
     pub counters: SetCounters,
-    /// When the tables were read last.
+    /// When the newest batch was taken.
     pub taken_at: Timestamp,
+    /// When the tables were read last: rates are over the time between two readings.
+    pub read_at: Timestamp,
     /// And the time before.
     pub before: Timestamp,
     /// Sequence number of the last batch.
@@ -139,10 +141,20 @@ pub struct SetReport {
     pub batches: u64,
 }
 
+/// A sign of life follows the batch of the same reading by less than this.
+const SAME_READING: Duration = Duration::from_millis(20);
+
 impl SetReport {
+    fn read(&mut self, at: Timestamp) {
+        if at > self.read_at {
+            self.before = self.read_at;
+            self.read_at = at;
+        }
+    }
+
     /// Length of the last interval, none before the second reading.
     pub fn interval(&self) -> Option<Duration> {
-        (self.before > Timestamp::ZERO && self.taken_at > self.before).then(|| self.taken_at - self.before)
+        (self.before > Timestamp::ZERO && self.read_at > self.before).then(|| self.read_at - self.before)
     }
 }
 
@@ -198,9 +210,10 @@ impl Store {
     /// Takes a report of a set's monitor.
     pub fn apply(&mut self, set: SetId, batch: &Batch) {
         let report = self.sets.entry(set).or_default();
-        if batch.taken_at > report.taken_at {
-            report.before = report.taken_at;
-            report.taken_at = batch.taken_at;
+        report.taken_at = report.taken_at.max(batch.taken_at);
+        // batches come between readings, too, with what the ring told
+        if !batch.pairs.is_empty() {
+            report.read(batch.taken_at);
         }
         report.counters = batch.set;
         report.sequence = batch.sequence;
@@ -233,6 +246,14 @@ impl Store {
         }
     }
 
+    /// A set's tables were read at this time, whether anything had changed or not.
+    pub fn scanned(&mut self, set: SetId, at: Timestamp) {
+        let report = self.sets.entry(set).or_default();
+        if at - report.read_at >= SAME_READING {
+            report.read(at);
+        }
+    }
+
     fn apply_pair(&mut self, set: SetId, pair: &PairMeasurement, taken_at: Timestamp) {
         let life = PairLife { set: set.0, id: pair.id, first_seen: pair.first_seen };
         if self.buried.contains(&life) {
@@ -256,7 +277,10 @@ impl Store {
         let fresh = slot.last_at == Timestamp::ZERO;
         slot.last = if fresh {
             // rates need two readings, unless the record began within the interval
-            let begun = self.sets.get(&set).is_some_and(|s| s.before > Timestamp::ZERO && pair.first_seen >= s.before);
+            let begun = self
+                .sets
+                .get(&set)
+                .is_some_and(|s| s.before > Timestamp::ZERO && pair.first_seen >= s.before);
             if begun { pair.counters } else { Both::default() }
         } else {
             Both::new(pair.counters.tx.since(old.tx), pair.counters.rx.since(old.rx))
@@ -266,7 +290,8 @@ impl Store {
     }
 
     fn apply_rtt(&mut self, set: SetId, rtt: &RttMeasurement) {
-        if let Some(live) = self.pairs.get_mut(&(set, rtt.pair.slot)).filter(|l| l.record.pair.id == rtt.pair) {
+        if let Some(live) = self.pairs.get_mut(&(set, rtt.pair.slot)).filter(|l| l.record.pair.id == rtt.pair)
+        {
             live.record.rtts[usize::from(rtt.leg.number())] = Some(rtt.histogram.clone());
         }
     }
@@ -274,9 +299,11 @@ impl Store {
     /// A pair's record ended with these values; what was live of it is gone.
     pub fn retire(&mut self, retired: RetiredPair) {
         let life = retired.life;
-        if self.pairs.get(&(SetId(life.set), life.id.slot)).is_some_and(|l| {
-            l.record.pair.id == life.id && l.record.pair.first_seen == life.first_seen
-        }) {
+        if self
+            .pairs
+            .get(&(SetId(life.set), life.id.slot))
+            .is_some_and(|l| l.record.pair.id == life.id && l.record.pair.first_seen == life.first_seen)
+        {
             self.pairs.remove(&(SetId(life.set), life.id.slot));
         }
         self.bury(life);
@@ -435,7 +462,6 @@ impl Store {
         all
     }
 }
-
 
 #[cfg(test)]
 mod tests;

@@ -54,7 +54,9 @@ impl ExternalPrefix {
             }
         }
         let ((a, wide), (b, width)) = (bits(address), bits(self.address));
-        wide == width && a.checked_shr(wide - u32::from(self.bits)).unwrap_or(0) == b.checked_shr(wide - u32::from(self.bits)).unwrap_or(0)
+        wide == width
+            && a.checked_shr(wide - u32::from(self.bits)).unwrap_or(0)
+                == b.checked_shr(wide - u32::from(self.bits)).unwrap_or(0)
     }
 }
 
@@ -199,13 +201,28 @@ impl Names {
     }
 
     /// The container's side of something counted at a port.
+    ///
+    /// What is sent to a group (neighbour discovery, mDNS) reaches every port: it is the group that was called.
     pub fn local(&self, ifindex: u32, address: IpAddr) -> Endpoint {
-        if let Some(c) = self.ports.get(&ifindex).and_then(|p| p.container.as_ref()).and_then(|id| self.containers.get(id))
+        if is_group(address) {
+            return Endpoint {
+                kind: EndpointKind::External,
+                name: Endpoint::MULTICAST.to_owned(),
+                id: None,
+                service: None,
+                tenant: None,
+                host: None,
+                addresses: vec![address],
+            };
+        }
+        if let Some(c) =
+            self.ports.get(&ifindex).and_then(|p| p.container.as_ref()).and_then(|id| self.containers.get(id))
         {
             return self.container_endpoint(c, address);
         }
         // counted at a container's port, so a container it is
-        let name = self.ports.get(&ifindex).map_or_else(|| format!("port {ifindex}"), |p| p.interface.clone());
+        let name =
+            self.ports.get(&ifindex).map_or_else(|| format!("port {ifindex}"), |p| p.interface.clone());
         Endpoint {
             kind: EndpointKind::Container,
             name,
@@ -218,7 +235,14 @@ impl Names {
     }
 
     /// The other side, who had the address between `first` and `last`.
-    pub fn remote(&self, address: IpAddr, first: Timestamp, last: Timestamp, service: Service, opened: bool) -> Endpoint {
+    pub fn remote(
+        &self,
+        address: IpAddr,
+        first: Timestamp,
+        last: Timestamp,
+        service: Service,
+        opened: bool,
+    ) -> Endpoint {
         let plain = |kind, name: &str| Endpoint {
             kind,
             name: name.to_owned(),
@@ -287,7 +311,8 @@ mod tests {
     }
 
     fn remote(names: &Names, address: &str, first: u64, last: u64) -> String {
-        let e = names.remote(address.parse().unwrap(), Timestamp(first), Timestamp(last), Service::None, true);
+        let e =
+            names.remote(address.parse().unwrap(), Timestamp(first), Timestamp(last), Service::None, true);
         format!("{}:{}", e.kind.as_str(), e.name)
     }
 

@@ -35,8 +35,12 @@ impl Delay {
         match (self, at) {
             (Delay::Rtt, ObservedAt::Src) | (Delay::Near, ObservedAt::Dst) => Leg::Away,
             (Delay::Near, ObservedAt::Src) | (Delay::Rtt, ObservedAt::Dst) => Leg::Near,
-            (Delay::Handshake, ObservedAt::Src) | (Delay::NearHandshake, ObservedAt::Dst) => Leg::AwayHandshake,
-            (Delay::NearHandshake, ObservedAt::Src) | (Delay::Handshake, ObservedAt::Dst) => Leg::NearHandshake,
+            (Delay::Handshake, ObservedAt::Src) | (Delay::NearHandshake, ObservedAt::Dst) => {
+                Leg::AwayHandshake
+            }
+            (Delay::NearHandshake, ObservedAt::Src) | (Delay::Handshake, ObservedAt::Dst) => {
+                Leg::NearHandshake
+            }
         }
     }
 
@@ -246,15 +250,25 @@ fn at_level(e: &Endpoint, level: Level) -> Endpoint {
     let kept = Endpoint { id: None, ..e.clone() };
     match (level, e.kind) {
         (Level::Service, EndpointKind::Container) => match &e.service {
-            Some(service) => Endpoint { kind: EndpointKind::Service, name: service.clone(), host: None, ..kept },
+            Some(service) => {
+                Endpoint { kind: EndpointKind::Service, name: service.clone(), host: None, ..kept }
+            }
             None => e.clone(),
         },
         (Level::Tenant, EndpointKind::Container) => match &e.tenant {
-            Some(tenant) => Endpoint { kind: EndpointKind::Tenant, name: tenant.clone(), service: None, host: None, ..kept },
+            Some(tenant) => Endpoint {
+                kind: EndpointKind::Tenant,
+                name: tenant.clone(),
+                service: None,
+                host: None,
+                ..kept
+            },
             None => e.clone(),
         },
         (Level::Host, EndpointKind::Container | EndpointKind::Host) => match &e.host {
-            Some(host) => Endpoint { kind: EndpointKind::Host, name: host.clone(), service: None, tenant: None, ..kept },
+            Some(host) => {
+                Endpoint { kind: EndpointKind::Host, name: host.clone(), service: None, tenant: None, ..kept }
+            }
             None => e.clone(),
         },
         _ => e.clone(),
@@ -299,15 +313,16 @@ pub fn group(store: &Store, names: &Names, level: Level) -> (Vec<Totals>, Option
             (a, b) => a.or(b),
         };
         // nothing new in the newest reading is a rate of zero
-        let current = report.is_some_and(|r| r.taken_at == live.last_at);
+        let current = report.is_some_and(|r| live.last_at > r.before);
         add(ends(names, &live.record), &live.record, if current { live.last } else { Both::default() });
     }
     for r in store.retired().iter().filter(|r| !r.is_remainder()) {
         add(orient(r.local.clone(), r.remote.clone(), r.record.pair.key.role), &r.record, Both::default());
     }
     // src's port tells it all; dst's only where src has none
-    let container_rows =
-        rows.into_values().filter_map(|mut by_port| by_port.remove(&ObservedAt::Src).or_else(|| by_port.remove(&ObservedAt::Dst)));
+    let container_rows = rows.into_values().filter_map(|mut by_port| {
+        by_port.remove(&ObservedAt::Src).or_else(|| by_port.remove(&ObservedAt::Dst))
+    });
     let mut rows: Vec<Totals> = if level == Level::Container {
         container_rows.collect()
     } else {
@@ -347,13 +362,20 @@ pub fn flow_view(names: &Names, flow: &FlowMeasurement, ended: Option<&FlowEvent
     let key = &flow.key;
     let local = names.local(key.ifindex, key.local);
     let opened_port = if flow.role == Role::LocalOpened { key.remote_port } else { key.local_port };
-    let service =
-        if opened_port == 53 && matches!(key.proto, proto::UDP | proto::TCP) { Service::Dns } else { Service::None };
-    let remote = names.remote(key.remote, flow.first_seen, flow.last_seen, service, flow.role == Role::LocalOpened);
+    let service = if opened_port == 53 && matches!(key.proto, proto::UDP | proto::TCP) {
+        Service::Dns
+    } else {
+        Service::None
+    };
+    let remote =
+        names.remote(key.remote, flow.first_seen, flow.last_seen, service, flow.role == Role::LocalOpened);
     let (src, dst, observed_at) = orient(local, remote, flow.role);
     let at_src = observed_at == ObservedAt::Src;
-    let (counters, tcp_flags) =
-        if at_src { (flow.counters, flow.tcp_flags) } else { (flow.counters.reverse(), flow.tcp_flags.reverse()) };
+    let (counters, tcp_flags) = if at_src {
+        (flow.counters, flow.tcp_flags)
+    } else {
+        (flow.counters.reverse(), flow.tcp_flags.reverse())
+    };
     let ported = matches!(key.proto, proto::TCP | proto::UDP | proto::SCTP);
     let port = |p: u16| (ported && p != 0).then_some(p);
     let (near, far) = ((key.local, key.local_port), (key.remote, key.remote_port));
@@ -374,7 +396,8 @@ pub fn flow_view(names: &Names, flow: &FlowMeasurement, ended: Option<&FlowEvent
         last_seen: wall.utc(flow.last_seen),
         sent: count(counters.tx),
         received: count(counters.rx),
-        retransmitted_segments: (tcp && ended.is_none()).then_some(flow.retransmitted.tx + flow.retransmitted.rx),
+        retransmitted_segments: (tcp && ended.is_none())
+            .then_some(flow.retransmitted.tx + flow.retransmitted.rx),
         reordered_segments: (tcp && ended.is_none()).then_some(flow.reordered),
         src_tcp_flags: tcp.then(|| flags(tcp_flags.tx)),
         dst_tcp_flags: tcp.then(|| flags(tcp_flags.rx)),

@@ -48,6 +48,8 @@ impl Work {
             unsaved: true,
             saved_at: started,
             swept_at: started,
+            published_at: Timestamp::ZERO,
+            no_baseline: Default::default(),
         };
         let sets = work.adopt_sets()?;
         work.open_journal(&sets)?;
@@ -68,8 +70,9 @@ impl Work {
 
     /// Opens every pinned set. One of another layout cannot be gone on with: its pins are removed, its counts end here.
     fn adopt_sets(&mut self) -> anyhow::Result<BTreeMap<SetId, Set>> {
-        std::fs::create_dir_all(&self.settings.pins)
-            .with_context(|| format!("cannot make {}: is the BPF file system mounted?", self.settings.pins.display()))?;
+        std::fs::create_dir_all(&self.settings.pins).with_context(|| {
+            format!("cannot make {}: is the BPF file system mounted?", self.settings.pins.display())
+        })?;
         let mut sets = BTreeMap::new();
         for entry in std::fs::read_dir(&self.settings.pins)?.flatten() {
             let Some(id) = entry.file_name().to_str().and_then(SetId::parse) else { continue };
@@ -123,8 +126,16 @@ impl Work {
                 SetRole::Tenant(format!("unknown-{id}"))
             });
             let duplicate = self.world.set_with(&role).is_some();
-            let role = if duplicate && role == SetRole::Nursery { SetRole::Tenant(format!("unknown-{id}")) } else { role };
-            let monitor = if role == SetRole::Nursery { MonitorSeen::Inline } else { MonitorSeen::Starting { since: now } };
+            let role = if duplicate && role == SetRole::Nursery {
+                SetRole::Tenant(format!("unknown-{id}"))
+            } else {
+                role
+            };
+            let monitor = if role == SetRole::Nursery {
+                MonitorSeen::Inline
+            } else {
+                MonitorSeen::Starting { since: now }
+            };
             let dir = self.set_dir(id);
             for mut port in Port::adopt(&dir)? {
                 // this build's programs over the same maps: not a packet is missed
@@ -141,6 +152,7 @@ impl Work {
             }
             self.own_set(id, set, role, monitor)?;
         }
+        self.shared.store().keep_ports(|ifindex| self.world.taps.contains_key(&ifindex));
         // ports that went while nobody looked
         for ifindex in saved.ports.keys().filter(|i| !self.world.taps.contains_key(i)) {
             self.send(Job::Port(*ifindex));
@@ -148,7 +160,6 @@ impl Work {
         Ok(())
     }
 }
-
 
 impl Work {
     pub(super) fn baseline(&self, ifindex: u32) -> Option<(LinkStats, LinkStats)> {

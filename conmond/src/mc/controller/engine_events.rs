@@ -6,7 +6,8 @@ use super::*;
 use crate::clock::Wall;
 use crate::mc::world::{ContainerSeen, NetworkSeen};
 use crate::runtime::{
-    Container, ContainerAction, ContainerState, EventTime, Monitor, NetworkMembers, Policy, RuntimeError, Snapshot,
+    Container, ContainerAction, ContainerState, EventTime, Monitor, NetworkMembers, Policy, RuntimeError,
+    Snapshot,
 };
 
 impl Work {
@@ -42,14 +43,22 @@ impl Work {
                 self.world.engine = true;
                 self.engine_error = None;
                 self.engine_version = Some(version.engine.clone());
-                self.shared.tell(EventKind::EngineConnected, format!("the engine answers: {version}"), |_| {});
+                self.shared.tell(
+                    EventKind::EngineConnected,
+                    format!("the engine answers: {version}"),
+                    |_| {},
+                );
                 self.ask_snapshot();
                 self.monitors_listed = false;
                 self.ask(Ask::Monitors);
             }
             EngineEvent::Disconnected { error, .. } => {
                 if self.world.engine {
-                    self.shared.tell(EventKind::EngineLost, format!("the engine does not answer: {error}"), |_| {});
+                    self.shared.tell(
+                        EventKind::EngineLost,
+                        format!("the engine does not answer: {error}"),
+                        |_| {},
+                    );
                 }
                 self.world.engine = false;
                 for network in self.world.networks.values_mut() {
@@ -57,7 +66,9 @@ impl Work {
                 }
                 self.engine_error = Some(error);
             }
-            EngineEvent::Container { action, id, name, labels, at } => self.take_container(action, id, name, labels, at),
+            EngineEvent::Container { action, id, name, labels, at } => {
+                self.take_container(action, id, name, labels, at)
+            }
             EngineEvent::Monitor { action, id, slot, instance, .. } => {
                 if instance == self.shared.info.instance {
                     self.take_monitor_event(&action, &id, &slot);
@@ -79,7 +90,8 @@ impl Work {
                     network.endpoints.retain(|e| e.container_id != container_id);
                     network.stale = true;
                 }
-                let gone = |c: &mut ContainerSeen| c.container.networks.retain(|e| e.network_id != network_id);
+                let gone =
+                    |c: &mut ContainerSeen| c.container.networks.retain(|e| e.network_id != network_id);
                 if let Some(c) = self.world.containers.get_mut(&container_id) {
                     gone(c);
                 }
@@ -195,7 +207,10 @@ impl Work {
                 }
             }
             Err(error) => {
-                tracing::warn!(error = &error as &dyn std::error::Error, "the engine's containers are not known");
+                tracing::warn!(
+                    error = &error as &dyn std::error::Error,
+                    "the engine's containers are not known"
+                );
                 self.engine_error = Some(chain(&error));
                 // the watcher reports the engine's return; a refusal while it answers is tried again
                 self.snapshot_retry_at = self.world.engine.then(|| monotonic() + Duration::from_millis(500));
@@ -235,7 +250,8 @@ impl Work {
             let Some(name) = self.container_name(&id) else { continue };
             let seen = &self.world.containers[&id];
             let alive = seen.container.state.is_alive();
-            let addresses: Vec<_> = seen.container.networks.iter().flat_map(|e| e.addresses.iter().copied()).collect();
+            let addresses: Vec<_> =
+                seen.container.networks.iter().flat_map(|e| e.addresses.iter().copied()).collect();
             let mut names = self.shared.names_mut();
             names.set_container(name);
             if alive {
@@ -295,7 +311,11 @@ impl Work {
                 self.world.networks.remove(id);
             }
             Err(error) => {
-                tracing::debug!(network = id, error = &error as &dyn std::error::Error, "a network's members are not known");
+                tracing::debug!(
+                    network = id,
+                    error = &error as &dyn std::error::Error,
+                    "a network's members are not known"
+                );
                 // whoever waits for it has it asked for again, in a while
             }
         }
@@ -348,7 +368,9 @@ impl Work {
         let Some(seen) = self.world.sets.get_mut(&set) else { return };
         let name = format!("conmon-pm-{}-{set}", self.shared.info.instance);
         let ours = match &seen.monitor {
-            MonitorSeen::Started { id: ours, .. } | MonitorSeen::Connected { id: ours, .. } => *ours == id || *ours == name,
+            MonitorSeen::Started { id: ours, .. } | MonitorSeen::Connected { id: ours, .. } => {
+                *ours == id || *ours == name
+            }
             MonitorSeen::Inline | MonitorSeen::Missing { .. } | MonitorSeen::Starting { .. } => false,
         };
         if !ours {
@@ -358,7 +380,9 @@ impl Work {
         let why = exit_code.map_or_else(|| "it ended".to_owned(), |c| format!("it ended with exit code {c}"));
         tracing::warn!(monitor = name, why, "a monitor died");
         self.count_restart(set);
-        self.shared.tell(EventKind::MonitorLost, format!("{name} is lost: {why}"), |e| e.monitor = Some(name.clone()));
+        self.shared.tell(EventKind::MonitorLost, format!("{name} is lost: {why}"), |e| {
+            e.monitor = Some(name.clone())
+        });
     }
 
     fn take_monitors(&mut self, result: Result<Vec<(Monitor, Option<u32>, bool)>, RuntimeError>) {

@@ -75,7 +75,9 @@ impl Work {
         match role {
             SetRole::Nursery | SetRole::Pool => None,
             SetRole::Tenant(t) => Some(t.clone()),
-            SetRole::Dedicated(id) => self.world.containers.get(id).map(|c| c.container.policy.tenant.clone()),
+            SetRole::Dedicated(id) => {
+                self.world.containers.get(id).map(|c| c.container.policy.tenant.clone())
+            }
         }
     }
 
@@ -214,7 +216,8 @@ impl Work {
                 _ => None,
             };
             let alive = self.alive.get(id).copied().unwrap_or_default();
-            let name = if set.role == SetRole::Nursery { "conmond".to_owned() } else { self.monitor_name(*id) };
+            let name =
+                if set.role == SetRole::Nursery { "conmond".to_owned() } else { self.monitor_name(*id) };
             let monitor = api::Monitor {
                 name,
                 id: container_id,
