@@ -2,6 +2,7 @@
 //! `CONMON_BENCH_ROUNDS` sets the number of rounds (15), `CONMON_BENCH_LOADS` picks loads by parts of their names.
 
 #[path = "../tests/root/cost.rs"]
+#[allow(dead_code, reason = "shared with the tests, which look at the figures that this prints")]
 mod cost;
 #[path = "../tests/root/net.rs"]
 #[allow(dead_code, reason = "shared with the tests, which use all of it")]

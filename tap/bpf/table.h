@@ -268,11 +268,14 @@ noinline int port_count(__u32 ifindex, __u32 port_class, __u64 bytes, __u64 pack
 	return 0;
 }
 
+/* 1 if v is greater than limit; by the borrow, since a comparison would be a branch, and one that nobody can predict. */
+#define exceeds(v, limit) (((__u64)(limit) - (v)) >> 63)
+
 /* Bucket of the log-linear histogram. */
 static always_inline __u32 bucket_of(__u64 ns)
 {
-	__u64 v = ns >> CM_HIST_UNIT_BITS, t;
-	__u32 e = 0, i;
+	__u64 v = ns >> CM_HIST_UNIT_BITS, t, s;
+	__u32 e, i;
 
 	if (v >= 1ull << (34 - CM_HIST_UNIT_BITS))
 		return CM_HIST_BUCKETS - 1;
@@ -280,11 +283,11 @@ static always_inline __u32 bucket_of(__u64 ns)
 	if (!t)
 		return v;
 	/* e = floor(log2 v) - 4, v below 2^28 */
-	if (t >> 16) { e += 16; t >>= 16; }
-	if (t >> 8) { e += 8; t >>= 8; }
-	if (t >> 4) { e += 4; t >>= 4; }
-	if (t >> 2) { e += 2; t >>= 2; }
-	if (t >> 1) e += 1;
+	s = exceeds(t, 0xffff) << 4; e = s; t >>= s;
+	s = exceeds(t, 0xff) << 3; e += s; t >>= s;
+	s = exceeds(t, 0xf) << 2; e += s; t >>= s;
+	s = exceeds(t, 3) << 1; e += s; t >>= s;
+	e += exceeds(t, 1);
 	i = 16 * (e + 1) + ((v >> e) & 15);
 	return i < CM_HIST_BUCKETS ? i : CM_HIST_BUCKETS - 1;
 }

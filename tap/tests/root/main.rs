@@ -8,6 +8,7 @@ mod oracle;
 mod ports;
 mod rtt;
 mod set;
+mod short_bench;
 mod tcp;
 
 /// Root or nothing: says so, and fails where it must have run.

@@ -20,6 +20,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use ippm::flow::{Direction, FlowKey, Leg};
+use ippm::histogram::Histogram;
 use ippm::measurement::RttSingleton;
 use lab::pcap::{self, Packet};
 use lab::{Namespace, find_program, output_text, wait_for};
@@ -203,6 +204,19 @@ fn without_handshake(leg: Leg) -> Leg {
     }
 }
 
+/// The kernel's histograms are what the pure crate makes of the same singletons.
+fn assert_histograms_hold(reader: &mut Reader, singletons: &[RttSingleton]) {
+    let scan = reader.scan().unwrap();
+    let pair_of: HashMap<_, _> = scan.flows.iter().map(|f| ((f.key, f.id), f.pair.unwrap())).collect();
+    let mut wanted: HashMap<(u32, Leg), Histogram> = HashMap::new();
+    for s in singletons {
+        wanted.entry((pair_of[&(s.key, s.id)], s.leg)).or_default().record(s.rtt_ns);
+    }
+    let found: HashMap<_, _> = scan.rtts.into_iter().map(|r| ((r.pair.slot, r.leg), r.histogram)).collect();
+    assert_eq!(found, wanted);
+    assert_eq!(scan.set.rtt_samples, singletons.len() as u64);
+}
+
 fn quantile(sorted: &[i64], q: f64) -> f64 {
     sorted[((sorted.len() - 1) as f64 * q).round() as usize] as f64 / 1000.0
 }
@@ -263,6 +277,7 @@ fn root_delays_are_those_of_a_capture() {
     let events = reader.events(usize::MAX);
     assert_eq!(reader.counters().ring_full, 0);
     let singletons = events.singletons;
+    assert_histograms_hold(&mut reader, &singletons);
     let model = truth.singletons;
     println!(
         "{} packets, {} singletons of the tap, {} of the model",

@@ -461,6 +461,37 @@ fn root_conversations() {
 }
 
 #[test]
+fn root_delays_of_every_length() {
+    if !privileged("root_delays_of_every_length") {
+        return;
+    }
+    let set = Set::create(SetSpec { samples: true, ..SetSpec::default() }).unwrap();
+    let mut reader = Reader::new(set.descriptors().unwrap()).unwrap();
+    let mut seq = 1;
+    for wait in [0, 100, 500, 3_000, 10_000, 60_000, 300_000, 1_200_000] {
+        let run = |s: Segment| set.test_run(s.direction, &s.frame((40_000, 8080)), 1, 0).unwrap();
+        run(tx(ACK, seq, 1, 10));
+        std::thread::sleep(std::time::Duration::from_micros(wait));
+        seq += 10;
+        run(rx(ACK, 1, seq, 0));
+        let singletons = reader.events(usize::MAX).singletons;
+        assert_eq!(singletons.len(), 1, "{wait} µs");
+        assert!(singletons[0].rtt_ns >= wait * 1000);
+        let mut histogram = ippm::histogram::Histogram::default();
+        histogram.record(singletons[0].rtt_ns);
+        let found = reader.scan().unwrap().rtts.remove(0);
+        assert_eq!((found.leg, found.histogram), (Leg::Away, histogram), "{wait} µs");
+        // begun anew, so that each delay is alone in its histogram
+        let (flow, pair) = (reader.live_flows().next().unwrap().id, found.pair);
+        let janitor = set.janitor();
+        janitor.run(&[Command::EndFlow(flow, Timestamp::MAX), Command::EndPair(pair)]).unwrap();
+        janitor.run(&[Command::FreeFlow(flow, EndReason::ForcedEnd), Command::FreePair(pair)]).unwrap();
+        reader.scan().unwrap();
+    }
+    assert_eq!(reader.counters().rtt_samples, 8, "those of freed histograms count");
+}
+
+#[test]
 fn root_conversations_without_following() {
     if !privileged("root_conversations_without_following") {
         return;
