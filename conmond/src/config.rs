@@ -134,12 +134,9 @@ pub enum TapMode {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Tables {
-    /// Flow records to begin with, 192 bytes each. A power of two.
+    /// Flow records, 192 bytes each; what finds no room is counted in its pair. A power of two.
     #[schemars(range(min = 256, max = 4_194_304), extend("x-power-of-two" = true))]
     pub flows: u32,
-    /// Flow records to which a tenant's table may grow when it fills up. A power of two.
-    #[schemars(range(min = 256, max = 4_194_304), extend("x-power-of-two" = true))]
-    pub max_flows: u32,
     /// Pair records, 192 bytes each. A power of two.
     #[schemars(range(min = 64, max = 1_048_576), extend("x-power-of-two" = true))]
     pub pairs: u32,
@@ -156,7 +153,7 @@ pub struct Tables {
 
 impl Default for Tables {
     fn default() -> Self {
-        Self { flows: 8192, max_flows: 131_072, pairs: 1024, ports: 256, hists: 1024, ring_bytes: 256 << 10 }
+        Self { flows: 8192, pairs: 1024, ports: 256, hists: 1024, ring_bytes: 256 << 10 }
     }
 }
 
@@ -421,10 +418,6 @@ impl Config {
                 address.port()
             );
             return refuse("metrics_listen", format!("`{address}`"), reason);
-        }
-        if self.tables.max_flows < self.tables.flows {
-            let reason = format!("it must be at least `tables.flows`, which is {}", self.tables.flows);
-            return refuse("tables.max_flows", self.tables.max_flows.to_string(), reason);
         }
         if let Some(name) = self.host_name.as_ref().filter(|name| !is_name(name)) {
             return refuse("host_name", format!("`{name}`"), NAME_RULE.to_owned());

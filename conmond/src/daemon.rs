@@ -40,9 +40,9 @@ fn pins(config: &Config) -> PathBuf {
 
 /// Pins need the BPF file system; most hosts have it mounted.
 fn mount_bpf_fs() -> anyhow::Result<()> {
-    const MAGIC: i64 = 0xcafe_4a11;
-    let is_bpf =
-        |path: &str| nix::sys::statfs::statfs(path).is_ok_and(|s| s.filesystem_type().0 as i64 == MAGIC);
+    let is_bpf = |path: &str| {
+        nix::sys::statfs::statfs(path).is_ok_and(|s| s.filesystem_type() == nix::sys::statfs::BPF_FS_MAGIC)
+    };
     if is_bpf(BPF_FS) {
         return Ok(());
     }

@@ -41,7 +41,7 @@ enum Command {
 #[derive(Debug, Subcommand)]
 enum ConfigCommand {
     /// Every value in force, and where it comes from
-    Show(ConfigArgs),
+    Show(Box<ConfigArgs>),
     /// The JSON Schema of the file
     Schema,
     /// A file with every key and its default
