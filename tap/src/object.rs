@@ -58,8 +58,10 @@ pub(crate) fn load(names: &[&'static str], maps: &[(&str, BorrowedFd<'_>)]) -> R
                 function.func_info.func_info.iter().map(|f| [f.insn_off, f.type_id]).collect();
             let types =
                 btf.as_ref().filter(|_| !functions.is_empty()).map(|btf| (btf.as_fd(), &functions[..]));
-            sys::prog_load(name, &function.instructions, types)
-                .map_err(|source| Error::Program { name: (*name).to_owned(), source })
+            let load = |types| sys::prog_load(name, &function.instructions, types);
+            // an old verifier may want to know more of an argument than its type
+            let loaded = if types.is_some() { load(types).or_else(|_| load(None)) } else { load(None) };
+            loaded.map_err(|source| Error::Program { name: (*name).to_owned(), source })
         })
         .collect()
 }
