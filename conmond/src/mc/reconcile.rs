@@ -276,3 +276,6 @@ fn monitors(world: &World, now: Timestamp, actions: &mut Vec<Action>) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

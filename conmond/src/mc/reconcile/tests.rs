@@ -1,0 +1,254 @@
+//! The controller's decisions, from hand-made worlds; no kernel, no engine, no clock.
+
+use std::collections::BTreeMap;
+
+use super::*;
+use crate::mac::Mac;
+use crate::mc::world::{ContainerSeen, LinkSeen, NetworkSeen, PortOwner, SetSeen, TapSeen, Wishes};
+use crate::runtime::{Container, ContainerState, Network, NetworkEndpoint, Policy};
+use crate::switch::{Link, Peer};
+
+const BRIDGE: u32 = 1;
+const PORT: u32 = 7;
+const NURSERY: SetId = SetId(1);
+const NOW: Timestamp = Timestamp(100_000_000_000);
+
+fn link(ifindex: u32, name: &str, kind: &str, master: Option<u32>) -> LinkSeen {
+    let link = Link {
+        ifindex,
+        name: name.into(),
+        master,
+        link_netnsid: master.map(|_| 3),
+        peer_ifindex: master.map(|_| 2),
+        up: true,
+        kind: Some(kind.into()),
+        mac: None,
+        mtu: 1500,
+    };
+    LinkSeen { link, joined_at: Some(NOW), up_at: Some(NOW), peer: None, look_at: Timestamp::ZERO, looked: 0 }
+}
+
+fn set(role: SetRole) -> SetSeen {
+    let monitor = if role == SetRole::Nursery {
+        MonitorSeen::Inline
+    } else {
+        MonitorSeen::Connected { id: "m".into(), pid: 1, heard_at: NOW }
+    };
+    SetSeen { role, monitor, restarts: 0, idle_since: None }
+}
+
+fn container(id: &str, labels: &[(&str, &str)]) -> ContainerSeen {
+    let labels: BTreeMap<String, String> =
+        labels.iter().map(|(k, v)| (k.to_string(), v.to_string())).collect();
+    let container = Container {
+        id: id.into(),
+        name: format!("name-{id}"),
+        image: String::new(),
+        policy: Policy::from_labels(&labels),
+        labels,
+        state: ContainerState::Running,
+        created_at: None,
+        started_at: None,
+        networks: Vec::new(),
+    };
+    ContainerSeen { container, ended_at: None }
+}
+
+/// A bridge with one veth port on it, a nursery and one waiting set.
+fn world() -> World {
+    let mut world = World::new(Wishes {
+        opt_in: false,
+        pool: 1,
+        monitors: true,
+        silence: Duration::from_secs(5),
+        linger: Duration::from_secs(60),
+    });
+    world.engine = true;
+    world.links.insert(BRIDGE, link(BRIDGE, "docker0", "bridge", None));
+    world.links.insert(PORT, link(PORT, "veth1", "veth", Some(BRIDGE)));
+    world.sets.insert(NURSERY, set(SetRole::Nursery));
+    world.sets.insert(SetId(2), set(SetRole::Pool));
+    world
+}
+
+fn mac() -> Mac {
+    Mac([2, 0x42, 0, 0, 0, 2])
+}
+
+/// The same with the engine's word of who is on the bridge, and the port's far end looked at.
+fn world_with(seen: ContainerSeen) -> World {
+    let mut world = world();
+    let id = seen.container.id.clone();
+    world.taps.insert(PORT, TapSeen { set: NURSERY, tapped_at: NOW, adopted: false });
+    if let Some(l) = world.links.get_mut(&PORT) {
+        l.peer = Some(Peer { name: "eth0".into(), mac: Some(mac()), up: true, addresses: Vec::new() });
+    }
+    let network = Network {
+        id: "n".into(),
+        name: "bridge".into(),
+        driver: "bridge".into(),
+        bridge: Some("docker0".into()),
+        subnets: Vec::new(),
+        gateways: Vec::new(),
+        internal: false,
+        ipv6: false,
+    };
+    let endpoint = NetworkEndpoint {
+        container_id: id.clone(),
+        container_name: "c".into(),
+        endpoint_id: "e".into(),
+        mac: Some(mac()),
+        addresses: vec!["172.17.0.2".parse().unwrap()],
+    };
+    let seen_network = NetworkSeen {
+        network,
+        endpoints: vec![endpoint],
+        stale: false,
+        asked: false,
+        connects: BTreeMap::new(),
+    };
+    world.networks.insert("n".into(), seen_network);
+    world.containers.insert(id, seen);
+    world
+}
+
+fn own(world: &mut World, id: &str) {
+    let owner = PortOwner { container: id.into(), network: "n".into(), named_at: NOW, after: None };
+    world.owners.insert(PORT, owner);
+}
+
+#[test]
+fn a_port_is_tapped_before_anybody_knows_whose_it_is() {
+    let actions = reconcile(&world(), NOW);
+    assert!(actions.contains(&Action::Tap { ifindex: PORT, set: NURSERY }), "{actions:?}");
+}
+
+#[test]
+fn links_that_are_no_ports_of_an_engine_are_left_alone() {
+    let mut w = world();
+    w.links.insert(20, link(20, "veth9", "veth", None));
+    w.links.insert(21, link(21, "virbr0", "bridge", None));
+    w.links.insert(22, link(22, "vnet0", "veth", Some(21)));
+    w.links.insert(23, link(23, "eth0", "dummy", Some(BRIDGE)));
+    let tapped: Vec<u32> = reconcile(&w, NOW)
+        .into_iter()
+        .filter_map(|a| if let Action::Tap { ifindex, .. } = a { Some(ifindex) } else { None })
+        .collect();
+    assert_eq!(tapped, [PORT]);
+}
+
+#[test]
+fn a_port_that_refused_is_tried_again_later_only() {
+    let mut w = world();
+    w.refused.insert(PORT, ("busy".into(), NOW + Duration::from_secs(1)));
+    assert!(!reconcile(&w, NOW).iter().any(|a| matches!(a, Action::Tap { .. })));
+    assert!(reconcile(&w, NOW + Duration::from_secs(2)).iter().any(|a| matches!(a, Action::Tap { .. })));
+}
+
+#[test]
+fn the_far_ends_address_names_the_port() {
+    let mut w = world_with(container("a", &[]));
+    let name = Action::Name { ifindex: PORT, container: "a".into(), network: "n".into() };
+    assert!(reconcile(&w, NOW).contains(&name));
+    // nobody told of that container: the engine is asked, the port is looked at again
+    w.containers.clear();
+    let actions = reconcile(&w, NOW);
+    assert!(actions.contains(&Action::AskEngine) && !actions.contains(&name), "{actions:?}");
+    assert!(actions.iter().any(|a| matches!(a, Action::LookLater { ifindex: PORT, .. })));
+    // nor of the far end's address: the network is asked
+    w.networks.get_mut("n").unwrap().endpoints.clear();
+    assert!(reconcile(&w, NOW).contains(&Action::AskNetwork { id: "n".into() }));
+    // without an engine nobody is asked
+    w.engine = false;
+    assert!(!reconcile(&w, NOW).iter().any(|a| matches!(a, Action::AskNetwork { .. } | Action::AskEngine)));
+}
+
+#[test]
+fn a_named_port_moves_to_its_tenants_set() {
+    let mut w = world_with(container("a", &[("conmon.tenant", "blue")]));
+    own(&mut w, "a");
+    let role = SetRole::Tenant("blue".into());
+    assert!(reconcile(&w, NOW).contains(&Action::Assign { set: SetId(2), role: role.clone() }));
+    w.sets.get_mut(&SetId(2)).unwrap().role = role;
+    assert!(reconcile(&w, NOW).contains(&Action::Move { ifindex: PORT, set: SetId(2) }));
+    w.taps.get_mut(&PORT).unwrap().set = SetId(2);
+    let left: Vec<Action> = reconcile(&w, NOW).into_iter().filter(|a| !matches!(a, Action::Load)).collect();
+    assert_eq!(left, [], "nothing else is to be done");
+}
+
+#[test]
+fn until_a_set_is_there_the_nursery_counts() {
+    let mut w = world_with(container("a", &[]));
+    own(&mut w, "a");
+    w.sets.remove(&SetId(2));
+    let actions = reconcile(&w, NOW);
+    assert!(!actions.iter().any(|a| matches!(a, Action::Move { .. } | Action::Untap { .. })), "{actions:?}");
+    assert_eq!(actions.iter().filter(|a| **a == Action::Load).count(), 1);
+    w.loading = 1;
+    assert!(!reconcile(&w, NOW).contains(&Action::Load), "one is on its way");
+}
+
+#[test]
+fn a_dedicated_monitor_and_the_tenants_are_two_sets() {
+    let mut w = world_with(container("a", &[("conmon.monitor", "dedicated")]));
+    own(&mut w, "a");
+    w.sets.get_mut(&SetId(2)).unwrap().role = SetRole::Tenant("default".into());
+    w.sets.insert(SetId(3), set(SetRole::Pool));
+    let assign = Action::Assign { set: SetId(3), role: SetRole::Dedicated("a".into()) };
+    assert!(reconcile(&w, NOW).contains(&assign));
+}
+
+#[test]
+fn who_opted_out_is_untapped_and_stays_so() {
+    let mut w = world_with(container("a", &[("conmon.enable", "false")]));
+    own(&mut w, "a");
+    assert!(reconcile(&w, NOW).contains(&Action::Untap { ifindex: PORT }));
+    w.taps.clear();
+    assert!(!reconcile(&w, NOW).iter().any(|a| matches!(a, Action::Tap { .. })));
+    // opt-in turns it round
+    let mut w = world_with(container("a", &[]));
+    own(&mut w, "a");
+    w.wishes.opt_in = true;
+    assert!(reconcile(&w, NOW).contains(&Action::Untap { ifindex: PORT }));
+}
+
+#[test]
+fn a_port_that_went_is_settled() {
+    let mut w = world_with(container("a", &[]));
+    own(&mut w, "a");
+    w.links.remove(&PORT);
+    assert!(reconcile(&w, NOW).contains(&Action::Forget { ifindex: PORT }));
+}
+
+#[test]
+fn a_silent_monitor_is_replaced_a_missing_one_made() {
+    let mut w = world();
+    let later = NOW + Duration::from_secs(6);
+    let replaced = |w: &World| {
+        reconcile(w, later).iter().any(|a| matches!(a, Action::ReplaceMonitor { set: SetId(2), .. }))
+    };
+    assert!(replaced(&w));
+    w.engine = false;
+    assert!(!replaced(&w), "without an engine there is nobody to make another");
+    w.engine = true;
+    w.sets.get_mut(&SetId(2)).unwrap().monitor =
+        MonitorSeen::Missing { retry_at: NOW + Duration::from_secs(1) };
+    assert!(!reconcile(&w, NOW).contains(&Action::StartMonitor { set: SetId(2) }));
+    assert!(reconcile(&w, later).contains(&Action::StartMonitor { set: SetId(2) }));
+}
+
+#[test]
+fn a_set_that_nobody_needs_goes_after_a_while() {
+    let mut w = world();
+    w.sets.get_mut(&SetId(2)).unwrap().role = SetRole::Tenant("gone".into());
+    let mark = Action::MarkIdle { set: SetId(2), since: Some(NOW) };
+    assert!(reconcile(&w, NOW).contains(&mark));
+    w.sets.get_mut(&SetId(2)).unwrap().idle_since = Some(NOW);
+    let retire = Action::Retire { set: SetId(2) };
+    assert!(!reconcile(&w, NOW + Duration::from_secs(59)).contains(&retire));
+    assert!(reconcile(&w, NOW + Duration::from_secs(60)).contains(&retire));
+    // its tenant came back in time
+    w.containers.insert("a".into(), container("a", &[("conmon.tenant", "gone")]));
+    let actions = reconcile(&w, NOW + Duration::from_secs(60));
+    assert!(actions.contains(&Action::MarkIdle { set: SetId(2), since: None }) && !actions.contains(&retire));
+}
