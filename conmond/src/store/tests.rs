@@ -103,7 +103,13 @@ fn rates_are_of_the_newest_interval() {
     assert_eq!(rate(&s), None);
     s.apply(SET, &batch(3 * second, vec![pair(0, 5, 30)]));
     assert_eq!(rate(&s), Some(10.0));
-    s.apply(SET, &batch(4 * second, Vec::new()));
+    // what the ring told between two readings is no reading
+    s.apply(SET, &batch(3 * second + second / 2, Vec::new()));
+    assert_eq!(rate(&s), Some(10.0));
+    // the sign of life that follows a batch is of the same reading, the next one of another
+    s.scanned(SET, Timestamp(3 * second + 1000));
+    assert_eq!(rate(&s), Some(10.0));
+    s.scanned(SET, Timestamp(4 * second));
     assert_eq!(rate(&s), Some(0.0), "a pair that is not in the newest reading had no packets");
 }
 

@@ -596,7 +596,8 @@ fn root_odd_frames_on_a_real_port() {
         assert_eq!(tap, truth.classes.get(&(Direction::Tx, *class)).copied().unwrap_or_default(), "{class}");
     }
     let mut flows = std::collections::BTreeMap::<_, Vec<FlowTruth>>::new();
-    for f in &scan.flows {
+    // the bridge's own namespace may report its groups (MLD) to the port; ours all go the other way
+    for f in scan.flows.iter().filter(|f| f.counters.tx.packets > 0) {
         flows.entry(f.key).or_default().push(FlowTruth::of(f));
     }
     flows.values_mut().for_each(|list| list.sort());
