@@ -303,7 +303,7 @@ impl Work {
                 for seen in self.world.links.values_mut().filter(|s| s.peer.is_some()) {
                     seen.look_at = seen.look_at.min(now);
                 }
-                if unknown && bridge.is_some() && self.world.engine && self.monitors_only(id) {
+                if unknown && bridge.is_some() && self.world.engine && self.has_stranger(id) {
                     self.ask_snapshot();
                 }
             }
@@ -323,7 +323,7 @@ impl Work {
 
     /// Whether some endpoint of a network is of a container that nobody told of. Monitoring containers have no
     /// network, so it is an application's.
-    fn monitors_only(&self, network: &str) -> bool {
+    fn has_stranger(&self, network: &str) -> bool {
         self.world
             .networks
             .get(network)
