@@ -21,12 +21,11 @@ use conmond::mc::world::Wishes;
 use conmond::monitor::MfSettings;
 use conmond::runtime::{MonitorLimits, Runtime};
 use conmond::store::{ExternalPrefix, Names, Store};
+use tap::filesystem::BPF_FS;
 use tap::{Attach, Port, Set, SetSpec};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
-/// Where the kernel's BPF file system is.
-const BPF_FS: &str = "/sys/fs/bpf";
 /// A tenant's set outlives its last container for so long: a restarted service finds its counters.
 const LINGER: Duration = Duration::from_secs(60);
 
@@ -40,15 +39,13 @@ fn pins(config: &Config) -> PathBuf {
 
 /// Pins need the BPF file system; most hosts have it mounted.
 fn mount_bpf_fs() -> anyhow::Result<()> {
-    let is_bpf = |path: &str| {
-        nix::sys::statfs::statfs(path).is_ok_and(|s| s.filesystem_type() == nix::sys::statfs::BPF_FS_MAGIC)
-    };
-    if is_bpf(BPF_FS) {
-        return Ok(());
+    let mounted = tap::filesystem::mount_if_missing().with_context(|| {
+        format!("cannot mount the BPF file system; run `mount -t bpf bpf {BPF_FS}` as root")
+    })?;
+    if mounted {
+        tracing::info!(path = BPF_FS, "mounted the BPF file system");
     }
-    tracing::info!(path = BPF_FS, "mounting the BPF file system");
-    nix::mount::mount(Some("bpf"), BPF_FS, Some("bpf"), nix::mount::MsFlags::empty(), None::<&str>)
-        .with_context(|| format!("cannot mount the BPF file system; run `mount -t bpf bpf {BPF_FS}` as root"))
+    Ok(())
 }
 
 fn make_run_dir(dir: &Path) -> anyhow::Result<()> {
@@ -91,7 +88,7 @@ fn settings(config: &Config, instance: &Instance) -> Settings {
         run_dir: instance.run_dir(),
         pins: pins(config),
         attach: match config.tap {
-            TapMode::Auto => Attach::Auto,
+            TapMode::Auto => Attach::Quick,
             TapMode::Tcx => Attach::Tcx,
             TapMode::Clsact => Attach::Clsact,
         },
@@ -110,6 +107,8 @@ fn settings(config: &Config, instance: &Instance) -> Settings {
             monitors: true,
             silence,
             linger: LINGER,
+            // known when the first programs are loaded
+            fasten: false,
         },
     }
 }

@@ -26,7 +26,7 @@
 #include <linux/types.h>
 
 enum cm_const {
-	CM_ABI = 1,		/* changes whenever a record's layout or meaning does */
+	CM_ABI = 2,		/* changes whenever a record's layout or meaning does */
 	CM_PROBES = 8,		/* slots looked at for a flow, a pair, a port or a histogram */
 	CM_NONE = 0xffffffff,	/* no pair */
 	CM_HIST_SUB_BITS = 4,	/* 16 sub-buckets per octave: relative half-width 1/32 */
@@ -230,7 +230,8 @@ struct cm_ctl {
 	__u64 rtt_freed;	/* RTT samples of histograms that have been freed */
 	__u64 probes_cancelled;	/* RTT probes given up because of a retransmission (Karn) */
 	struct cm_count no_port[2];	/* [cm_dir] */
-	__u64 _pad[5];
+	__u64 _pad[4];
+	__u64 overlap;		/* a port of the set runs its program at two hooks: a packet is marked by the first */
 	__u64 tick;		/* jiffies when tick_ns was read; both change once in a tick */
 	__u64 tick_ns;		/* CLOCK_MONOTONIC_COARSE */
 };
@@ -264,6 +265,7 @@ enum cm_op {
 	CM_OP_PAIR_FREE = 4,	/* ENDING -> FREE, with its histograms; one in a run, by `cm_janitor_one` */
 	CM_OP_PAIR_KEEP = 5,	/* ENDING -> LIVE: somebody still needs it */
 	CM_OP_PORT_FREE = 6,	/* LIVE -> FREE; the caller has let a grace period pass since the port's last packet */
+	CM_OP_OVERLAP = 7,	/* ctl's `overlap` is set to `tag` */
 };
 
 struct cm_cmd {

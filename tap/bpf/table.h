@@ -74,12 +74,11 @@ noinline __u64 next_tick(__u64 tick)
 }
 
 /* CLOCK_MONOTONIC_COARSE, read once in a tick. Where processors meet, one may get the tick before. */
-static always_inline __u64 coarse_ns(void)
+static always_inline __u64 coarse_ns(struct cm_ctl *c)
 {
-	struct cm_ctl *c = ctl_get();
 	__u64 tick = bpf_jiffies64();
 
-	if (likely(c && READ_ONCE(c->tick) == tick))
+	if (likely(READ_ONCE(c->tick) == tick))
 		return READ_ONCE(c->tick_ns);
 	return next_tick(tick);
 }

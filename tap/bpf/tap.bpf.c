@@ -315,15 +315,36 @@ static always_inline int is_reuse(const struct cm_flow *f, const struct cm_packe
 	return f->seen & CM_SEEN_ISN << dir ? p->seq != f->isn : p->seq + 1 != f->right[dir];
 }
 
+/*
+ * While a port goes over from a classifier to TCX, both run the program over each packet: TCX, then the classifier.
+ * Whoever is first counts the packet and leaves a mark, in the scratch space that the hooks of one device's one
+ * direction share and everything between two devices overwrites; the second finds the mark, and takes it away.
+ */
+static always_inline int counted_before(struct __sk_buff *skb, const enum cm_dir dir)
+{
+	__u32 mark = (__u32)cm_settings.secret[0], place = (__u32)(cm_settings.secret[0] >> 32) ^ (skb->ifindex << 1 | dir);
+
+	if (skb->cb[0] == mark && skb->cb[1] == place) {
+		skb->cb[0] = 0;
+		return 1;
+	}
+	skb->cb[0] = mark;
+	skb->cb[1] = place;
+	return 0;
+}
+
 static always_inline int tap(struct __sk_buff *skb, const enum cm_dir dir)
 {
 	struct cm_packet p = {};
+	struct cm_ctl *c = ctl_get();
 	struct cm_flow *f;
 	__u32 tag, slot = 0, segments = skb->gso_segs;
 	__u32 len = skb->len, extra;
 	__u64 tick;
 	int class;
 
+	if (!c || (unlikely(READ_ONCE(c->overlap)) && counted_before(skb, dir)))
+		return CM_PASS;
 	if (segments == 0)
 		segments = 1;
 	extra = segments - 1;
@@ -353,7 +374,7 @@ static always_inline int tap(struct __sk_buff *skb, const enum cm_dir dir)
 	add(&f->packets[dir], 1);
 	if (extra)
 		add(&f->extra[dir], extra);
-	tick = coarse_ns();
+	tick = coarse_ns(c);
 	if (f->last_seen_ns != tick)
 		f->last_seen_ns = tick;
 
@@ -553,6 +574,8 @@ int cm_janitor(struct __sk_buff *skb)
 				__sync_val_compare_and_swap(&p->state, CM_ENDING, CM_LIVE);
 		} else if (op == CM_OP_PORT_FREE) {
 			free_port(slot, tag);
+		} else if (op == CM_OP_OVERLAP) {
+			WRITE_ONCE(c->overlap, tag);
 		}
 	}
 	add(&c->fold_seq, 1);

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use ippm::flow::{Counters, address_from_bytes};
 
 /// `CM_ABI`.
-pub const ABI: u64 = 1;
+pub const ABI: u64 = 2;
 /// `CM_PROBES`.
 pub const PROBES: u32 = 8;
 /// `CM_NONE`.
@@ -63,6 +63,8 @@ pub mod op {
     pub const PAIR_KEEP: u32 = 5;
     /// LIVE to FREE.
     pub const PORT_FREE: u32 = 6;
+    /// Packets are marked and looked at for marks, or not.
+    pub const OVERLAP: u32 = 7;
 }
 
 /// Marks records that may be read as plain bytes: `repr(C)`, no padding that matters, every bit pattern valid.
@@ -214,7 +216,8 @@ plain! {
         pub rtt_freed: u64,
         pub probes_cancelled: u64,
         pub no_port: [Count; 2],
-        pub _pad: [u64; 5],
+        pub _pad: [u64; 4],
+        pub overlap: u64,
         pub tick: u64,
         pub tick_ns: u64,
     }

@@ -35,6 +35,8 @@ pub enum Command {
         /// Its interface.
         ifindex: u32,
     },
+    /// From now on packets are looked at for having been counted at another hook of the same port, or not any more.
+    Overlap(bool),
 }
 
 impl Command {
@@ -53,6 +55,7 @@ impl Command {
             Self::KeepPair(id) => cmd(op::PAIR_KEEP, id, 0, 0),
             Self::FreePair(id) => cmd(op::PAIR_FREE, id, 0, 0),
             Self::FreePort { slot, ifindex } => cmd(op::PORT_FREE, SlotTag { slot, tag: ifindex }, 0, 0),
+            Self::Overlap(on) => cmd(op::OVERLAP, SlotTag { slot: 0, tag: u32::from(on) }, 0, 0),
         }
     }
 }

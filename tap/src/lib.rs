@@ -13,6 +13,7 @@ pub mod abi;
 pub mod clock;
 pub mod cost;
 mod error;
+pub mod filesystem;
 mod janitor;
 mod mmap;
 mod netlink;
@@ -25,7 +26,7 @@ mod sys;
 
 pub use error::Error;
 pub use janitor::{Command, Janitor};
-pub use port::{Attach, Port};
+pub use port::{Attach, Port, has_tcx};
 pub use reader::{Events, Found, LiveFlow, QuietPair, Reader, Scan};
 pub use set::{Descriptors, Programs, Set, SetSpec};
 

@@ -12,6 +12,7 @@ use nix::sys::socket::{
 use nix::sys::time::{TimeVal, TimeValLike};
 
 const RTM_NEWQDISC: u16 = 36;
+const RTM_DELQDISC: u16 = 37;
 const RTM_NEWTFILTER: u16 = 44;
 const RTM_DELTFILTER: u16 = 45;
 const RTM_GETTFILTER: u16 = 46;
@@ -20,7 +21,9 @@ const NLM_F_ACK: u16 = 4;
 const NLM_F_REPLACE: u16 = 0x100;
 const NLM_F_EXCL: u16 = 0x200;
 const NLM_F_CREATE: u16 = 0x400;
+const NLM_F_DUMP: u16 = 0x300;
 const NLMSG_ERROR: u16 = 2;
+const NLMSG_DONE: u16 = 3;
 const TCA_KIND: u16 = 1;
 const TCA_OPTIONS: u16 = 2;
 const TCA_BPF_FD: u16 = 6;
@@ -56,7 +59,8 @@ fn message(kind: u16, flags: u16, ifindex: u32, handle: u32, parent: u32, info: 
     m
 }
 
-fn request(mut m: Vec<u8>) -> io::Result<()> {
+/// Sends a request and reads until its acknowledgement or its dump's end. Returns how many objects came with the answer.
+fn request(mut m: Vec<u8>) -> io::Result<usize> {
     let len = m.len() as u32;
     m[..4].copy_from_slice(&len.to_ne_bytes());
     let fd: OwnedFd =
@@ -64,7 +68,8 @@ fn request(mut m: Vec<u8>) -> io::Result<()> {
     setsockopt(&fd, sockopt::ReceiveTimeout, &TimeVal::seconds(5))?;
     bind(fd.as_raw_fd(), &NetlinkAddr::new(0, 0))?;
     sendto(fd.as_raw_fd(), &m, &NetlinkAddr::new(0, 0), MsgFlags::empty())?;
-    let mut buffer = [0u8; 8192];
+    let mut buffer = [0u8; 16384];
+    let mut objects = 0;
     loop {
         let n = recv(fd.as_raw_fd(), &mut buffer, MsgFlags::empty())?;
         // the answer to a get comes before its acknowledgement, possibly in one read
@@ -76,10 +81,17 @@ fn request(mut m: Vec<u8>) -> io::Result<()> {
             if length < 16 || at + length > n {
                 break;
             }
-            if kind == NLMSG_ERROR {
-                let code =
-                    i32::from_ne_bytes([buffer[at + 16], buffer[at + 17], buffer[at + 18], buffer[at + 19]]);
-                return if code == 0 { Ok(()) } else { Err(io::Error::from_raw_os_error(-code)) };
+            match kind {
+                NLMSG_ERROR | NLMSG_DONE => {
+                    let code = i32::from_ne_bytes([
+                        buffer[at + 16],
+                        buffer[at + 17],
+                        buffer[at + 18],
+                        buffer[at + 19],
+                    ]);
+                    return if code == 0 { Ok(objects) } else { Err(io::Error::from_raw_os_error(-code)) };
+                }
+                _ => objects += 1,
             }
             at += length.next_multiple_of(4);
         }
@@ -116,19 +128,53 @@ fn place_of(ifindex: u32, direction: Direction) -> Option<u32> {
     priorities(direction).iter().copied().find(is_at)
 }
 
-/// Adds the clsact qdisc; one that is there already is fine.
-pub(crate) fn add_clsact(ifindex: u32) -> io::Result<()> {
+/// Adds the clsact qdisc; one that is there already is fine. Returns whether it was added.
+pub(crate) fn add_clsact(ifindex: u32) -> io::Result<bool> {
     let mut m = message(RTM_NEWQDISC, NLM_F_CREATE | NLM_F_EXCL, ifindex, 0xffff_0000, CLSACT, 0);
     attribute(&mut m, TCA_KIND, b"clsact\0");
     match request(m) {
-        Err(e) if e.raw_os_error() == Some(libc::EEXIST) => Ok(()),
-        other => other,
+        Err(e) if e.raw_os_error() == Some(libc::EEXIST) => Ok(false),
+        other => other.map(|_| true),
+    }
+}
+
+/// Takes the clsact qdisc away if it has no filter, anybody's. (One that somebody adds between the look and the removal goes
+/// with it.)
+pub(crate) fn remove_clsact_if_unused(ifindex: u32) -> io::Result<()> {
+    for direction in [Direction::Tx, Direction::Rx] {
+        let all = message(RTM_GETTFILTER, NLM_F_DUMP, ifindex, 0, parent(direction), 0);
+        if request(all)? > 0 {
+            return Ok(());
+        }
+    }
+    match request(message(RTM_DELQDISC, 0, ifindex, 0xffff_0000, CLSACT, 0)) {
+        // it has gone already, alone or with its interface
+        Err(e) if matches!(e.raw_os_error(), Some(libc::ENOENT | libc::EINVAL | libc::ENODEV)) => Ok(()),
+        other => other.map(drop),
     }
 }
 
 /// Puts a program at a direction of a port, in place of ours that was there.
 pub(crate) fn set_filter(ifindex: u32, direction: Direction, program: BorrowedFd<'_>) -> io::Result<()> {
-    let place = place_of(ifindex, direction);
+    set_filter_at(ifindex, direction, program, place_of(ifindex, direction))
+}
+
+/// Puts a program at a direction of a port whose qdisc is new: there is nothing to look for. Every question asked takes the lock
+/// that others hold for long while containers start.
+pub(crate) fn set_first_filter(
+    ifindex: u32,
+    direction: Direction,
+    program: BorrowedFd<'_>,
+) -> io::Result<()> {
+    set_filter_at(ifindex, direction, program, None)
+}
+
+fn set_filter_at(
+    ifindex: u32,
+    direction: Direction,
+    program: BorrowedFd<'_>,
+    place: Option<u32>,
+) -> io::Result<()> {
     let mut refused = io::Error::from_raw_os_error(libc::EINVAL);
     for priority in place.as_ref().map_or(priorities(direction), std::slice::from_ref) {
         let mut m = filter(RTM_NEWTFILTER, NLM_F_CREATE | NLM_F_REPLACE, ifindex, direction, *priority);
@@ -140,7 +186,7 @@ pub(crate) fn set_filter(ifindex: u32, direction: Direction, program: BorrowedFd
         match request(m) {
             // another kind of filter has this priority
             Err(e) if e.raw_os_error() == Some(libc::EINVAL) => refused = e,
-            other => return other,
+            other => return other.map(drop),
         }
     }
     Err(refused)
@@ -149,7 +195,7 @@ pub(crate) fn set_filter(ifindex: u32, direction: Direction, program: BorrowedFd
 /// Takes ours away.
 pub(crate) fn remove_filter(ifindex: u32, direction: Direction) -> io::Result<()> {
     match place_of(ifindex, direction) {
-        Some(priority) => request(filter(RTM_DELTFILTER, 0, ifindex, direction, priority)),
+        Some(priority) => request(filter(RTM_DELTFILTER, 0, ifindex, direction, priority)).map(drop),
         None => Ok(()),
     }
 }

@@ -1,13 +1,21 @@
 //! A tapped port: the two programs of a set on a container's host-side interface.
 //!
-//! With TCX (Linux 6.6) each direction is a link, pinned as `SET/taps/IFINDEX-{tx,rx}`. The directory that
-//! holds the pin is the set the port belongs to: moving a port renames the pins, then exchanges the programs, so that an
-//! adopter who puts every link to its directory's programs repairs whatever a crash left half done. On
-//! older kernels the programs are classifiers of a `clsact` qdisc, and the pin (`IFINDEX-clsact`) is of the
-//! program, as a mark only.
+//! There are two ways to put them there:
+//! - **clsact**: classifiers of a qdisc, there in some 0.1 ms. Whoever deletes the qdisc deletes the tap.
+//! - **TCX** (Linux 6.6): a link for each direction, which nobody else can take away. The kernel waits for an RCU grace period
+//!   for each, some 30 ms in all, and holds the lock for network devices all the while, against everybody.
+//!
+//! So a port that appears is tapped by classifiers at once, and [fastened](Port::fasten) by TCX when there is
+//! time. In between both are there, and each packet passes both; the programs see to it that it is counted once.
+//!
+//! Pins are `SET/taps/IFINDEX-{tx,rx}` of the links, and of a program as a mark that there are classifiers:
+//! `IFINDEX-clsact`, or `IFINDEX-clsact-ours` where the qdisc is ours, too. The directory that holds the pins is the set the port
+//! belongs to: moving a port renames the pins, then exchanges the programs, so that an adopter who puts every
+//! port to its directory's programs repairs whatever a crash left half done.
 //!
 //! Nothing is ever missed: a new program replaces the old one between two packets.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -16,8 +24,9 @@ use std::path::{Path, PathBuf};
 use ippm::flow::Direction;
 
 use crate::error::Error;
+use crate::janitor::{Command, Janitor};
 use crate::netlink;
-use crate::set::{Programs, pin_error};
+use crate::set::{Programs, Set, pin_error};
 use crate::sys;
 
 /// How programs get onto a port.
@@ -26,19 +35,47 @@ pub enum Attach {
     /// TCX, clsact where the kernel has no TCX.
     #[default]
     Auto,
+    /// clsact, to be fastened later; TCX where the kernel has no clsact.
+    Quick,
     /// TCX only.
     Tcx,
     /// clsact only.
     Clsact,
 }
 
+/// Whether the kernel has TCX: Linux 6.6 or later, where the programs' loader may use it.
+pub fn has_tcx(programs: &Programs) -> bool {
+    // an interface that cannot be: only a kernel that knows the attach type looks for it
+    let made = sys::link_create_tcx(programs.of(Direction::Tx), i32::MAX as u32, sys::TCX_INGRESS, true);
+    made.is_err_and(|e| e.raw_os_error() == Some(libc::ENODEV))
+}
+
+/// Links, by direction.
+struct Links {
+    tx: OwnedFd,
+    rx: OwnedFd,
+}
+
+/// Classifiers at both directions.
+#[derive(Clone, Copy)]
+struct Filters {
+    qdisc_is_ours: bool,
+}
+
+impl Filters {
+    fn pin_kind(self) -> &'static str {
+        if self.qdisc_is_ours { OUR_CLSACT } else { CLSACT }
+    }
+}
+
+const CLSACT: &str = "clsact";
+const OUR_CLSACT: &str = "clsact-ours";
+
 enum Hold {
-    /// Links, by direction.
-    Tcx {
-        tx: OwnedFd,
-        rx: OwnedFd,
-    },
-    Clsact,
+    Tcx(Links),
+    Clsact(Filters),
+    /// Being fastened: the set's `overlap` is on.
+    Both(Links, Filters),
 }
 
 /// A tapped port. Dropping it leaves a pinned tap in place, and removes one that is not pinned (TCX only).
@@ -58,6 +95,56 @@ fn direction_name(direction: Direction) -> &'static str {
     direction.as_str()
 }
 
+const DIRECTIONS: [Direction; 2] = [Direction::Tx, Direction::Rx];
+
+fn links(programs: &Programs, ifindex: u32) -> Result<Links, Error> {
+    let made = |direction| {
+        link(programs, ifindex, direction).map_err(|source| Error::Attach {
+            ifindex,
+            direction: direction_name(direction),
+            source,
+        })
+    };
+    Ok(Links { tx: made(Direction::Tx)?, rx: made(Direction::Rx)? })
+}
+
+fn filters(programs: &Programs, ifindex: u32) -> Result<Filters, Error> {
+    let failed = |direction: Direction| {
+        move |source| Error::Attach { ifindex, direction: direction_name(direction), source }
+    };
+    let filters = Filters { qdisc_is_ours: netlink::add_clsact(ifindex).map_err(failed(Direction::Tx))? };
+    for direction in DIRECTIONS {
+        let set = if filters.qdisc_is_ours { netlink::set_first_filter } else { netlink::set_filter };
+        if let Err(source) = set(ifindex, direction, programs.of(direction)) {
+            let _ = remove_filters(ifindex, filters);
+            return Err(failed(direction)(source));
+        }
+    }
+    Ok(filters)
+}
+
+fn remove_filters(ifindex: u32, filters: Filters) -> Result<(), (Direction, io::Error)> {
+    for direction in DIRECTIONS {
+        netlink::remove_filter(ifindex, direction).map_err(|source| (direction, source))?;
+    }
+    if filters.qdisc_is_ours {
+        netlink::remove_clsact_if_unused(ifindex).map_err(|source| (Direction::Tx, source))?;
+    }
+    Ok(())
+}
+
+/// Pins; what an interface that had this number before left there is dead and goes.
+fn pin(path: &Path, fd: BorrowedFd<'_>) -> Result<(), Error> {
+    match sys::obj_pin(fd, path) {
+        Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {
+            fs::remove_file(path).map_err(|source| pin_error("remove", path, source))?;
+            sys::obj_pin(fd, path)
+        }
+        other => other,
+    }
+    .map_err(|source| pin_error("pin", path, source))
+}
+
 /// From the container the tap comes before other programs, which may drop what the interface has counted already; to
 /// the container after them.
 fn link(programs: &Programs, ifindex: u32, direction: Direction) -> io::Result<OwnedFd> {
@@ -70,84 +157,131 @@ fn link(programs: &Programs, ifindex: u32, direction: Direction) -> io::Result<O
 
 impl Port {
     /// Attaches `programs` to both directions of an interface of this network namespace; pins under `set_dir`.
-    ///
     pub fn attach(
         ifindex: u32,
         programs: &Programs,
         how: Attach,
         set_dir: Option<&Path>,
     ) -> Result<Self, Error> {
-        let failed = |direction: Direction| {
-            move |source| Error::Attach { ifindex, direction: direction_name(direction), source }
+        let unknown_here = |e: &Error, codes: &[i32]| match e {
+            Error::Attach { source, .. } => source.raw_os_error().is_some_and(|code| codes.contains(&code)),
+            _ => false,
         };
+        let tcx = || links(programs, ifindex).map(Hold::Tcx);
+        let clsact = || filters(programs, ifindex).map(Hold::Clsact);
         let hold = match how {
-            Attach::Clsact => Self::attach_clsact(ifindex, programs)?,
-            Attach::Tcx | Attach::Auto => match link(programs, ifindex, Direction::Tx) {
-                Ok(tx) => {
-                    let rx = link(programs, ifindex, Direction::Rx).map_err(failed(Direction::Rx))?;
-                    Hold::Tcx { tx, rx }
-                }
+            Attach::Clsact => clsact()?,
+            Attach::Tcx => tcx()?,
+            Attach::Auto => match tcx() {
                 // a kernel that does not know TCX calls the attach type invalid
-                Err(e) if how == Attach::Auto && e.raw_os_error() == Some(libc::EINVAL) => {
-                    Self::attach_clsact(ifindex, programs)?
-                }
-                Err(e) => return Err(failed(Direction::Tx)(e)),
+                Err(e) if unknown_here(&e, &[libc::EINVAL]) => clsact()?,
+                other => other?,
+            },
+            Attach::Quick => match clsact() {
+                // a kernel without the qdisc, or without its BPF classifier
+                Err(e) if unknown_here(&e, &[libc::ENOENT, libc::EOPNOTSUPP]) => tcx()?,
+                other => other?,
             },
         };
         let mut port = Self { ifindex, hold, dir: None };
         if let Some(dir) = set_dir {
-            port.pin(dir, programs)?;
+            let dir = ports_dir(dir);
+            fs::create_dir_all(&dir).map_err(|source| pin_error("make", &dir, source))?;
+            port.pin(&dir, programs)?;
+            port.dir = Some(dir);
         }
         Ok(port)
     }
 
-    fn attach_clsact(ifindex: u32, programs: &Programs) -> Result<Hold, Error> {
-        let failed = |direction: Direction| {
-            move |source| Error::Attach { ifindex, direction: direction_name(direction), source }
-        };
-        netlink::add_clsact(ifindex).map_err(failed(Direction::Tx))?;
-        for direction in [Direction::Tx, Direction::Rx] {
-            netlink::set_filter(ifindex, direction, programs.of(direction)).map_err(failed(direction))?;
-        }
-        Ok(Hold::Clsact)
-    }
-
-    fn pin(&mut self, set_dir: &Path, programs: &Programs) -> Result<(), Error> {
-        let dir = ports_dir(set_dir);
-        fs::create_dir_all(&dir).map_err(|source| pin_error("make", &dir, source))?;
-        for (name, fd) in self.pins(programs) {
-            let path = dir.join(name);
-            match sys::obj_pin(fd, &path) {
-                Ok(()) => {}
-                Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {
-                    // of an interface that had this number before: its link is dead
-                    fs::remove_file(&path).map_err(|source| pin_error("remove", &path, source))?;
-                    sys::obj_pin(fd, &path).map_err(|source| pin_error("pin", &path, source))?;
-                }
-                Err(source) => return Err(pin_error("pin", &path, source)),
-            }
-        }
-        self.dir = Some(dir);
-        Ok(())
-    }
-
-    fn pins<'a>(&'a self, programs: &'a Programs) -> Vec<(String, BorrowedFd<'a>)> {
+    fn pin(&self, dir: &Path, programs: &Programs) -> Result<(), Error> {
         match &self.hold {
-            Hold::Tcx { tx, rx } => {
-                vec![
-                    (format!("{}-tx", self.ifindex), tx.as_fd()),
-                    (format!("{}-rx", self.ifindex), rx.as_fd()),
-                ]
+            Hold::Tcx(links) | Hold::Both(links, _) => self.pin_links(dir, links),
+            Hold::Clsact(filters) => {
+                let kind = filters.pin_kind();
+                pin(&dir.join(self.pin_name(kind)), programs.of(Direction::Tx))
             }
-            Hold::Clsact => vec![(format!("{}-clsact", self.ifindex), programs.of(Direction::Tx))],
         }
+    }
+
+    fn pin_links(&self, dir: &Path, links: &Links) -> Result<(), Error> {
+        pin(&dir.join(self.pin_name("tx")), links.tx.as_fd())?;
+        pin(&dir.join(self.pin_name("rx")), links.rx.as_fd())
+    }
+
+    fn pin_name(&self, kind: &str) -> String {
+        format!("{}-{kind}", self.ifindex)
     }
 
     fn pin_names(&self) -> Vec<String> {
-        match self.hold {
-            Hold::Tcx { .. } => vec![format!("{}-tx", self.ifindex), format!("{}-rx", self.ifindex)],
-            Hold::Clsact => vec![format!("{}-clsact", self.ifindex)],
+        let kinds: &[&str] = match &self.hold {
+            Hold::Tcx(_) => &["tx", "rx"],
+            Hold::Clsact(filters) => &[filters.pin_kind()],
+            Hold::Both(_, filters) => &["tx", "rx", filters.pin_kind()],
+        };
+        kinds.iter().map(|kind| self.pin_name(kind)).collect()
+    }
+
+    fn unpin(&self, kinds: &[&str]) -> Result<(), Error> {
+        let Some(dir) = &self.dir else { return Ok(()) };
+        for kind in kinds {
+            let path = dir.join(self.pin_name(kind));
+            match fs::remove_file(&path) {
+                Ok(()) => {}
+                Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+                Err(source) => return Err(pin_error("remove", &path, source)),
+            }
         }
+        Ok(())
+    }
+
+    /// Exchanges classifiers for links under traffic; a port that has links already is left as it is. Takes some 40 ms, in
+    /// most of which no network device of the host can be changed by anybody. No other port of the set may be
+    /// fastened at the same time. After an error the port is tapped as before, and this may be tried again.
+    pub fn fasten(&mut self, set: &Set) -> Result<(), Error> {
+        self.overlap(set)?;
+        self.settle(set)
+    }
+
+    /// The first half of fastening: links beside the classifiers.
+    pub fn overlap(&mut self, set: &Set) -> Result<(), Error> {
+        let Hold::Clsact(filters) = self.hold else { return Ok(()) };
+        set.janitor().run(&[Command::Overlap(true)])?;
+        let made = links(set.programs(), self.ifindex).and_then(|links| match &self.dir {
+            Some(dir) => self.pin_links(dir, &links).map(|()| links),
+            None => Ok(links),
+        });
+        match made {
+            Ok(links) => {
+                self.hold = Hold::Both(links, filters);
+                Ok(())
+            }
+            Err(error) => {
+                // the links have gone with their descriptors; a pin that is left of them goes before that is relied on
+                self.unpin(&["tx", "rx"])?;
+                Janitor::grace_period();
+                set.janitor().run(&[Command::Overlap(false)])?;
+                Err(error)
+            }
+        }
+    }
+
+    /// The second half of fastening: the classifiers go, and the qdisc with them if it was ours and nobody else uses it.
+    pub fn settle(&mut self, set: &Set) -> Result<(), Error> {
+        let Hold::Both(_, filters) = &self.hold else { return Ok(()) };
+        let filters = *filters;
+        remove_filters(self.ifindex, filters).map_err(|(direction, source)| Error::Attach {
+            ifindex: self.ifindex,
+            direction: direction_name(direction),
+            source,
+        })?;
+        // a packet that was marked may still be on its way to where a classifier was
+        Janitor::grace_period();
+        set.janitor().run(&[Command::Overlap(false)])?;
+        self.unpin(&[filters.pin_kind()])?;
+        if let Hold::Both(links, _) = std::mem::replace(&mut self.hold, Hold::Clsact(filters)) {
+            self.hold = Hold::Tcx(links);
+        }
+        Ok(())
     }
 
     /// The interface's index.
@@ -157,14 +291,24 @@ impl Port {
 
     /// `tcx` or `clsact`.
     pub fn how(&self) -> &'static str {
-        match self.hold {
-            Hold::Tcx { .. } => "tcx",
-            Hold::Clsact => "clsact",
-        }
+        if self.is_fast() { "tcx" } else { "clsact" }
     }
 
-    /// Moves the port to another set, or to another build of its own set's programs.
+    /// Whether it is held by links alone: there is nothing to fasten.
+    pub fn is_fast(&self) -> bool {
+        matches!(self.hold, Hold::Tcx(_))
+    }
+
+    /// Moves the port to another set, or to another build of its own set's programs. Not while it is being fastened: a packet that
+    /// passes two hooks must find one set's programs there.
     pub fn move_to(&mut self, programs: &Programs, set_dir: Option<&Path>) -> Result<(), Error> {
+        let ifindex = self.ifindex;
+        let failed = |direction: Direction| {
+            move |source| Error::Update { ifindex, direction: direction_name(direction), source }
+        };
+        if matches!(self.hold, Hold::Both(..)) {
+            return Err(failed(Direction::Tx)(io::Error::other("the port is being fastened")));
+        }
         if let (Some(from), Some(set_dir)) = (&self.dir, set_dir) {
             let to = ports_dir(set_dir);
             if *from != to {
@@ -176,20 +320,14 @@ impl Port {
                 self.dir = Some(to);
             }
         }
-        let ifindex = self.ifindex;
-        for direction in [Direction::Tx, Direction::Rx] {
-            let failed =
-                move |source| Error::Update { ifindex, direction: direction_name(direction), source };
+        for direction in DIRECTIONS {
             let program = programs.of(direction);
             match (&self.hold, direction) {
-                (Hold::Tcx { tx, .. }, Direction::Tx) => {
-                    sys::link_update(tx.as_fd(), program).map_err(failed)?
-                }
-                (Hold::Tcx { rx, .. }, Direction::Rx) => {
-                    sys::link_update(rx.as_fd(), program).map_err(failed)?
-                }
-                (Hold::Clsact, _) => netlink::set_filter(ifindex, direction, program).map_err(failed)?,
+                (Hold::Tcx(links), Direction::Tx) => sys::link_update(links.tx.as_fd(), program),
+                (Hold::Tcx(links), Direction::Rx) => sys::link_update(links.rx.as_fd(), program),
+                _ => netlink::set_filter(ifindex, direction, program),
             }
+            .map_err(failed(direction))?;
         }
         Ok(())
     }
@@ -197,36 +335,27 @@ impl Port {
     /// Whether the interface is still there with the tap on it.
     pub fn is_alive(&self) -> bool {
         match &self.hold {
-            Hold::Tcx { tx, .. } => {
-                matches!(sys::link_info(tx.as_fd()), Ok((_, ifindex)) if ifindex == self.ifindex)
+            Hold::Tcx(links) | Hold::Both(links, _) => {
+                matches!(sys::link_info(links.tx.as_fd()), Ok((_, ifindex)) if ifindex == self.ifindex)
             }
-            Hold::Clsact => netlink::has_filter(self.ifindex),
+            Hold::Clsact(_) => netlink::has_filter(self.ifindex),
         }
     }
 
     /// Removes the tap and its pins.
     pub fn detach(self) -> Result<(), Error> {
-        if let Some(dir) = &self.dir {
-            for name in self.pin_names() {
-                let path = dir.join(name);
-                match fs::remove_file(&path) {
-                    Ok(()) => {}
-                    Err(e) if e.kind() == io::ErrorKind::NotFound => {}
-                    Err(source) => return Err(pin_error("remove", &path, source)),
-                }
-            }
-        }
-        if matches!(self.hold, Hold::Clsact) {
-            for direction in [Direction::Tx, Direction::Rx] {
-                // an interface that has gone took its filters along
-                let _ = netlink::remove_filter(self.ifindex, direction);
-            }
+        let names = self.pin_names();
+        let kinds: Vec<&str> = names.iter().filter_map(|n| Some(n.split_once('-')?.1)).collect();
+        self.unpin(&kinds)?;
+        if let Hold::Clsact(filters) | Hold::Both(_, filters) = &self.hold {
+            // an interface that has gone took its filters along
+            let _ = remove_filters(self.ifindex, *filters);
         }
         Ok(())
     }
 
     /// Every port pinned under a set's directory. Pins whose interface has gone, or of which only one direction is
-    /// there, are removed.
+    /// there, are removed. A port that was being fastened is to be [settled](Port::settle).
     pub fn adopt(set_dir: &Path) -> Result<Vec<Self>, Error> {
         let dir = ports_dir(set_dir);
         let list = match fs::read_dir(&dir) {
@@ -234,41 +363,40 @@ impl Port {
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
             Err(source) => return Err(pin_error("list", &dir, source)),
         };
-        let mut names: Vec<String> =
-            list.flatten().filter_map(|e| e.file_name().into_string().ok()).collect();
-        names.sort_unstable();
-        let mut ports = Vec::new();
-        let mut stale = Vec::new();
-        for name in &names {
+        let mut pinned: BTreeMap<u32, Vec<String>> = BTreeMap::new();
+        for name in list.flatten().filter_map(|e| e.file_name().into_string().ok()) {
             let Some((number, kind)) = name.split_once('-') else { continue };
-            let Ok(ifindex) = number.parse::<u32>() else { continue };
-            let hold = match kind {
-                "tx" if names.contains(&format!("{ifindex}-rx")) => {
-                    let open = |d: &str| sys::obj_get(&dir.join(format!("{ifindex}-{d}")));
-                    match (open("tx"), open("rx")) {
-                        (Ok(tx), Ok(rx)) => Hold::Tcx { tx, rx },
-                        _ => {
-                            stale.push(name.clone());
-                            continue;
-                        }
+            let Ok(ifindex) = number.parse() else { continue };
+            pinned.entry(ifindex).or_default().push(kind.to_owned());
+        }
+        let mut ports = Vec::new();
+        for (ifindex, kinds) in pinned {
+            let has = |kind: &str| kinds.iter().any(|k| k == kind);
+            let open = |kind: &str| sys::obj_get(&dir.join(format!("{ifindex}-{kind}"))).ok();
+            let filters = match (has(CLSACT), has(OUR_CLSACT)) {
+                (false, false) => None,
+                (_, ours) => Some(Filters { qdisc_is_ours: ours }),
+            };
+            let (tx, rx) = (open("tx"), open("rx"));
+            let hold = match (tx, rx, filters) {
+                (Some(tx), Some(rx), None) => Some(Hold::Tcx(Links { tx, rx })),
+                (Some(tx), Some(rx), Some(filters)) => Some(Hold::Both(Links { tx, rx }, filters)),
+                (tx, rx, filters) => {
+                    for kind in ["tx", "rx"].into_iter().filter(|kind| has(kind)) {
+                        let _ = fs::remove_file(dir.join(format!("{ifindex}-{kind}")));
                     }
-                }
-                "rx" if names.contains(&format!("{ifindex}-tx")) => continue,
-                "clsact" => Hold::Clsact,
-                _ => {
-                    stale.push(name.clone());
-                    continue;
+                    // with its last descriptor a link has gone for good before the call returns, with its last pin some time later
+                    drop((tx, rx));
+                    filters.map(Hold::Clsact)
                 }
             };
+            let Some(hold) = hold else { continue };
             let port = Self { ifindex, hold, dir: Some(dir.clone()) };
             if port.is_alive() {
                 ports.push(port);
             } else {
                 port.detach()?;
             }
-        }
-        for name in stale {
-            let _ = fs::remove_file(dir.join(name));
         }
         Ok(ports)
     }

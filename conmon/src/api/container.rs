@@ -59,6 +59,9 @@ pub struct Network {
     /// When the tap was in place.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tapped_at: Option<Timestamp>,
+    /// How the tap's programs are attached: `tcx`; `clsact` for a port's first seconds, and on kernels before 6.6.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tapped_by: Option<String>,
     /// When the port was known to be this container's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub named_at: Option<Timestamp>,

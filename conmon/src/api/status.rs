@@ -24,7 +24,7 @@ pub struct Status {
     pub counting_since: Option<Timestamp>,
     /// Kernel release.
     pub kernel: String,
-    /// How the programs are attached: `tcx`, or `clsact` on kernels before 6.6.
+    /// How the programs are attached: `tcx` (after a port's first seconds), or `clsact` on kernels before 6.6.
     pub attachment: String,
     /// The container engine.
     pub engine: EngineStatus,

@@ -231,6 +231,7 @@ pub fn containers(seconds: f64) -> ContainersAnswer {
                 link_up_at: Some(after(1.0512)),
                 tapped_at: Some(after(1.00021)),
                 named_at: Some(after(1.004)),
+                tapped_by: Some("tcx".into()),
                 tapped_after_seconds: Some(210e-6),
                 named_after_seconds: Some(1.3e-3),
             }],
@@ -242,6 +243,7 @@ pub fn containers(seconds: f64) -> ContainersAnswer {
     adopted.networks[0] = Network {
         joined_at: None,
         link_up_at: None,
+        tapped_by: None,
         tapped_after_seconds: None,
         named_after_seconds: None,
         ..adopted.networks[0].clone()

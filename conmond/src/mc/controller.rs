@@ -23,11 +23,14 @@ use tap::{Attach, Port, Set, SetSpec};
 use tokio::sync::mpsc::UnboundedSender;
 
 use super::engine::{Answer, Ask, Engine};
+use super::fastener::{Fastened, Fastener};
 use super::janitor::{Janitor, Job};
 use super::persist::{Saved, SavedPort, SavedStats};
 use super::reconcile::{Action, reconcile};
 use super::shared::Shared;
-use super::world::{LinkSeen, MonitorSeen, PortOwner, SetId, SetRole, SetSeen, TapSeen, Wishes, World};
+use super::world::{
+    LinkSeen, MonitorSeen, PortOwner, SetId, SetRole, SetSeen, TapHold, TapSeen, Wishes, World,
+};
 use crate::clock::monotonic;
 use crate::monitor::{Alive, Inline, MfSettings, Report, Served, What};
 use crate::runtime::EngineEvent;
@@ -38,6 +41,10 @@ use crate::switch::{LinkEvent, LinkListener, LinkQuery, LinkStats};
 const TICK: Duration = Duration::from_millis(100);
 /// More rounds than any sound world needs: an action that is asked for again and again is a fault of ours, to be told.
 const ROUNDS: usize = 64;
+/// At most one port is fastened in this time: others want to change network devices, too.
+const FASTEN_EVERY: Duration = Duration::from_millis(500);
+/// Pause after a port could not be fastened.
+const FASTEN_AGAIN: Duration = Duration::from_secs(60);
 /// A container's addresses stay its own for this long after it ended, unless another container gets them.
 const ADDRESS_LINGER: Duration = Duration::from_secs(60);
 
@@ -70,6 +77,8 @@ pub enum Event {
     Loaded(Result<Box<Set>, tap::Error>),
     /// A set's records are settled: it can go.
     Settled(SetId),
+    /// A port was fastened, or could not be; it comes back.
+    Fastened(Box<Fastened>),
     /// Stop, leaving everything in place.
     Stop,
 }
@@ -142,7 +151,8 @@ struct Hand {
 
 /// A tapped port in the controller's hands.
 struct Tapped {
-    port: Port,
+    /// None while it is being fastened.
+    port: Option<Port>,
     baseline: Option<(SavedStats, SavedStats)>,
 }
 
@@ -177,6 +187,7 @@ struct Work {
     /// Addresses to give up, and when.
     closing: Vec<(Timestamp, std::net::IpAddr, String)>,
     attachment: &'static str,
+    fastener: Fastener,
     started: Timestamp,
     dirty: bool,
     unsaved: bool,
@@ -224,6 +235,7 @@ impl Work {
             Event::Monitor(set, sign) => self.take_sign(set, sign),
             Event::Loaded(loaded) => self.take_loaded(loaded),
             Event::Settled(set) => self.take_settled(set),
+            Event::Fastened(fastened) => self.take_fastened(*fastened),
             Event::Stop => {}
         }
     }
@@ -331,6 +343,7 @@ impl Work {
             Action::Tap { ifindex, set } => self.tap(ifindex, set),
             Action::Move { ifindex, set } => self.move_port(ifindex, set),
             Action::Untap { ifindex } => self.untap(ifindex),
+            Action::Fasten { ifindex } => self.fasten(ifindex),
             Action::Forget { ifindex } => self.forget_port(ifindex),
             Action::AskPeer { ifindex } => self.ask_peer(ifindex),
             Action::Name { ifindex, container, network } => self.name(ifindex, container, network),
@@ -391,9 +404,10 @@ impl Work {
                     self.shared.note_delay(|d| &mut d.tap, took);
                 }
                 let baseline = before.zip(after).filter(|_| !self.no_baseline.contains(&ifindex));
-                self.ports.insert(ifindex, Tapped { port, baseline });
+                let hold = self.hold_of(&port);
+                self.ports.insert(ifindex, Tapped { port: Some(port), baseline });
                 self.world.refused.remove(&ifindex);
-                self.world.taps.insert(ifindex, TapSeen { set, tapped_at, adopted: false });
+                self.world.taps.insert(ifindex, TapSeen { set, tapped_at, adopted: false, hold });
                 self.shared.names_mut().set_port(ifindex, &interface, None);
                 self.unsaved = true;
                 self.shared.tell(EventKind::PortTapped, format!("{interface} is tapped"), |e| {
@@ -420,8 +434,8 @@ impl Work {
     fn move_port(&mut self, ifindex: u32, set: SetId) {
         let Some(programs) = self.hands.get(&set).map(|h| h.set.clone()) else { return };
         let dir = self.set_dir(set);
-        let Some(tapped) = self.ports.get_mut(&ifindex) else { return };
-        match tapped.port.move_to(programs.programs(), Some(&dir)) {
+        let Some(port) = self.ports.get_mut(&ifindex).and_then(|t| t.port.as_mut()) else { return };
+        match port.move_to(programs.programs(), Some(&dir)) {
             Ok(()) => {
                 if let Some(tap) = self.world.taps.get_mut(&ifindex) {
                     tap.set = set;
@@ -429,7 +443,7 @@ impl Work {
                 self.unsaved = true;
             }
             Err(error) => {
-                if tapped.port.is_alive() {
+                if port.is_alive() {
                     tracing::error!(
                         ifindex,
                         error = &error as &dyn std::error::Error,
@@ -447,12 +461,57 @@ impl Work {
     /// The tap is no more; whether the port is, others say.
     fn drop_tap(&mut self, ifindex: u32) {
         self.world.taps.remove(&ifindex);
-        if let Some(tapped) = self.ports.remove(&ifindex)
-            && let Err(error) = tapped.port.detach()
-        {
-            tracing::warn!(ifindex, error = &error as &dyn std::error::Error, "a tap is not removed");
+        // one that is being fastened is removed when it comes back
+        if let Some(port) = self.ports.remove(&ifindex).and_then(|t| t.port) {
+            self.detach(port);
         }
         self.unsaved = true;
+    }
+
+    fn detach(&self, port: Port) {
+        let ifindex = port.ifindex();
+        if let Err(error) = port.detach() {
+            tracing::warn!(ifindex, error = &error as &dyn std::error::Error, "a tap is not removed");
+        }
+    }
+
+    fn hold_of(&self, port: &Port) -> TapHold {
+        if port.is_fast() || !self.world.wishes.fasten { TapHold::Fast } else { TapHold::Quick }
+    }
+
+    fn fasten(&mut self, ifindex: u32) {
+        self.world.fasten_at = monotonic() + FASTEN_EVERY;
+        let Some(tap) = self.world.taps.get_mut(&ifindex) else { return };
+        let Some(set) = self.hands.get(&tap.set).map(|h| h.set.clone()) else { return };
+        let Some(tapped) = self.ports.get_mut(&ifindex) else { return };
+        let Some(port) = tapped.port.take() else { return };
+        match self.fastener.fasten(port, set) {
+            Ok(()) => tap.hold = TapHold::Fastening,
+            Err(port) => tapped.port = Some(port),
+        }
+    }
+
+    fn take_fastened(&mut self, (port, result): Fastened) {
+        let ifindex = port.ifindex();
+        let interface = self.interface(ifindex);
+        if let Err(error) = result
+            && self.query.link(ifindex).is_ok_and(|l| l.is_some())
+        {
+            let error = &error as &dyn std::error::Error;
+            tracing::warn!(interface, error, "a tap is not fastened; it goes on counting as it is");
+            self.world.fasten_at = monotonic() + FASTEN_AGAIN;
+        }
+        let hold = self.hold_of(&port);
+        self.attachment = port.how();
+        match (self.world.taps.get_mut(&ifindex), self.ports.get_mut(&ifindex)) {
+            (Some(tap), Some(tapped)) if tapped.port.is_none() => {
+                tap.hold = hold;
+                tapped.port = Some(port);
+            }
+            // it went meanwhile
+            _ => self.detach(port),
+        }
+        self.dirty = true;
     }
 
     fn untap(&mut self, ifindex: u32) {

@@ -9,6 +9,7 @@
 pub mod controller;
 pub mod cost;
 pub mod engine;
+pub mod fastener;
 pub mod janitor;
 pub mod persist;
 pub mod reconcile;

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use ippm::time::Timestamp;
 
-use super::world::{MonitorSeen, SetId, SetRole, World};
+use super::world::{MonitorSeen, SetId, SetRole, TapHold, TapSeen, World};
 
 /// Something to do.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -32,6 +32,11 @@ pub enum Action {
     },
     /// Take the programs off a port that shall not be watched.
     Untap {
+        /// The port.
+        ifindex: u32,
+    },
+    /// Give a port that was tapped in haste a tap that nobody else can take away.
+    Fasten {
         /// The port.
         ifindex: u32,
     },
@@ -116,6 +121,7 @@ fn patience(looked: u32) -> Duration {
 pub fn reconcile(world: &World, now: Timestamp) -> Vec<Action> {
     let mut actions = Vec::new();
     ports(world, now, &mut actions);
+    actions.extend(fasten(world, now));
     networks(world, &mut actions);
     sets(world, now, &mut actions);
     monitors(world, now, &mut actions);
@@ -155,6 +161,8 @@ fn ports(world: &World, now: Timestamp, actions: &mut Vec<Action>) {
                     actions.push(Action::Tap { ifindex, set });
                 }
             }
+            // its programs are busy; what is to be done will still be when they are not
+            (_, Some(tap)) if tap.hold == TapHold::Fastening => {}
             // never back to the nursery: who is known now and has no set yet stays where it is
             (Some(set), Some(tap)) if tap.set != set && world.set_with(&SetRole::Nursery) != Some(set) => {
                 actions.push(Action::Move { ifindex, set });
@@ -202,6 +210,26 @@ fn ports(world: &World, now: Timestamp, actions: &mut Vec<Action>) {
     if ask_engine {
         actions.push(Action::AskEngine);
     }
+}
+
+/// After so long without a new port the containers that were starting have started.
+const QUIET: Duration = Duration::from_secs(2);
+
+/// The next port to fasten. One at a time, and not while containers start: fastening holds the lock that every change of a network
+/// device needs for some 30 ms, so that taps of new ports, and the engine, would have to wait.
+fn fasten(world: &World, now: Timestamp) -> Option<Action> {
+    if !world.wishes.fasten || world.fasten_at > now {
+        return None;
+    }
+    let busy = |t: &TapSeen| t.hold == TapHold::Fastening || (!t.adopted && now - t.tapped_at < QUIET);
+    if world.taps.values().any(busy) {
+        return None;
+    }
+    let (ifindex, _) = world
+        .taps
+        .iter()
+        .find(|(ifindex, t)| t.hold == TapHold::Quick && world.links.contains_key(ifindex))?;
+    Some(Action::Fasten { ifindex: *ifindex })
 }
 
 fn networks(world: &World, actions: &mut Vec<Action>) {

@@ -91,6 +91,19 @@ pub struct TapSeen {
     pub tapped_at: Timestamp,
     /// It was adopted: counting went on from an earlier daemon.
     pub adopted: bool,
+    /// How firmly the programs sit.
+    pub hold: TapHold,
+}
+
+/// How firmly a tap's programs sit on their port.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TapHold {
+    /// By classifiers, which are quickly there and can be deleted by anybody.
+    Quick,
+    /// It is being fastened: nothing may be done to the port until that has ended.
+    Fastening,
+    /// As firmly as they ever will.
+    Fast,
 }
 
 /// Whose a port is.
@@ -167,6 +180,8 @@ pub struct Wishes {
     pub silence: Duration,
     /// How long a tenant's set outlives its last container.
     pub linger: Duration,
+    /// Whether quick taps are to be fastened: the kernel can do it, and nobody forbade it.
+    pub fasten: bool,
 }
 
 /// Everything the controller knows.
@@ -194,6 +209,8 @@ pub struct World {
     pub loading: usize,
     /// Loading failed: when to try again.
     pub load_again_at: Timestamp,
+    /// Not before this is the next port fastened.
+    pub fasten_at: Timestamp,
 }
 
 impl World {
@@ -211,6 +228,7 @@ impl World {
             sets: BTreeMap::new(),
             loading: 0,
             load_again_at: Timestamp::ZERO,
+            fasten_at: Timestamp::ZERO,
         }
     }
 

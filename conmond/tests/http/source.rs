@@ -201,6 +201,7 @@ impl Source for World {
                 link_up_at: None,
                 tapped_at: Some(now()),
                 named_at: None,
+                tapped_by: None,
                 tapped_after_seconds: None,
                 named_after_seconds: None,
             }],

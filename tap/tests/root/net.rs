@@ -129,8 +129,8 @@ impl Load {
             let mut buffer = vec![0; 256 << 10];
             while stream.read(&mut buffer).is_ok_and(|n| n > 0) {}
         });
+        let mut stream = inside(from, || TcpStream::connect(at).unwrap());
         load.thread(from, move |stop| {
-            let mut stream = TcpStream::connect(at).unwrap();
             stream.set_write_timeout(Some(PATIENCE)).unwrap();
             let buffer = vec![0x5a; size];
             while !stop.load(Ordering::Relaxed) {
@@ -156,8 +156,8 @@ impl Load {
             let mut request = [0; 100];
             while stream.read_exact(&mut request).is_ok() && stream.write_all(&[1; 200]).is_ok() {}
         });
+        let mut stream = inside(from, || TcpStream::connect(at).unwrap());
         load.thread(from, move |stop| {
-            let mut stream = TcpStream::connect(at).unwrap();
             stream.set_nodelay(true).unwrap();
             let mut response = [0; 200];
             while !stop.load(Ordering::Relaxed) {

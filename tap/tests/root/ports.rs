@@ -3,7 +3,8 @@
 //!
 //! Where the two may differ by right, and how the traffic here avoids it:
 //! - A packet that is dropped between the hook and the driver is counted by the tap alone. The only such place with veth
-//!   is a full backlog queue of the receiving side, which the interface counts as dropped: asserted to be 0.
+//!   is a full backlog queue of the receiving side, as on a busy machine. The interface counts the packet as dropped, and
+//!   its bytes nowhere: where that happened packets are compared, and bytes are not.
 //! - Where the stack segments an offload packet after the egress hook (the port has segmentation switched off), or
 //!   merges packets before the ingress hook (the port has GRO switched on), the interface counts wire segments and their
 //!   headers, and the tap what passed the hook. Its count of segments is then the interface's of packets.
@@ -22,7 +23,7 @@ use ippm::flow::{Both, Counters, Direction, EndReason, PortClass};
 use ippm::testpackets::{Frame, Mutator};
 use ippm::time::Timestamp;
 use lab::Namespace;
-use tap::{Attach, Command, Janitor, Port, Reader, Set, SetSpec};
+use tap::{Attach, Command, Janitor, Port, Reader, Set, SetSpec, has_tcx};
 
 use crate::net::{LEFT, Load, Net, RIGHT, inside};
 use crate::oracle::{FlowTruth, Oracle};
@@ -70,6 +71,18 @@ fn interface(host: &Namespace, port: &str) -> Both<(u64, u64)> {
     Both::new((link.rx.packets, link.rx.bytes), (link.tx.packets, link.tx.bytes))
 }
 
+/// The same with the packets that the interface dropped; of a direction with such, the bytes are the tap's if they are
+/// more than the interface's.
+fn interface_with_dropped(host: &Namespace, port: &str, tap: Both<(u64, u64)>) -> Both<(u64, u64)> {
+    let link = host.link(port).unwrap();
+    let of = |c: lab::Counters, (_, bytes): (u64, u64)| match c.dropped {
+        0 => (c.packets, c.bytes),
+        dropped if bytes > c.bytes => (c.packets + dropped, bytes),
+        dropped => (c.packets + dropped, c.bytes),
+    };
+    Both::new(of(link.rx, tap.tx), of(link.tx, tap.rx))
+}
+
 fn packets_and_bytes(c: Counters) -> (u64, u64) {
     (c.packets, c.bytes)
 }
@@ -94,7 +107,8 @@ fn assert_exact(what: &str, net: &Net, port: &str, readers: &mut [&mut Reader]) 
         for r in readers.iter_mut() {
             all += counted(r, ifindex);
         }
-        (all.map(packets_and_bytes), interface(&net.host, port))
+        let tap = all.map(packets_and_bytes);
+        (tap, interface_with_dropped(&net.host, port, tap))
     })
 }
 
@@ -102,11 +116,13 @@ fn attach(net: &Net, port: &str, set: &Set, how: Attach, dir: Option<&std::path:
     let ifindex = net.port(port);
     let port = inside(&net.host, || Port::attach(ifindex, set.programs(), how, dir)).unwrap();
     assert_eq!(port.how(), if how == Attach::Clsact { "clsact" } else { "tcx" });
+    assert!(how == Attach::Clsact || has_tcx(set.programs()));
     port
 }
 
 /// Pins of this test, where the lab's teardown finds them.
 fn pins(net: &Net, part: &str) -> PathBuf {
+    tap::filesystem::mount_if_missing().unwrap();
     PathBuf::from("/sys/fs/bpf/conmon").join(net.lab.id().part(part))
 }
 
@@ -273,6 +289,148 @@ fn root_moves_miss_nothing() {
         assert!(moves > 30 && shares.iter().all(|n| *n > 100), "{how:?}: {moves} moves, {shares:?} packets");
         println!("{how:?}: {moves} moves of two ports, {shares:?} packets from p1, none missed");
     }
+}
+
+/// What `tc` shows of a port: its clsact qdisc, and our filters.
+fn classifiers(net: &Net, port: &str) -> (bool, usize) {
+    let show = |args: &[&str]| lab::output_text(net.host.command("tc").args(args)).unwrap();
+    let qdisc = show(&["qdisc", "show", "dev", port]).contains("clsact");
+    let of = |hook| show(&["filter", "show", "dev", port, hook]).matches("conmon").count();
+    (qdisc, of("ingress") + of("egress"))
+}
+
+#[test]
+fn root_fastening_misses_nothing_and_counts_nothing_twice() {
+    if !privileged("root_fastening_misses_nothing_and_counts_nothing_twice") {
+        return;
+    }
+    for (round, pinned) in [true, false, true].into_iter().enumerate() {
+        let net = Net::new();
+        let dir = pins(&net, "set");
+        let set = set();
+        set.pin(&dir).unwrap();
+        let mut taps = ["p1", "p2"].map(|p| {
+            inside(&net.host, || {
+                let begun = Instant::now();
+                let at = pinned.then_some(dir.as_path());
+                let tap = Port::attach(net.port(p), set.programs(), Attach::Quick, at).unwrap();
+                println!("tapped in {:?}", begun.elapsed());
+                tap
+            })
+        });
+        assert!(taps.iter().all(|t| t.how() == "clsact" && !t.is_fast()));
+        assert_eq!(classifiers(&net, "p1"), (true, 2));
+        net.up();
+        let loads = everything(&net);
+        thread::sleep(Duration::from_millis(300));
+        let mut reader = reader(&set);
+        let mut overlapping = 0;
+        for tap in &mut taps {
+            inside(&net.host, || {
+                tap.overlap(&set).unwrap();
+                assert!(tap.is_alive() && !tap.is_fast());
+                assert!(tap.move_to(set.programs(), None).is_err(), "not while two hooks count");
+                // long enough for thousands of packets to pass both hooks
+                let of = |r: &mut Reader| counted(r, tap.ifindex()).tx.packets;
+                let before = of(&mut reader);
+                thread::sleep(Duration::from_millis(300));
+                overlapping += of(&mut reader) - before;
+                tap.settle(&set).unwrap();
+                tap.fasten(&set).unwrap();
+            });
+            assert!(tap.is_fast() && tap.how() == "tcx");
+        }
+        for port in ["p1", "p2"] {
+            assert_eq!(classifiers(&net, port), (false, 0), "the qdisc was ours");
+        }
+        if pinned {
+            let mut left: Vec<_> =
+                dir.join("taps").read_dir().unwrap().flatten().map(|e| e.file_name()).collect();
+            left.sort();
+            let [a, b] = ["p1", "p2"].map(|p| net.port(p));
+            let wanted = [format!("{a}-rx"), format!("{a}-tx"), format!("{b}-rx"), format!("{b}-tx")];
+            assert_eq!(left, wanted.map(std::ffi::OsString::from));
+        }
+        thread::sleep(Duration::from_millis(200));
+        stop(loads);
+        for port in ["p1", "p2"] {
+            let all = assert_exact(&format!("round {round}"), &net, port, &mut [&mut reader]);
+            assert!(all.tx.0 > 2_000 && all.rx.0 > 2_000, "too little traffic: {all:?}");
+        }
+        assert!(overlapping > 1_000, "only {overlapping} packets passed two hooks");
+        println!("{overlapping} packets passed two hooks, each counted once");
+        Set::unpin(&dir).unwrap();
+    }
+}
+
+#[test]
+fn root_a_death_while_fastening_misses_nothing() {
+    if !privileged("root_a_death_while_fastening_misses_nothing") {
+        return;
+    }
+    // between the halves; and before the second link was there
+    for half_linked in [false, true] {
+        let net = Net::new();
+        let dir = pins(&net, "set");
+        let set = set();
+        set.pin(&dir).unwrap();
+        let mut taps = ["p1", "p2"].map(|p| attach(&net, p, &set, Attach::Clsact, Some(&dir)));
+        net.up();
+        let loads = everything(&net);
+        thread::sleep(Duration::from_millis(200));
+        inside(&net.host, || taps[0].overlap(&set)).unwrap();
+        if half_linked {
+            std::fs::remove_file(dir.join(format!("taps/{}-rx", net.port("p1")))).unwrap();
+        }
+        drop((taps, set));
+        thread::sleep(Duration::from_millis(200));
+        let adopted = Set::adopt(&dir).unwrap();
+        let mut taps = inside(&net.host, || Port::adopt(&dir)).unwrap();
+        assert_eq!(taps.len(), 2);
+        for tap in &mut taps {
+            inside(&net.host, || {
+                tap.settle(&adopted).unwrap();
+                tap.move_to(adopted.programs(), Some(&dir)).unwrap();
+            });
+        }
+        adopted.janitor().run(&[Command::Overlap(false)]).unwrap();
+        assert_eq!(classifiers(&net, "p1"), if half_linked { (true, 2) } else { (false, 0) });
+        thread::sleep(Duration::from_millis(200));
+        for tap in &mut taps {
+            inside(&net.host, || tap.fasten(&adopted)).unwrap();
+        }
+        thread::sleep(Duration::from_millis(100));
+        stop(loads);
+        let mut reader = reader(&adopted);
+        for port in ["p1", "p2"] {
+            let what = format!("half linked: {half_linked}");
+            let all = assert_exact(&what, &net, port, &mut [&mut reader]);
+            assert!(all.tx.0 > 1_000 && all.rx.0 > 1_000, "{what}: too little traffic: {all:?}");
+        }
+        for tap in taps {
+            inside(&net.host, || tap.detach()).unwrap();
+        }
+        Set::unpin(&dir).unwrap();
+    }
+}
+
+/// Another's filter on our qdisc keeps it.
+#[test]
+fn root_a_qdisc_that_others_use_stays() {
+    if !privileged("root_a_qdisc_that_others_use_stays") {
+        return;
+    }
+    let net = Net::new();
+    let set = set();
+    let mut tap = attach(&net, "p1", &set, Attach::Clsact, None);
+    let words = "filter add dev p1 egress prio 7 u32 match u32 0 0 flowid 1:1";
+    lab::output_text(net.host.command("tc").args(words.split(' '))).unwrap();
+    inside(&net.host, || tap.fasten(&set)).unwrap();
+    assert_eq!(classifiers(&net, "p1"), (true, 0));
+    inside(&net.host, || tap.detach()).unwrap();
+    let mut tc = net.host.command("tc");
+    tc.args(["filter", "show", "dev", "p1", "egress"]);
+    assert!(lab::output_text(&mut tc).unwrap().contains("u32"));
 }
 
 #[test]

@@ -141,6 +141,7 @@ fn root_a_pinned_set_is_adopted_with_its_counts() {
     if !privileged("root_a_pinned_set_is_adopted_with_its_counts") {
         return;
     }
+    tap::filesystem::mount_if_missing().unwrap();
     let dir = std::path::PathBuf::from(format!("/sys/fs/bpf/conmon-test-{}", std::process::id()));
     let _ = Set::unpin(&dir);
     let set = Set::create(small()).unwrap();

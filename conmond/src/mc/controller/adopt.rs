@@ -15,6 +15,13 @@ impl Work {
         let engine_address = engine.runtime.address();
         let (asks, inbox) = tokio::sync::mpsc::unbounded_channel();
         let started = monotonic();
+        let fastener = {
+            let events = events.clone();
+            Fastener::start(move |fastened| {
+                let _ = events.send(Event::Fastened(Box::new(fastened)));
+            })
+            .context("cannot start the fastener's thread")?
+        };
         let mut work = Self {
             world: World::new(settings.wishes.clone()),
             settings,
@@ -43,6 +50,7 @@ impl Work {
             load_error: None,
             closing: Vec::new(),
             attachment: "",
+            fastener,
             started,
             dirty: true,
             unsaved: true,
@@ -61,6 +69,9 @@ impl Work {
             set.pin(&work.set_dir(id))?;
             work.own_set(id, set, SetRole::Nursery, MonitorSeen::Inline)?;
         }
+        let programs = work.hands.values().next().map(|h| h.set.clone());
+        work.world.wishes.fasten =
+            work.settings.attach == Attach::Quick && programs.is_some_and(|set| tap::has_tcx(set.programs()));
         let sink = Arc::new(move |answer| {
             let _ = events.send(Event::Engine(answer));
         });
@@ -138,18 +149,32 @@ impl Work {
             };
             let dir = self.set_dir(id);
             for mut port in Port::adopt(&dir)? {
-                // this build's programs over the same maps: not a packet is missed
-                port.move_to(set.programs(), Some(&dir))?;
+                // one that was being fastened when the daemon died is settled first; then this build's programs go over the
+                // same maps: not a packet is missed
+                let taken = port.settle(&set).and_then(|()| port.move_to(set.programs(), Some(&dir)));
+                if let Err(error) = taken {
+                    let ifindex = port.ifindex();
+                    if port.is_alive() {
+                        let error = &error as &dyn std::error::Error;
+                        tracing::warn!(ifindex, error, "a port cannot be taken over; it is tapped anew");
+                        self.no_baseline.insert(ifindex);
+                    }
+                    port.detach()?;
+                    continue;
+                }
                 let ifindex = port.ifindex();
                 let known = saved.ports.get(&ifindex);
                 self.attachment = port.how();
                 let tapped_at = known.map_or(now, |k| k.tapped_at);
-                self.world.taps.insert(ifindex, TapSeen { set: id, tapped_at, adopted: true });
+                let hold = if port.is_fast() { TapHold::Fast } else { TapHold::Quick };
+                self.world.taps.insert(ifindex, TapSeen { set: id, tapped_at, adopted: true, hold });
                 if let Some(owner) = known.and_then(|k| k.owner.clone()) {
                     self.world.owners.insert(ifindex, owner);
                 }
-                self.ports.insert(ifindex, Tapped { port, baseline: known.and_then(|k| k.baseline) });
+                self.ports
+                    .insert(ifindex, Tapped { port: Some(port), baseline: known.and_then(|k| k.baseline) });
             }
+            set.janitor().run(&[tap::Command::Overlap(false)])?;
             self.own_set(id, set, role, monitor)?;
         }
         self.shared.store().keep_ports(|ifindex| self.world.taps.contains_key(&ifindex));

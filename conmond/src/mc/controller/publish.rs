@@ -57,13 +57,18 @@ impl Work {
                 })
                 .collect(),
             ports: self.world.taps.iter().map(|(ifindex, tap)| self.port_view(*ifindex, tap)).collect(),
-            attachment: self.attachment.to_owned(),
+            attachment: self.attachment().to_owned(),
             counting_since: self.world.taps.values().map(|t| t.tapped_at).min(),
             restarts: self.restarts.clone(),
             gone_monitors_cpu: self.gone_cpu,
             refused,
             untapped,
         }
+    }
+
+    /// What a port's programs are attached by in the end.
+    fn attachment(&self) -> &'static str {
+        if self.world.wishes.fasten && !self.attachment.is_empty() { "tcx" } else { self.attachment }
     }
 
     fn opted_out(&self, ifindex: u32) -> bool {
@@ -126,6 +131,7 @@ impl Work {
             link_up_at: None,
             tapped_at: None,
             named_at: None,
+            tapped_by: None,
             tapped_after_seconds: None,
             named_after_seconds: None,
         };
@@ -151,6 +157,8 @@ impl Work {
                 tenant_sets.insert(tap.set);
                 view.tapped_at = Some(wall.utc(tap.tapped_at));
                 let joined = self.world.links.get(ifindex).and_then(|l| l.joined_at);
+                let port = self.ports.get(ifindex).and_then(|t| t.port.as_ref());
+                view.tapped_by = Some(port.map_or("clsact", Port::how).to_owned());
                 view.tapped_after_seconds = joined.map(|j| (tap.tapped_at - j).as_secs_f64());
             }
         }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::*;
 use crate::mac::Mac;
-use crate::mc::world::{ContainerSeen, LinkSeen, NetworkSeen, PortOwner, SetSeen, TapSeen, Wishes};
+use crate::mc::world::{ContainerSeen, LinkSeen, NetworkSeen, PortOwner, SetSeen, Wishes};
 use crate::runtime::{Container, ContainerState, Network, NetworkEndpoint, Policy};
 use crate::switch::{Link, Peer};
 
@@ -62,6 +62,7 @@ fn world() -> World {
         monitors: true,
         silence: Duration::from_secs(5),
         linger: Duration::from_secs(60),
+        fasten: true,
     });
     world.engine = true;
     world.links.insert(BRIDGE, link(BRIDGE, "docker0", "bridge", None));
@@ -79,7 +80,7 @@ fn mac() -> Mac {
 fn world_with(seen: ContainerSeen) -> World {
     let mut world = world();
     let id = seen.container.id.clone();
-    world.taps.insert(PORT, TapSeen { set: NURSERY, tapped_at: NOW, adopted: false });
+    world.taps.insert(PORT, TapSeen { set: NURSERY, tapped_at: NOW, adopted: false, hold: TapHold::Fast });
     if let Some(l) = world.links.get_mut(&PORT) {
         l.peer = Some(Peer { name: "eth0".into(), mac: Some(mac()), up: true, addresses: Vec::new() });
     }
@@ -251,4 +252,56 @@ fn a_set_that_nobody_needs_goes_after_a_while() {
     w.containers.insert("a".into(), container("a", &[("conmon.tenant", "gone")]));
     let actions = reconcile(&w, NOW + Duration::from_secs(60));
     assert!(actions.contains(&Action::MarkIdle { set: SetId(2), since: None }) && !actions.contains(&retire));
+}
+
+fn tapped(hold: TapHold, since: u64) -> TapSeen {
+    let tapped_at = NOW.before(Duration::from_millis(since));
+    TapSeen { set: NURSERY, tapped_at, adopted: false, hold }
+}
+
+fn fastens(world: &World) -> Option<u32> {
+    reconcile(world, NOW).into_iter().find_map(|a| match a {
+        Action::Fasten { ifindex } => Some(ifindex),
+        _ => None,
+    })
+}
+
+#[test]
+fn a_quick_tap_is_fastened_when_all_is_quiet() {
+    let mut world = world();
+    world.taps.insert(PORT, tapped(TapHold::Quick, 1_900));
+    assert_eq!(fastens(&world), None, "containers may be starting");
+    world.taps.insert(PORT, tapped(TapHold::Quick, 2_100));
+    assert_eq!(fastens(&world), Some(PORT));
+    world.fasten_at = NOW + Duration::from_millis(1);
+    assert_eq!(fastens(&world), None, "others want to change devices, too");
+    world.fasten_at = NOW;
+    world.wishes.fasten = false;
+    assert_eq!(fastens(&world), None, "nothing to fasten by");
+    world.wishes.fasten = true;
+    world.links.remove(&PORT);
+    assert_eq!(fastens(&world), None, "it has gone");
+}
+
+#[test]
+fn one_port_is_fastened_at_a_time_and_left_alone_meanwhile() {
+    let mut world = world_with(container("c", &[]));
+    own(&mut world, "c");
+    world.sets.insert(SetId(3), set(SetRole::Tenant("default".into())));
+    world.links.insert(8, link(8, "veth2", "veth", Some(BRIDGE)));
+    world.taps.insert(PORT, tapped(TapHold::Fastening, 5_000));
+    world.taps.insert(8, tapped(TapHold::Quick, 5_000));
+    assert_eq!(fastens(&world), None);
+    let touches = |world: &World| {
+        reconcile(world, NOW)
+            .into_iter()
+            .any(|a| matches!(a, Action::Move { ifindex: PORT, .. } | Action::Untap { ifindex: PORT }))
+    };
+    assert!(!touches(&world), "its programs are being exchanged");
+    world.taps.insert(PORT, tapped(TapHold::Fast, 5_000));
+    assert!(touches(&world), "now it moves to its tenant's set");
+    assert_eq!(fastens(&world), Some(8));
+    world.taps.insert(PORT, tapped(TapHold::Fastening, 5_000));
+    world.links.remove(&PORT);
+    assert!(reconcile(&world, NOW).contains(&Action::Forget { ifindex: PORT }), "gone is gone");
 }

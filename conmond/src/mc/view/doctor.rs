@@ -8,9 +8,9 @@ use std::time::Duration;
 
 use conmon::api::{ApiError, Check, Fill};
 use ippm::time::{Timestamp, nanos};
-use nix::sys::statfs::{BPF_FS_MAGIC, statfs};
 use nix::time::{ClockId, clock_gettime};
 use rustix::thread::{MembarrierCommand, membarrier_query};
+use tap::filesystem::BPF_FS;
 
 use super::{Reckoning, fills, silent_monitors};
 use crate::clock::monotonic;
@@ -19,8 +19,6 @@ use crate::mc::world::{SetId, SetRole};
 
 /// Where instances pin their sets.
 pub const PINS: &str = "/sys/fs/bpf/conmon";
-/// The BPF file system.
-const BPFFS: &str = "/sys/fs/bpf";
 /// The oldest kernel that is served.
 const OLDEST: (u32, u32) = (5, 15);
 /// A port that is nameless for longer belongs to nobody the engine knows, or we lost its name.
@@ -130,15 +128,15 @@ fn kernel(text: &str, published: &Published) -> Check {
 }
 
 fn bpffs() -> Check {
-    let problem = match statfs(BPFFS) {
-        Ok(at) if at.filesystem_type() == BPF_FS_MAGIC => None,
-        Ok(_) => Some(format!("{BPFFS} is there, but no BPF file system is mounted on it")),
-        Err(e) => Some(format!("{BPFFS} cannot be looked at: {e}")),
+    let problem = match tap::filesystem::is_mounted() {
+        Ok(true) => None,
+        Ok(false) => Some(format!("{BPF_FS} is there, but no BPF file system is mounted on it")),
+        Err(e) => Some(format!("{BPF_FS} cannot be looked at: {e}")),
     };
     check(
         "bpffs",
         problem,
-        format!("the BPF file system is mounted on {BPFFS}"),
+        format!("the BPF file system is mounted on {BPF_FS}"),
         "mount -t bpf bpf /sys/fs/bpf; until then counting ends with the daemon",
     )
 }
