@@ -8,6 +8,8 @@ pub mod mac;
 pub mod mc;
 pub mod mf;
 pub mod monitor;
+pub mod nat;
+pub mod netlink;
 pub mod runtime;
 pub mod store;
 pub mod switch;

@@ -14,8 +14,9 @@ use nix::errno::Errno;
 use nix::sys::socket::{MsgFlags, recv, setsockopt, sockopt};
 use nix::sys::time::TimeVal;
 
-use super::wire::{self, AF_INET, AF_INET6, Message, NLM_F_DUMP_INTR, NLMSG_DONE, NLMSG_ERROR, Request};
+use super::wire::{self, AF_INET, AF_INET6, Request};
 use super::{HostAddress, Link, LinkStats, Peer, SwitchError};
+use crate::netlink::{Message, NLM_F_DUMP_INTR, NLMSG_DONE, NLMSG_ERROR, errno, messages};
 
 /// The kernel answers within microseconds unless its configuration lock is held, as it is while namespaces go.
 const TIMEOUT: Duration = Duration::from_secs(2);
@@ -183,10 +184,10 @@ impl LinkQuery {
                 self.buffer.resize(len, 0);
                 return Err(SwitchError::Receive { what, source: Errno::EMSGSIZE.into() });
             };
-            for message in wire::messages(datagram).filter(|m| m.seq == seq) {
+            for message in messages(datagram).filter(|m| m.seq == seq) {
                 steady &= message.flags & NLM_F_DUMP_INTR == 0;
                 let errno = match message.kind {
-                    NLMSG_ERROR | NLMSG_DONE => wire::errno(message.body),
+                    NLMSG_ERROR | NLMSG_DONE => errno(message.body),
                     _ if take(&message) => return Ok(steady),
                     _ => continue,
                 };

@@ -1,24 +1,20 @@
-//! rtnetlink's bytes: walks messages and attributes, and builds requests.
+//! rtnetlink's bytes: reads links, addresses and counters, and builds requests.
 //!
 //! Only what ConMon needs is looked at, so an attribute that a newer kernel invents, or one of an odd length, cannot
 //! make a whole message fail: it is passed over, and a field that is not there is none. No input makes this panic.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::IpAddr;
 
 use super::{HostAddress, Link, LinkStats};
 use crate::mac::Mac;
+#[cfg(test)]
+use crate::netlink::align;
+use crate::netlink::{NLM_F_DUMP, NLM_F_REQUEST, attributes, ip4, ip16, u32_at, u64_at};
 
-pub const NLMSG_ERROR: u16 = 2;
-pub const NLMSG_DONE: u16 = 3;
-pub const NLMSG_OVERRUN: u16 = 4;
 pub const RTM_NEWLINK: u16 = 16;
 pub const RTM_DELLINK: u16 = 17;
 pub const RTM_GETLINK: u16 = 18;
 pub const RTM_GETADDR: u16 = 22;
-
-pub const NLM_F_REQUEST: u16 = 0x1;
-pub const NLM_F_DUMP: u16 = 0x300;
-pub const NLM_F_DUMP_INTR: u16 = 0x10;
 
 /// Multicast groups are a bit mask when given at bind: `RTMGRP_LINK`.
 pub const GROUP_LINK: u32 = 1;
@@ -49,43 +45,8 @@ const IFA_ADDRESS: u16 = 1;
 const IFA_LOCAL: u16 = 2;
 const IFA_TARGET_NETNSID: u16 = 10;
 
-const HEADER: usize = 16;
 const IFINFO: usize = 16;
 const IFADDR: usize = 8;
-/// The upper two bits of an attribute's type are flags.
-const TYPE_MASK: u16 = 0x3fff;
-
-/// One rtnetlink message.
-#[derive(Clone, Copy, Debug)]
-pub struct Message<'a> {
-    pub kind: u16,
-    pub flags: u16,
-    pub seq: u32,
-    pub body: &'a [u8],
-}
-
-/// The messages in one datagram, up to the first whose length cannot be true.
-pub fn messages(mut rest: &[u8]) -> impl Iterator<Item = Message<'_>> {
-    std::iter::from_fn(move || {
-        let len = u32_at(rest, 0)? as usize;
-        let body = rest.get(HEADER..len)?;
-        let message =
-            Message { kind: u16_at(rest, 4)?, flags: u16_at(rest, 6)?, seq: u32_at(rest, 8)?, body };
-        rest = rest.get(align(len)..).unwrap_or_default();
-        Some(message)
-    })
-}
-
-/// The attributes in a message's body or in a nested attribute, up to the first whose length cannot be true.
-fn attributes(mut rest: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
-    std::iter::from_fn(move || {
-        let len = usize::from(u16_at(rest, 0)?);
-        let kind = u16_at(rest, 2)? & TYPE_MASK;
-        let value = rest.get(4..len)?;
-        rest = rest.get(align(len)..).unwrap_or_default();
-        Some((kind, value))
-    })
-}
 
 /// The link that an `RTM_NEWLINK` or `RTM_DELLINK` body speaks of; none when it is too short, or when a bridge
 /// speaks of its port (`AF_BRIDGE`): then the link itself also speaks, and a bridge's *delete* is no deletion.
@@ -155,11 +116,6 @@ pub fn address(body: &[u8]) -> Option<HostAddress> {
     Some(HostAddress { ifindex, address: found?, prefix_len })
 }
 
-/// The errno in an `NLMSG_ERROR` or `NLMSG_DONE` body, zero for success or when there is none.
-pub fn errno(body: &[u8]) -> i32 {
-    u32_at(body, 0).map_or(0, |code| (code as i32).saturating_neg())
-}
-
 /// A request under construction.
 pub struct Request(Vec<u8>);
 
@@ -215,26 +171,10 @@ impl Request {
     }
 }
 
-fn align(len: usize) -> usize {
-    (len + 3) & !3
-}
-
-fn u16_at(bytes: &[u8], at: usize) -> Option<u16> {
-    Some(u16::from_ne_bytes(bytes.get(at..at + 2)?.try_into().ok()?))
-}
-
-fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
-    Some(u32::from_ne_bytes(bytes.get(at..at + 4)?.try_into().ok()?))
-}
-
-fn u64_at(bytes: &[u8], at: usize) -> Option<u64> {
-    Some(u64::from_ne_bytes(bytes.get(at..at + 8)?.try_into().ok()?))
-}
-
 fn ip(family: u8, value: &[u8]) -> Option<IpAddr> {
     match family {
-        AF_INET => Some(Ipv4Addr::from(<[u8; 4]>::try_from(value).ok()?).into()),
-        AF_INET6 => Some(Ipv6Addr::from(<[u8; 16]>::try_from(value).ok()?).into()),
+        AF_INET => ip4(value),
+        AF_INET6 => ip16(value),
         _ => None,
     }
 }
@@ -248,6 +188,7 @@ fn text(value: &[u8]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::netlink::{errno, messages};
     use proptest::prelude::*;
 
     fn attribute(kind: u16, value: &[u8]) -> Vec<u8> {
@@ -378,14 +319,6 @@ mod tests {
             found,
             [(RTM_GETLINK, NLM_F_REQUEST, 3, 32), (RTM_GETADDR, NLM_F_REQUEST | NLM_F_DUMP, 4, 8)]
         );
-    }
-
-    #[test]
-    fn error_codes_turn_positive() {
-        assert_eq!(errno(&(-19i32).to_ne_bytes()), 19);
-        assert_eq!(errno(&0u32.to_ne_bytes()), 0);
-        assert_eq!(errno(&[]), 0);
-        assert_eq!(errno(&i32::MIN.to_ne_bytes()), i32::MAX);
     }
 
     proptest! {
