@@ -43,6 +43,8 @@ fn published(ports: Vec<PortInfo>, spec: SetSpec) -> Published {
         sets: vec![conmond::mc::shared::SetInfo { id: SET, role: SetRole::Nursery, tenant: None, spec }],
         ports,
         attachment: "tcx".to_owned(),
+        nat_error: None,
+        translations: Default::default(),
         counting_since: None,
         restarts: BTreeMap::new(),
         gone_monitors_cpu: Duration::ZERO,

@@ -41,6 +41,14 @@ pub struct Flow {
     /// dst's port. Absent where the protocol has none or a fragment did not tell.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub dst_port: Option<u16>,
+    /// The other end's own address, where the host translates it: `dst_address` (at src's port) or `src_address` (at dst's)
+    /// is what the observing port saw instead.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>)]
+    pub translated_address: Option<IpAddr>,
+    /// The other end's own port, where `translated_address` is there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub translated_port: Option<u16>,
     /// Identifier of an ICMP echo.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub icmp_identifier: Option<u16>,

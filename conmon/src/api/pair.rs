@@ -74,6 +74,10 @@ pub struct Pair {
     pub role_guessed: bool,
     /// At whose port the packets were counted.
     pub observed_at: ObservedAt,
+    /// What that port saw in place of the other end, where the host translates addresses: the published `address:port`
+    /// that was called, or the address behind which the caller was hidden.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub via: Vec<String>,
     /// Bytes per second from src to dst, over the answer's `rate_interval_seconds`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sent_bytes_per_second: Option<f64>,

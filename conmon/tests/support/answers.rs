@@ -78,6 +78,7 @@ pub fn tcp(src: Endpoint, dst: Endpoint, out: f64, back: f64, rtt: f64, seconds:
         active_flows: 4,
         role_guessed: false,
         observed_at: ObservedAt::Src,
+        via: Vec::new(),
         sent_bytes_per_second: Some(out),
         received_bytes_per_second: Some(back),
         sent_packets_per_second: Some(packets(out)),
@@ -186,6 +187,8 @@ pub fn flows(seconds: f64) -> FlowsAnswer {
             IpAddr::V4(Ipv4Addr::new(172, 18, 0, 2))
         },
         dst_port: Some(80),
+        translated_address: None,
+        translated_port: None,
         icmp_identifier: None,
         vlan: None,
         first_seen: begin(),

@@ -33,6 +33,7 @@ use super::world::{
 };
 use crate::clock::monotonic;
 use crate::monitor::{Alive, Inline, MfSettings, Report, Served, What};
+use crate::nat::NatWatch;
 use crate::runtime::EngineEvent;
 use crate::store::ContainerName;
 use crate::switch::{LinkEvent, LinkListener, LinkQuery, LinkStats};
@@ -41,6 +42,10 @@ use crate::switch::{LinkEvent, LinkListener, LinkQuery, LinkStats};
 const TICK: Duration = Duration::from_millis(100);
 /// More rounds than any sound world needs: an action that is asked for again and again is a fault of ours, to be told.
 const ROUNDS: usize = 64;
+/// Shares of translated flows are saved this often.
+const SAVE_SHARES: Duration = Duration::from_secs(1);
+/// A translation is kept for so long after its connection ended: reports of its flows come later.
+const TRANSLATION_LINGER: Duration = Duration::from_secs(120);
 /// At most one port is fastened in this time: others want to change network devices, too.
 const FASTEN_EVERY: Duration = Duration::from_millis(500);
 /// Pause after a port could not be fastened.
@@ -188,6 +193,9 @@ struct Work {
     closing: Vec<(Timestamp, std::net::IpAddr, String)>,
     attachment: &'static str,
     fastener: Fastener,
+    nat: Option<NatWatch>,
+    /// Why connection tracking is not listened to.
+    nat_error: Option<String>,
     started: Timestamp,
     dirty: bool,
     unsaved: bool,
@@ -884,8 +892,16 @@ impl Work {
             let retention = self.shared.info.retention.max(ADDRESS_LINGER);
             self.shared.names_mut().prune(now.before(retention), |id| kept.contains_key(id));
             self.look_at_host_addresses();
+            self.translations(|t| t.prune(now.before(TRANSLATION_LINGER)));
+            if self.nat.is_none() {
+                self.watch_nat();
+            }
         }
         self.unsaved |= self.shared.names_mut().take_changed();
+        // flows end all the time; what of it is a crash's loss is told by the address that was seen
+        if now - self.saved_at >= SAVE_SHARES {
+            self.unsaved |= self.shared.store().take_shares_changed();
+        }
         if self.unsaved && now - self.saved_at >= TICK {
             self.save();
         }
@@ -917,11 +933,38 @@ impl Work {
                 (*ifindex, port)
             })
             .collect();
-        let saved = Saved::new(sets, ports, self.shared.names().saved());
+        // one lock after the other: others take both, the store's first
+        let shares = self.shared.store().saved_shares();
+        let saved = Saved::new(sets, ports, self.shared.names().saved(), shares);
         let path = self.settings.run_dir.join(STATE);
         if let Err(error) = saved.store(&path) {
             tracing::warn!(path = %path.display(), %error, "the state is not saved; a restart would lose names of what has gone");
         }
+    }
+}
+
+impl Work {
+    /// Begins to listen to connection tracking, where there is any.
+    fn watch_nat(&mut self) {
+        match NatWatch::start(self.shared.store().translations()) {
+            Ok(watch) => {
+                self.nat = Some(watch);
+                self.nat_error = None;
+            }
+            Err(error) => {
+                let text = chain(&error);
+                if self.nat_error.is_none() {
+                    tracing::warn!(error = text, "translated addresses are not told apart");
+                }
+                self.nat_error = Some(text);
+            }
+        }
+    }
+
+    fn translations<T>(&self, f: impl FnOnce(&mut crate::nat::Translations) -> T) -> T {
+        let all = self.shared.store().translations();
+        let mut all = all.lock().unwrap_or_else(PoisonError::into_inner);
+        f(&mut all)
     }
 }
 

@@ -9,13 +9,13 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::thread::JoinHandle;
 
-use ippm::flow::{EndReason, Role};
+use ippm::flow::{Both, EndReason, Role};
 use ippm::measurement::{Expiry, ExpiryOf, SlotTag};
 use ippm::time::Timestamp;
 use tap::{Command, Reader, Set};
 
 use super::world::SetId;
-use crate::store::{Journal, Names, PairLife, PairRecord, RetiredPair, Store};
+use crate::store::{Journal, Names, PairLife, PairRecord, RetiredPair, Store, split};
 
 /// Something to settle.
 pub enum Job {
@@ -191,7 +191,7 @@ impl Work {
         }
 
         let mut seen = HashSet::new();
-        let (mut keep, mut retired) = (Vec::new(), Vec::new());
+        let (mut keep, mut free, mut retired) = (Vec::new(), Vec::new(), Vec::new());
         for (pair, if_idle_since) in plan.pairs {
             if !seen.insert(pair) {
                 continue;
@@ -203,15 +203,23 @@ impl Work {
                 keep.push(Command::KeepPair(pair));
                 continue;
             }
-            let names = self.names.read().unwrap_or_else(PoisonError::into_inner);
             let (key, first, last) = (measurement.key, measurement.first_seen, measurement.last_seen);
             let opened = key.role == Role::LocalOpened;
-            retired.push(RetiredPair {
-                life: PairLife { set: id.0, id: pair, first_seen: first },
-                local: names.local(key.ifindex, key.local),
-                remote: names.remote(key.remote, first, last, key.service, opened),
-                record: PairRecord { pair: measurement, rtts },
-            });
+            let record = PairRecord { pair: measurement, rtts };
+            // the store's lock before the names', as everywhere
+            let shares = self.store.lock().unwrap_or_else(PoisonError::into_inner).shares_of(id, &key);
+            let names = self.names.read().unwrap_or_else(PoisonError::into_inner);
+            free.push(Command::FreePair(pair));
+            for part in split(&record, Both::default(), Some(&shares)) {
+                retired.push(RetiredPair {
+                    life: PairLife { set: id.0, id: pair, first_seen: first },
+                    local: names.local(key.ifindex, key.local),
+                    remote: names.remote(part.real.unwrap_or(key.remote), first, last, key.service, opened),
+                    via: part.via,
+                    partial: part.partial,
+                    record: part.record.into_owned(),
+                });
+            }
         }
         if !keep.is_empty() {
             set.janitor().run(&keep)?;
@@ -221,10 +229,9 @@ impl Work {
             if let Err(error) = self.journal.append(&retired) {
                 tracing::warn!(error = &error as &dyn std::error::Error, "the journal is not written");
             }
-            let commands: Vec<Command> = retired.iter().map(|r| Command::FreePair(r.life.id)).collect();
             // one step for whoever asks: never both live and retired, never neither
             let mut store = self.store.lock().unwrap_or_else(PoisonError::into_inner);
-            set.janitor().run(&commands)?;
+            set.janitor().run(&free)?;
             for r in retired {
                 store.retire(r);
             }

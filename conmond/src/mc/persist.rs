@@ -12,7 +12,7 @@ use ippm::time::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::world::{PortOwner, SetRole};
-use crate::store::SavedNames;
+use crate::store::{SavedNames, SavedShare};
 
 /// Layout of the file.
 const VERSION: u32 = 1;
@@ -52,6 +52,9 @@ pub struct Saved {
     pub ports: BTreeMap<u32, SavedPort>,
     /// Names.
     pub names: SavedNames,
+    /// Whose share of a pair's record is whose, where addresses are translated.
+    #[serde(default)]
+    pub shares: Vec<SavedShare>,
 }
 
 /// The kernel's name for this boot.
@@ -61,8 +64,13 @@ fn boot_id() -> String {
 
 impl Saved {
     /// Of this boot.
-    pub fn new(sets: BTreeMap<u32, SetRole>, ports: BTreeMap<u32, SavedPort>, names: SavedNames) -> Self {
-        Self { version: VERSION, boot: boot_id(), sets, ports, names }
+    pub fn new(
+        sets: BTreeMap<u32, SetRole>,
+        ports: BTreeMap<u32, SavedPort>,
+        names: SavedNames,
+        shares: Vec<SavedShare>,
+    ) -> Self {
+        Self { version: VERSION, boot: boot_id(), sets, ports, names, shares }
     }
 
     /// What is there of this boot; nothing is there on a first start.

@@ -74,6 +74,17 @@ pub struct PortInfo {
     pub baseline: Option<(LinkStats, LinkStats)>,
 }
 
+/// How much is known of translated addresses.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Translated {
+    /// Conversations whose real far end is known.
+    pub known: u64,
+    /// Conversations that found no room.
+    pub full: u64,
+    /// Times at which the kernel dropped messages.
+    pub overruns: u64,
+}
+
 /// The controller's world at one moment.
 #[derive(Clone, Debug)]
 pub struct Published {
@@ -97,6 +108,10 @@ pub struct Published {
     pub ports: Vec<PortInfo>,
     /// `tcx` or `clsact`; empty before the first tap.
     pub attachment: String,
+    /// Why connection tracking is not listened to.
+    pub nat_error: Option<String>,
+    /// What is known of translated addresses.
+    pub translations: Translated,
     /// When the oldest tap was put in place.
     pub counting_since: Option<Timestamp>,
     /// Replaced monitors by tenant.
@@ -129,6 +144,8 @@ impl Published {
             sets: Vec::new(),
             ports: Vec::new(),
             attachment: String::new(),
+            nat_error: None,
+            translations: Translated::default(),
             counting_since: None,
             restarts: BTreeMap::new(),
             gone_monitors_cpu: Duration::ZERO,

@@ -189,9 +189,9 @@ impl Source for View {
         let mut flows: Vec<conmon::api::Flow> = {
             let store = self.shared.store();
             let names = self.shared.names();
-            let live = store.flows().map(|(_, flow)| flow_view(&names, flow, None, wall));
+            let live = store.flows().map(|(_, live)| flow_view(&names, &live.flow, live.real, None, wall));
             let ended =
-                store.ended().map(|(_, event)| flow_view(&names, &ended_flow(event), Some(event), wall));
+                store.ended().map(|e| flow_view(&names, &ended_flow(&e.event), e.real, Some(&e.event), wall));
             live.chain(ended).filter(|flow| query.admits(flow)).collect()
         };
         let bytes = |f: &conmon::api::Flow| f.sent.bytes.saturating_add(f.received.bytes);

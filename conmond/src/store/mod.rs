@@ -7,13 +7,15 @@
 mod journal;
 mod names;
 mod pairs;
+mod shares;
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::net::{IpAddr, Ipv6Addr};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use conmon::api::{Endpoint, EndpointKind};
-use ippm::flow::{Both, Counters, Role, Service};
+use ippm::flow::{Both, Counters, FlowKey, Role, Service};
 use ippm::histogram::Histogram;
 use ippm::measurement::{
     Batch, FlowEvent, FlowEventKind, FlowMeasurement, PairKey, PairMeasurement, PortMeasurement,
@@ -25,8 +27,10 @@ use serde::{Deserialize, Serialize};
 pub use journal::{Journal, JournalError};
 pub use names::{ContainerName, ExternalPrefix, Names, PortName, SavedNames};
 pub use pairs::{Delay, ProtocolSums, Totals, ended_flow, flow_view, group, measurements};
+pub use shares::{Part, SavedShare, Share, Shares, split};
 
 use crate::mc::SetId;
+use crate::nat::{Place, Translations};
 
 /// Ended flows that are kept for `conmonctl flows`; the oldest go first.
 const ENDED_FLOWS: usize = 8192;
@@ -73,6 +77,12 @@ pub struct RetiredPair {
     pub local: conmon::api::Endpoint,
     /// The other end.
     pub remote: conmon::api::Endpoint,
+    /// What was seen in the other end's place, where its address was translated.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub via: Vec<Place>,
+    /// It is a part of the record, see [`Part`].
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub partial: bool,
 }
 
 impl RetiredPair {
@@ -116,12 +126,37 @@ impl RetiredPair {
             record: PairRecord { pair, rtts: [const { None }; 4] },
             local: end.clone(),
             remote: end,
+            via: Vec::new(),
+            partial: false,
         }
     }
 
     fn is_remainder(&self) -> bool {
         self.life.id.tag == 0
     }
+}
+
+/// An open flow record.
+#[derive(Clone, Debug)]
+pub struct LiveFlow {
+    /// The newest values.
+    pub flow: FlowMeasurement,
+    /// Who is really at the far end, where its address was translated.
+    pub real: Option<Place>,
+    /// Counted between the two newest reports of it.
+    last: Both<Counters>,
+    last_at: Timestamp,
+}
+
+/// A closed flow record.
+#[derive(Clone, Debug)]
+pub struct EndedFlow {
+    /// The set it was in.
+    pub set: SetId,
+    /// Its last values.
+    pub event: FlowEvent,
+    /// Who was really at the far end, where its address was translated.
+    pub real: Option<Place>,
 }
 
 /// What one set last reported.
@@ -178,8 +213,12 @@ pub struct Store {
     /// Lives that ended: a late report must not bring them back.
     buried: HashSet<PairLife>,
     buried_order: VecDeque<PairLife>,
-    flows: HashMap<(SetId, u32), FlowMeasurement>,
-    ended: VecDeque<(SetId, FlowEvent)>,
+    flows: HashMap<(SetId, u32), LiveFlow>,
+    ended: VecDeque<EndedFlow>,
+    /// Shares of flows that ended in pairs that live.
+    ended_shares: HashMap<(SetId, PairKey), Shares>,
+    shares_changed: bool,
+    translations: Arc<Mutex<Translations>>,
     ports: HashMap<(SetId, u32), PortMeasurement>,
     sets: HashMap<SetId, SetReport>,
     retention: Duration,
@@ -199,12 +238,29 @@ impl Store {
             buried_order: VecDeque::new(),
             flows: HashMap::new(),
             ended: VecDeque::new(),
+            ended_shares: HashMap::new(),
+            shares_changed: false,
+            translations: Arc::default(),
             ports: HashMap::new(),
             sets: HashMap::new(),
             retention,
             refused: 0,
             forgotten: 0,
         }
+    }
+
+    /// What is known of translated addresses, to be filled by who listens to the kernel.
+    pub fn translations(&self) -> Arc<Mutex<Translations>> {
+        self.translations.clone()
+    }
+
+    fn real(&self, key: &FlowKey, first: Timestamp, last: Timestamp) -> Option<Place> {
+        self.translations.lock().unwrap_or_else(PoisonError::into_inner).real(key, first, last)
+    }
+
+    /// Whether shares of ended flows changed since the last call.
+    pub fn take_shares_changed(&mut self) -> bool {
+        std::mem::take(&mut self.shares_changed)
     }
 
     /// Takes a report of a set's monitor.
@@ -225,7 +281,7 @@ impl Store {
             self.apply_rtt(set, rtt);
         }
         for flow in &batch.flows {
-            self.flows.insert((set, flow.id.slot), flow.clone());
+            self.apply_flow(set, flow, batch.taken_at);
         }
         for port in &batch.ports {
             self.ports.insert((set, port.ifindex), port.clone());
@@ -235,13 +291,7 @@ impl Store {
                 if reason == ippm::flow::EndReason::ActiveTimeout {
                     continue;
                 }
-                if self.flows.get(&(set, event.id.slot)).is_some_and(|f| f.first_seen == event.first_seen) {
-                    self.flows.remove(&(set, event.id.slot));
-                }
-                if self.ended.len() >= ENDED_FLOWS {
-                    self.ended.pop_front();
-                }
-                self.ended.push_back((set, event.clone()));
+                self.end_flow(set, event);
             }
         }
     }
@@ -289,6 +339,45 @@ impl Store {
         slot.record.pair = pair.clone();
     }
 
+    fn apply_flow(&mut self, set: SetId, flow: &FlowMeasurement, taken_at: Timestamp) {
+        let known = self
+            .flows
+            .get(&(set, flow.id.slot))
+            .filter(|l| l.flow.id == flow.id && l.flow.first_seen == flow.first_seen);
+        let real =
+            known.and_then(|l| l.real).or_else(|| self.real(&flow.key, flow.first_seen, flow.last_seen));
+        let last = match known {
+            Some(l) => {
+                let (new, old) = (flow.counters, l.flow.counters);
+                Both::new(new.tx.since(old.tx), new.rx.since(old.rx))
+            }
+            None => Both::default(),
+        };
+        let live = LiveFlow { flow: flow.clone(), real, last, last_at: taken_at };
+        self.flows.insert((set, flow.id.slot), live);
+    }
+
+    fn end_flow(&mut self, set: SetId, event: &FlowEvent) {
+        let place = (set, event.id.slot);
+        let known = self.flows.get(&place).is_some_and(|l| l.flow.first_seen == event.first_seen);
+        let live = if known { self.flows.remove(&place) } else { None };
+        let real =
+            live.and_then(|l| l.real).or_else(|| self.real(&event.key, event.first_seen, event.last_seen));
+        if let Some(real) = real {
+            self.keep_share(set, &event.key, event.role, real, event.counters);
+        }
+        if self.ended.len() >= ENDED_FLOWS {
+            self.ended.pop_front();
+        }
+        self.ended.push_back(EndedFlow { set, event: event.clone(), real });
+    }
+
+    fn keep_share(&mut self, set: SetId, key: &FlowKey, role: Role, real: Place, counters: Both<Counters>) {
+        let shares = self.ended_shares.entry((set, shares::pair_of(key, role))).or_default();
+        shares.entry(real.0).or_default().add(key, role, counters);
+        self.shares_changed = true;
+    }
+
     fn apply_rtt(&mut self, set: SetId, rtt: &RttMeasurement) {
         if let Some(live) = self.pairs.get_mut(&(set, rtt.pair.slot)).filter(|l| l.record.pair.id == rtt.pair)
         {
@@ -307,6 +396,8 @@ impl Store {
             self.pairs.remove(&(SetId(life.set), life.id.slot));
         }
         self.bury(life);
+        self.shares_changed |=
+            self.ended_shares.remove(&(SetId(life.set), retired.record.pair.key)).is_some();
         self.restore(retired);
     }
 
@@ -331,6 +422,12 @@ impl Store {
             into.reordered += from.reordered;
             into.flows += from.flows;
             into.no_slot += from.no_slot;
+            known.partial |= retired.partial;
+            for via in &retired.via {
+                if !known.via.contains(via) {
+                    known.via.push(*via);
+                }
+            }
             for (into, from) in known.record.rtts.iter_mut().zip(&retired.record.rtts) {
                 match (into, from) {
                     (Some(into), Some(from)) => into.merge(from),
@@ -389,8 +486,12 @@ impl Store {
     /// The kernel freed these flows; their ends came or were lost with a full ring.
     pub fn drop_flows(&mut self, set: SetId, ids: &[SlotTag]) {
         for id in ids {
-            if self.flows.get(&(set, id.slot)).is_some_and(|f| f.id == *id) {
-                self.flows.remove(&(set, id.slot));
+            if self.flows.get(&(set, id.slot)).is_some_and(|l| l.flow.id == *id)
+                && let Some(live) = self.flows.remove(&(set, id.slot))
+                && let Some(real) = live.real
+            {
+                // its end was lost with a full ring: its last report is what is known
+                self.keep_share(set, &live.flow.key, live.flow.role, real, live.flow.counters);
             }
         }
     }
@@ -400,6 +501,7 @@ impl Store {
         self.sets.remove(&set);
         self.flows.retain(|(s, _), _| *s != set);
         self.ports.retain(|(s, _), _| *s != set);
+        self.ended_shares.retain(|(s, _), _| *s != set);
     }
 
     /// Forgets ended pairs whose last packet is older than the retention time. Returns whether any went. Their sums stay
@@ -426,12 +528,12 @@ impl Store {
     }
 
     /// Open flow records.
-    pub fn flows(&self) -> impl Iterator<Item = (SetId, &FlowMeasurement)> + '_ {
+    pub fn flows(&self) -> impl Iterator<Item = (SetId, &LiveFlow)> + '_ {
         self.flows.iter().map(|((set, _), f)| (*set, f))
     }
 
     /// Closed flow records, the newest last.
-    pub fn ended(&self) -> impl Iterator<Item = &(SetId, FlowEvent)> + '_ {
+    pub fn ended(&self) -> impl Iterator<Item = &EndedFlow> + '_ {
         self.ended.iter()
     }
 

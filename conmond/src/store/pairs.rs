@@ -3,18 +3,22 @@
 //! A conversation between two containers of this host is counted at both their ports. The row is made of what src's
 //! port saw; what dst's port saw serves where src has none (a peer outside, the host, a container that opted out).
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
+use std::net::SocketAddr;
 
 use conmon::api::{
     Count, DelaySummary, Endpoint, EndpointKind, Flow, FlowState, Level, Measurement, ObservedAt, Pair,
 };
-use ippm::flow::{Both, Counters, EndReason, Leg, Role, Service, proto_name};
+use ippm::flow::{Both, Counters, EndReason, Leg, Role, proto_name};
 use ippm::histogram::{Histogram, RELATIVE_ERROR};
 use ippm::measurement::{FlowEvent, FlowMeasurement};
 use ippm::time::{Timestamp, seconds};
 
-use super::{Names, PairRecord, Store};
+use super::shares::pair_of;
+use super::{Names, PairRecord, Part, Store, split};
 use crate::clock::Wall;
+use crate::nat::Place;
 
 /// The delays of a row, in the order of [`Totals::delays`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -87,6 +91,10 @@ pub struct Totals {
     pub by_protocol: BTreeMap<u8, ProtocolSums>,
     /// Who opened was inferred.
     pub guessed: bool,
+    /// What the observing port saw in the other end's place, where its address was translated.
+    pub via: Vec<Place>,
+    /// Some of it is a part of a record whose retransmission and reordering cannot be told apart.
+    pub partial: bool,
 }
 
 /// What was counted of one protocol.
@@ -125,7 +133,18 @@ impl Totals {
             active_flows: 0,
             by_protocol: BTreeMap::new(),
             guessed: false,
+            via: Vec::new(),
+            partial: false,
         }
+    }
+
+    fn add_via(&mut self, via: &[Place], partial: bool) {
+        for place in via {
+            if let Err(at) = self.via.binary_search(place) {
+                self.via.insert(at, *place);
+            }
+        }
+        self.partial |= partial;
     }
 
     fn add_record(&mut self, record: &PairRecord, last: Both<Counters>) {
@@ -173,6 +192,7 @@ impl Totals {
         }
         join(&mut self.src.addresses, &other.src.addresses);
         join(&mut self.dst.addresses, &other.dst.addresses);
+        self.add_via(&other.via, other.partial);
     }
 
     /// Whether any of it was TCP.
@@ -198,7 +218,7 @@ impl Totals {
 
     /// As the API has it. Rates are over `interval_seconds`.
     pub fn pair(&self, wall: Wall, interval_seconds: Option<f64>) -> Pair {
-        let tcp = self.has_tcp();
+        let tcp = self.has_tcp() && !self.partial;
         let rate = |n: u64| interval_seconds.map(|s| n as f64 / s);
         Pair {
             src: self.src.clone(),
@@ -218,12 +238,18 @@ impl Totals {
             active_flows: self.active_flows,
             role_guessed: self.guessed,
             observed_at: self.observed_at,
+            via: self.via.iter().map(|place| place_text(*place)).collect(),
             sent_bytes_per_second: rate(self.last.tx.bytes),
             received_bytes_per_second: rate(self.last.rx.bytes),
             sent_packets_per_second: rate(self.last.tx.packets),
             received_packets_per_second: rate(self.last.rx.packets),
         }
     }
+}
+
+/// An address, with the port if there is one.
+fn place_text((address, port): Place) -> String {
+    if port == 0 { address.to_string() } else { SocketAddr::new(address, port).to_string() }
 }
 
 fn count(c: Counters) -> Count {
@@ -275,12 +301,13 @@ fn at_level(e: &Endpoint, level: Level) -> Endpoint {
     }
 }
 
-/// The two ends of a record and at whose port it was counted.
-fn ends(names: &Names, record: &PairRecord) -> (Endpoint, Endpoint, ObservedAt) {
-    let p = &record.pair;
+/// The two ends of a part of a record and at whose port it was counted.
+fn ends(names: &Names, part: &Part<'_>) -> (Endpoint, Endpoint, ObservedAt) {
+    let p = &part.record.pair;
     let local = names.local(p.key.ifindex, p.key.local);
     let opened = p.key.role == Role::LocalOpened;
-    let remote = names.remote(p.key.remote, p.first_seen, p.last_seen, p.key.service, opened);
+    let far = part.real.unwrap_or(p.key.remote);
+    let remote = names.remote(far, p.first_seen, p.last_seen, p.key.service, opened);
     orient(local, remote, p.key.role)
 }
 
@@ -295,7 +322,8 @@ fn orient(local: Endpoint, remote: Endpoint, role: Role) -> (Endpoint, Endpoint,
 pub fn group(store: &Store, names: &Names, level: Level) -> (Vec<Totals>, Option<f64>) {
     let mut rows: HashMap<(Key, Key), BTreeMap<ObservedAt, Totals>> = HashMap::new();
     let mut longest: Option<f64> = None;
-    let mut add = |(src, dst, at): (Endpoint, Endpoint, ObservedAt), record: &PairRecord, last| {
+    let shares = store.shares();
+    let mut add = |(src, dst, at): (Endpoint, Endpoint, ObservedAt), part: &Part<'_>| {
         let row = rows
             .entry((key(&src), key(&dst)))
             .or_default()
@@ -303,7 +331,8 @@ pub fn group(store: &Store, names: &Names, level: Level) -> (Vec<Totals>, Option
             .or_insert_with(|| Totals::new(src.clone(), dst.clone(), at));
         join(&mut row.src.addresses, &src.addresses);
         join(&mut row.dst.addresses, &dst.addresses);
-        row.add_record(record, last);
+        row.add_record(&part.record, part.last);
+        row.add_via(&part.via, part.partial);
     };
     for (set, live) in store.live() {
         let report = store.set(set);
@@ -314,10 +343,20 @@ pub fn group(store: &Store, names: &Names, level: Level) -> (Vec<Totals>, Option
         };
         // nothing new in the newest reading is a rate of zero
         let current = report.is_some_and(|r| live.last_at > r.before);
-        add(ends(names, &live.record), &live.record, if current { live.last } else { Both::default() });
+        let last = if current { live.last } else { Both::default() };
+        for part in split(&live.record, last, shares.get(&(set, live.record.pair.key))) {
+            add(ends(names, &part), &part);
+        }
     }
     for r in store.retired().iter().filter(|r| !r.is_remainder()) {
-        add(orient(r.local.clone(), r.remote.clone(), r.record.pair.key.role), &r.record, Both::default());
+        let part = Part {
+            real: None,
+            via: r.via.clone(),
+            record: Cow::Borrowed(&r.record),
+            last: Both::default(),
+            partial: r.partial,
+        };
+        add(orient(r.local.clone(), r.remote.clone(), r.record.pair.key.role), &part);
     }
     // src's port tells it all; dst's only where src has none
     let container_rows = rows.into_values().filter_map(|mut by_port| {
@@ -357,18 +396,20 @@ fn api_reason(reason: EndReason) -> Option<conmon::api::EndReason> {
 }
 
 /// A flow record as the API has it.
-pub fn flow_view(names: &Names, flow: &FlowMeasurement, ended: Option<&FlowEvent>, wall: Wall) -> Flow {
+pub fn flow_view(
+    names: &Names,
+    flow: &FlowMeasurement,
+    real: Option<Place>,
+    ended: Option<&FlowEvent>,
+    wall: Wall,
+) -> Flow {
     use ippm::packet::proto;
     let key = &flow.key;
     let local = names.local(key.ifindex, key.local);
-    let opened_port = if flow.role == Role::LocalOpened { key.remote_port } else { key.local_port };
-    let service = if opened_port == 53 && matches!(key.proto, proto::UDP | proto::TCP) {
-        Service::Dns
-    } else {
-        Service::None
-    };
-    let remote =
-        names.remote(key.remote, flow.first_seen, flow.last_seen, service, flow.role == Role::LocalOpened);
+    let service = pair_of(key, flow.role).service;
+    let opened = flow.role == Role::LocalOpened;
+    let far = real.map_or(key.remote, |place| place.0);
+    let remote = names.remote(far, flow.first_seen, flow.last_seen, service, opened);
     let (src, dst, observed_at) = orient(local, remote, flow.role);
     let at_src = observed_at == ObservedAt::Src;
     let (counters, tcp_flags) = if at_src {
@@ -390,6 +431,8 @@ pub fn flow_view(names: &Names, flow: &FlowMeasurement, ended: Option<&FlowEvent
         src_port: port(a.1),
         dst_address: b.0,
         dst_port: port(b.1),
+        translated_address: real.map(|place| place.0),
+        translated_port: real.and_then(|place| port(place.1)),
         icmp_identifier: icmp.then_some(key.local_port),
         vlan: (key.vlan != 0).then_some(key.vlan),
         first_seen: wall.utc(flow.first_seen),
@@ -438,40 +481,43 @@ pub fn measurements(
 ) -> Vec<Measurement> {
     use ippm::catalogue as c;
     let mut all = Vec::new();
+    let shares = store.shares();
     for (set, live) in store.live() {
         let p = &live.record.pair;
-        let (src, dst, observed_at) = ends(names, &live.record);
-        let mut one = Totals::new(src, dst, observed_at);
-        one.add_record(&live.record, Both::default());
-        let base = |metric: &str, unit: &str, method: &str| Measurement {
-            metric: metric.to_owned(),
-            time: wall.utc(live.last_at),
-            src: one.src.clone(),
-            dst: one.dst.clone(),
-            protocol: proto_name(p.key.proto).into_owned(),
-            observed_at,
-            unit: unit.to_owned(),
-            method: method.to_owned(),
-            value: None,
-            summary: None,
-            monitor: monitor(set),
-        };
-        let total = one.counters.tx + one.counters.rx;
-        for (metric, unit, value) in [
-            (c::PAIR_BYTES.name, "bytes", total.bytes),
-            (c::PAIR_PACKETS.name, "packets", total.packets),
-            (c::PAIR_SEGMENTS.name, "segments", total.segments),
-        ] {
-            all.push(Measurement { value: Some(value as f64), ..base(metric, unit, "kernel_count") });
-        }
-        for (delay, metric) in [
-            (Delay::Rtt, c::PAIR_RTT.name),
-            (Delay::Near, c::PAIR_NEAR_RTT.name),
-            (Delay::Handshake, c::PAIR_HANDSHAKE_RTT.name),
-        ] {
-            if let Some(summary) = one.delay(delay) {
-                let method = summary.method.clone();
-                all.push(Measurement { summary: Some(summary), ..base(metric, "seconds", &method) });
+        for part in split(&live.record, Both::default(), shares.get(&(set, p.key))) {
+            let (src, dst, observed_at) = ends(names, &part);
+            let mut one = Totals::new(src, dst, observed_at);
+            one.add_record(&part.record, Both::default());
+            let base = |metric: &str, unit: &str, method: &str| Measurement {
+                metric: metric.to_owned(),
+                time: wall.utc(live.last_at),
+                src: one.src.clone(),
+                dst: one.dst.clone(),
+                protocol: proto_name(p.key.proto).into_owned(),
+                observed_at,
+                unit: unit.to_owned(),
+                method: method.to_owned(),
+                value: None,
+                summary: None,
+                monitor: monitor(set),
+            };
+            let total = one.counters.tx + one.counters.rx;
+            for (metric, unit, value) in [
+                (c::PAIR_BYTES.name, "bytes", total.bytes),
+                (c::PAIR_PACKETS.name, "packets", total.packets),
+                (c::PAIR_SEGMENTS.name, "segments", total.segments),
+            ] {
+                all.push(Measurement { value: Some(value as f64), ..base(metric, unit, "kernel_count") });
+            }
+            for (delay, metric) in [
+                (Delay::Rtt, c::PAIR_RTT.name),
+                (Delay::Near, c::PAIR_NEAR_RTT.name),
+                (Delay::Handshake, c::PAIR_HANDSHAKE_RTT.name),
+            ] {
+                if let Some(summary) = one.delay(delay) {
+                    let method = summary.method.clone();
+                    all.push(Measurement { summary: Some(summary), ..base(metric, "seconds", &method) });
+                }
             }
         }
     }

@@ -52,6 +52,8 @@ fn retired(pair: PairMeasurement) -> RetiredPair {
         local: names.local(pair.key.ifindex, pair.key.local),
         remote: names.remote(pair.key.remote, pair.first_seen, pair.last_seen, Service::None, true),
         record: PairRecord { pair, rtts: [const { None }; 4] },
+        via: Vec::new(),
+        partial: false,
     }
 }
 
@@ -161,4 +163,158 @@ fn what_a_set_has_taken_is_counted_by_set() {
     s.apply(SetId(2), &batch(1, vec![pair(0, 5, 1)]));
     let fills = s.fills();
     assert_eq!((fills[&SET].pairs, fills[&SetId(2)].pairs, fills[&SET].flows), (2, 1, 0));
+}
+
+/// A store that knows of two published ports of the host, and a pair of the caller's with the host.
+mod translated {
+    use ippm::flow::{EndReason, FlowKey};
+
+    use super::*;
+    use crate::nat::Connection;
+
+    const HOST: [u8; 4] = [10, 0, 0, 254];
+
+    fn connection(port: u16, called: u16, answers: [u8; 4]) -> Connection {
+        let caller = ([10, 0, 0, 1].into(), port);
+        Connection {
+            proto: 6,
+            original: (caller, (HOST.into(), called)),
+            reply: ((answers.into(), 80), caller),
+        }
+    }
+
+    fn flow(slot: u32, port: u16, called: u16, packets: u64) -> FlowMeasurement {
+        let (local, remote) = ([10, 0, 0, 1].into(), HOST.into());
+        FlowMeasurement {
+            key: FlowKey {
+                local,
+                remote,
+                local_port: port,
+                remote_port: called,
+                proto: 6,
+                vlan: 0,
+                ifindex: 7,
+            },
+            id: SlotTag { slot, tag: 9 },
+            pair: Some(0),
+            role: Role::LocalOpened,
+            guessed: false,
+            first_seen: Timestamp(5),
+            last_seen: NOW,
+            counters: Both::new(Counters::new(100 * packets, packets, 0), Counters::default()),
+            tcp_flags: Both::default(),
+            retransmitted: Both::default(),
+            reordered: 0,
+        }
+    }
+
+    fn end(flow: &FlowMeasurement) -> FlowEvent {
+        FlowEvent {
+            kind: FlowEventKind::End(EndReason::EndOfFlowDetected),
+            time: NOW,
+            key: flow.key,
+            id: flow.id,
+            role: flow.role,
+            guessed: false,
+            first_seen: flow.first_seen,
+            last_seen: flow.last_seen,
+            counters: flow.counters,
+            tcp_flags: flow.tcp_flags,
+        }
+    }
+
+    fn pair_with_host(packets: u64, flows: u64) -> PairMeasurement {
+        let mut p = pair(0, 5, packets);
+        p.key.remote = HOST.into();
+        p.flows = flows;
+        p
+    }
+
+    fn names() -> Names {
+        let mut names = super::names();
+        for (id, last) in [("b", 2u8), ("c", 3)] {
+            names.set_container(ContainerName {
+                id: id.into(),
+                name: format!("name-{id}"),
+                tenant: "t".into(),
+                service: None,
+            });
+            names.set_address([10, 0, 0, last].into(), id, Timestamp::ZERO);
+        }
+        names.set_host_addresses(vec![HOST.into()]);
+        names
+    }
+
+    fn rows(store: &Store) -> Vec<(String, u64, Option<u64>, Vec<String>)> {
+        let (rows, _) = group(store, &names(), conmon::api::Level::Container);
+        let mut rows: Vec<_> = rows
+            .iter()
+            .map(|r| r.pair(crate::clock::Wall::now(), None))
+            .map(|p| (p.dst.name, p.sent.packets, p.retransmitted_segments, p.via))
+            .collect();
+        rows.sort();
+        rows
+    }
+
+    fn with_connections() -> Store {
+        let s = store();
+        let all = s.translations();
+        let mut all = all.lock().unwrap();
+        all.open(&connection(4000, 8080, [10, 0, 0, 2]), Timestamp::ZERO);
+        all.open(&connection(4001, 8080, [10, 0, 0, 2]), Timestamp::ZERO);
+        all.open(&connection(4002, 9090, [10, 0, 0, 3]), Timestamp::ZERO);
+        drop(all);
+        s
+    }
+
+    #[test]
+    fn one_published_port_is_the_container_behind_it_with_all_that_is_known() {
+        let mut s = with_connections();
+        let flows = vec![flow(3, 4000, 8080, 6), flow(4, 4001, 8080, 4)];
+        let pairs = vec![pair_with_host(10, 2)];
+        s.apply(SET, &Batch { taken_at: Timestamp(1), pairs, flows: flows.clone(), ..Batch::default() });
+        let want = [("name-b".to_owned(), 10, Some(0), vec!["10.0.0.254:8080".to_owned()])];
+        assert_eq!(rows(&s), want);
+        // an ended flow is in its pair still
+        let events = vec![end(&flows[0])];
+        s.apply(SET, &Batch { taken_at: Timestamp(2), events, ..Batch::default() });
+        assert_eq!(rows(&s), want);
+    }
+
+    #[test]
+    fn two_published_ports_are_told_apart_and_sum_up_to_the_record() {
+        let mut s = with_connections();
+        let flows = vec![flow(3, 4000, 8080, 6), flow(4, 4002, 9090, 3), flow(5, 4005, 22, 2)];
+        // a packet that found no flow slot is nobody's but the host's
+        let pairs = vec![pair_with_host(12, 3)];
+        s.apply(SET, &Batch { taken_at: Timestamp(1), pairs, flows: flows.clone(), ..Batch::default() });
+        let want = [
+            ("h".to_owned(), 3, None, vec![]),
+            ("name-b".to_owned(), 6, None, vec!["10.0.0.254:8080".to_owned()]),
+            ("name-c".to_owned(), 3, None, vec!["10.0.0.254:9090".to_owned()]),
+        ];
+        assert_eq!(rows(&s), want);
+        s.apply(SET, &Batch { taken_at: Timestamp(2), events: vec![end(&flows[1])], ..Batch::default() });
+        assert_eq!(rows(&s), want);
+
+        // what is saved is taken over, and what goes on is reported anew
+        let mut next = with_connections();
+        next.restore_shares(
+            serde_json::from_str(&serde_json::to_string(&s.saved_shares()).unwrap()).unwrap(),
+        );
+        let flows = vec![flows[0].clone(), flows[2].clone()];
+        let pairs = vec![pair_with_host(12, 3)];
+        next.apply(SET, &Batch { taken_at: Timestamp(3), pairs, flows, ..Batch::default() });
+        assert_eq!(rows(&next), want);
+    }
+
+    #[test]
+    fn no_share_is_more_than_the_record() {
+        let mut s = with_connections();
+        // the flow's report is newer than the pair's
+        let (flows, pairs) = (vec![flow(3, 4000, 8080, 20)], vec![pair_with_host(12, 2)]);
+        s.apply(SET, &Batch { taken_at: Timestamp(1), pairs, flows, ..Batch::default() });
+        let sum: u64 = rows(&s).iter().map(|r| r.1).sum();
+        assert_eq!(sum, 12, "{:?}", rows(&s));
+    }
 }

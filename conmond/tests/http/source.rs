@@ -260,6 +260,8 @@ impl Source for World {
             src_port: Some(40000),
             dst_address: IpAddr::from([172, 17, 0, 3]),
             dst_port: Some(5432),
+            translated_address: None,
+            translated_port: None,
             icmp_identifier: None,
             vlan: None,
             first_seen: now(),

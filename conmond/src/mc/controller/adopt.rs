@@ -51,6 +51,8 @@ impl Work {
             closing: Vec::new(),
             attachment: "",
             fastener,
+            nat: None,
+            nat_error: None,
             started,
             dirty: true,
             unsaved: true,
@@ -59,6 +61,8 @@ impl Work {
             published_at: Timestamp::ZERO,
             no_baseline: Default::default(),
         };
+        // before any measurement comes, so that each flow's far end is known
+        work.watch_nat();
         let sets = work.adopt_sets()?;
         work.open_journal(&sets)?;
         work.take_over(sets, saved)?;
@@ -130,6 +134,7 @@ impl Work {
 
     fn take_over(&mut self, sets: BTreeMap<SetId, Set>, saved: Saved) -> anyhow::Result<()> {
         self.shared.names_mut().restore(saved.names);
+        self.shared.store().restore_shares(saved.shares);
         let now = monotonic();
         for (id, set) in sets {
             let role = saved.sets.get(&id.0).cloned().unwrap_or_else(|| {

@@ -6,7 +6,7 @@ use conmon::api;
 
 use super::*;
 use crate::clock::Wall;
-use crate::mc::shared::{PortInfo, Published, SetInfo};
+use crate::mc::shared::{PortInfo, Published, SetInfo, Translated};
 use crate::mc::world::ContainerSeen;
 use crate::runtime::ContainerState;
 
@@ -58,6 +58,12 @@ impl Work {
                 .collect(),
             ports: self.world.taps.iter().map(|(ifindex, tap)| self.port_view(*ifindex, tap)).collect(),
             attachment: self.attachment().to_owned(),
+            nat_error: self.nat_error.clone(),
+            translations: self.translations(|t| Translated {
+                known: t.len() as u64,
+                full: t.full,
+                overruns: t.overruns,
+            }),
             counting_since: self.world.taps.values().map(|t| t.tapped_at).min(),
             restarts: self.restarts.clone(),
             gone_monitors_cpu: self.gone_cpu,

@@ -71,6 +71,7 @@ pub fn checks(
         membarrier(),
         taps(published),
         names(published, now),
+        translations(published),
         monitors(published, &silent_monitors(shared, published, now)),
         tables(shared, published),
         ring(shared, published),
@@ -138,6 +139,28 @@ fn bpffs() -> Check {
         problem,
         format!("the BPF file system is mounted on {BPF_FS}"),
         "mount -t bpf bpf /sys/fs/bpf; until then counting ends with the daemon",
+    )
+}
+
+fn translations(published: &Published) -> Check {
+    let t = &published.translations;
+    let problem = match (&published.nat_error, t.full) {
+        (Some(error), _) => Some(error.clone()),
+        (None, 0) => None,
+        (None, full) => Some(format!(
+            "{full} translated conversations found no room beside {}: their far ends are named by the address that was seen",
+            t.known
+        )),
+    };
+    let missed = match t.overruns {
+        0 => String::new(),
+        n => format!("; the kernel dropped messages {n} times, and all was listed anew"),
+    };
+    check(
+        "nat",
+        problem,
+        format!("{} translated conversations are told apart{missed}", t.known),
+        "let conmond have CAP_NET_ADMIN and the kernel nf_conntrack_netlink; if there are too many, lower net.netfilter.nf_conntrack_tcp_timeout_time_wait",
     )
 }
 

@@ -90,6 +90,8 @@ pub(in crate::mc) fn published() -> Published {
         ],
         ports: vec![port(7, "veth7", "web"), port(8, "veth8", "db")],
         attachment: "tcx".to_owned(),
+        nat_error: None,
+        translations: Default::default(),
         counting_since: Some(Timestamp(1)),
         restarts: BTreeMap::new(),
         gone_monitors_cpu: Duration::ZERO,

@@ -33,6 +33,8 @@ fn every_check_of_the_published_world_can_fail() {
     });
     fails("kernel", "neither TCX nor clsact", |p| p.attachment.clear());
     fails("kernel", "xdp", |p| p.attachment = "xdp".to_owned());
+    fails("nat", "operation not permitted", |p| p.nat_error = Some("operation not permitted".to_owned()));
+    fails("nat", "5 translated conversations found no room", |p| p.translations.full = 5);
     fails("taps", "veth9 is refused: no memory", |p| {
         p.refused.push(("veth9".to_owned(), "no memory".to_owned()))
     });
