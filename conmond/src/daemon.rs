@@ -48,6 +48,24 @@ fn mount_bpf_fs() -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Before any other thread is there: each has its own capabilities.
+fn give_up_privileges(runtime: &Runtime) -> anyhow::Result<()> {
+    nix::sys::prctl::set_no_new_privs().context("cannot give up gaining privileges")?;
+    let address = runtime.address();
+    let socket = address.strip_prefix("unix://").map(Path::new);
+    conmond::privilege::keep_only_needed(socket).context("cannot give up capabilities")?;
+    for need in conmond::privilege::missing() {
+        let (capability, why) = (need.capability, need.why);
+        match need.without {
+            Some(without) => {
+                tracing::warn!(%capability, without, "a capability is missing that is needed to {why}")
+            }
+            None => bail!("{capability} is missing, which is needed to {why}; see docs/privileges.md"),
+        }
+    }
+    Ok(())
+}
+
 fn make_run_dir(dir: &Path) -> anyhow::Result<()> {
     fs::DirBuilder::new().recursive(true).mode(0o755).create(dir).with_context(|| {
         format!("cannot make the run folder {}; run as root or set --run-dir", dir.display())
@@ -127,6 +145,7 @@ pub fn run(config: &Config) -> anyhow::Result<()> {
     let api = ApiSocket::bind(&instance.socket(), api_group())?;
     let metrics = config.metrics_listen.map(MetricsSocket::bind).transpose()?;
     mount_bpf_fs()?;
+    give_up_privileges(&runtime)?;
 
     let settings = settings(config, &instance);
     let host = host_name(config);

@@ -10,6 +10,7 @@ pub mod mf;
 pub mod monitor;
 pub mod nat;
 pub mod netlink;
+pub mod privilege;
 pub mod runtime;
 pub mod store;
 pub mod switch;

@@ -16,6 +16,7 @@ use super::{Reckoning, fills, silent_monitors};
 use crate::clock::monotonic;
 use crate::mc::shared::{Published, Shared};
 use crate::mc::world::{SetId, SetRole};
+use crate::privilege::{NEEDS, Need};
 
 /// Where instances pin their sets.
 pub const PINS: &str = "/sys/fs/bpf/conmon";
@@ -66,6 +67,7 @@ pub fn checks(
     let now = monotonic();
     vec![
         engine(published),
+        capabilities(&crate::privilege::missing()),
         kernel(&shared.info.kernel, published),
         bpffs(),
         membarrier(),
@@ -97,6 +99,21 @@ fn engine(published: &Published) -> Check {
         problem,
         fine,
         "start the engine, or give its address (conmond --help); counting goes on meanwhile",
+    )
+}
+
+fn capabilities(missing: &[Need]) -> Check {
+    let sentence = |n: &Need| {
+        let so = n.without.map_or_else(String::new, |w| format!(": {w}"));
+        format!("{} is missing, which is needed to {}{so}", n.capability, n.why)
+    };
+    let problems: Vec<String> = missing.iter().map(sentence).collect();
+    let names: Vec<String> = NEEDS.iter().map(|n| n.capability.to_string()).collect();
+    check(
+        "capabilities",
+        some(&problems),
+        format!("{} are there, all others are given up", names.join(", ")),
+        "start conmond as root, by its systemd unit, or with the cap_add of packaging/compose.yaml; docs/privileges.md says what each is for",
     )
 }
 

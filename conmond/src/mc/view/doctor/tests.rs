@@ -54,6 +54,16 @@ fn every_check_of_the_published_world_can_fail() {
 }
 
 #[test]
+fn a_missing_capability_is_told_with_what_it_is_for() {
+    assert!(capabilities(&[]).ok);
+    let check = capabilities(&NEEDS[3..]);
+    assert!(
+        !check.ok && check.detail.contains("CAP_CHOWN") && check.detail.contains("no ns per packet"),
+        "{check:?}"
+    );
+}
+
+#[test]
 fn full_tables_and_dropped_events_are_told() {
     let p = published();
     let shared = shared(p.clone());
