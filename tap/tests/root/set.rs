@@ -169,3 +169,42 @@ fn root_a_pinned_set_is_adopted_with_its_counts() {
     Set::unpin(&dir).unwrap();
     assert!(!dir.exists());
 }
+
+#[test]
+fn root_what_a_monitor_is_handed_cannot_be_written() {
+    if !privileged("root_what_a_monitor_is_handed_cannot_be_written") {
+        return;
+    }
+    use std::os::fd::AsRawFd;
+    let set = Set::create(small()).unwrap();
+    let descriptors = set.descriptors().unwrap();
+    let error = |r: i64| (r < 0).then(|| std::io::Error::last_os_error().raw_os_error()).flatten();
+    for (name, fd) in
+        tap::Descriptors::NAMES.iter().zip(&descriptors.fds).filter(|(name, _)| **name != "ring")
+    {
+        let map = |protection| {
+            // SAFETY: a new mapping of one page at no particular place; nothing else is touched.
+            let at = unsafe {
+                libc::mmap(std::ptr::null_mut(), 4096, protection, libc::MAP_SHARED, fd.as_raw_fd(), 0)
+            };
+            let failed = (at == libc::MAP_FAILED).then(std::io::Error::last_os_error);
+            if failed.is_none() {
+                // SAFETY: the mapping made above, that nobody uses.
+                unsafe { libc::munmap(at, 4096) };
+            }
+            failed.map_or(Ok(()), Err)
+        };
+        map(libc::PROT_READ).unwrap_or_else(|e| panic!("{name} cannot be read: {e}"));
+        let refused = map(libc::PROT_READ | libc::PROT_WRITE).expect_err(name);
+        assert_eq!(refused.raw_os_error(), Some(libc::EPERM), "{name}");
+        // BPF_MAP_UPDATE_ELEM of element 0; union bpf_attr: map at 0, key at 8, value at 16
+        let (key, value) = (0u32, vec![0u8; 4096]);
+        let mut attr = [0u64; 16];
+        attr[0] = fd.as_raw_fd() as u64;
+        attr[1] = std::ptr::from_ref(&key) as u64;
+        attr[2] = value.as_ptr() as u64;
+        // SAFETY: the attribute is 128 bytes; key and value, longer than any element, live until the call returns.
+        let r = unsafe { libc::syscall(libc::SYS_bpf, 2, attr.as_ptr(), size_of_val(&attr)) };
+        assert_eq!(error(r), Some(libc::EPERM), "{name}");
+    }
+}

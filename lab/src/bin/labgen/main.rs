@@ -4,6 +4,7 @@
 mod args;
 mod memcached;
 mod tcp;
+mod trespass;
 mod udp;
 
 use anyhow::{Context, Result, bail};
@@ -30,6 +31,8 @@ labgen MODE [--option VALUE]...; a report in JSON on the last line of stdout; SI
   tcp-echo    [--listen [::]:9003]
   tcp-rr      --to ADDR:PORT [--rate 0] [--count 0] [--seconds 0] [--size 64]
   memcached   --to ADDR:PORT [--rate 100] [--count 0] [--seconds 0] [--size 100]
+  trespass    --to ADDR:PORT [--sockets PATH,...] [--files PATH,...]
+              tries what an intruder would and reports how each attempt ended
   idle
 
   A rate or bound of 0 means none. Clients of TCP try for 20 s to connect.";
@@ -59,6 +62,7 @@ fn run(mode: &str, words: impl Iterator<Item = String>) -> Result<()> {
         "tcp-echo" => tcp::echo(&mut args),
         "tcp-rr" => tcp::request_response(&mut args),
         "memcached" => memcached::run(&mut args),
+        "trespass" => trespass::run(&mut args),
         "idle" => {
             args.finish()?;
             until_stopped();
