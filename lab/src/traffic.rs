@@ -36,6 +36,19 @@ pub struct TcpOpened {
     pub error: Option<String>,
 }
 
+/// What `udp-flows` or `tcp-scan` did.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct FlowsSent {
+    /// Different flows.
+    pub flows: u64,
+    /// Packets the kernel took: datagrams, or SYNs.
+    pub packets: u64,
+    /// Payload bytes of each datagram.
+    pub size_bytes: usize,
+    /// Attempts the kernel refused; those of datagrams were made again.
+    pub refused: u64,
+}
+
 /// What `udp-sink` received, by sender.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct UdpReceived {

@@ -2,6 +2,7 @@
 //! It runs in a container or on a host, IPv4 and IPv6; SIGTERM ends it; its report is the last line of stdout, JSON.
 
 mod args;
+mod flows;
 mod memcached;
 mod tcp;
 mod trespass;
@@ -31,6 +32,10 @@ labgen MODE [--option VALUE]...; a report in JSON on the last line of stdout; SI
   tcp-echo    [--listen [::]:9003]
   tcp-rr      --to ADDR:PORT [--rate 0] [--count 0] [--seconds 0] [--size 64]
   memcached   --to ADDR:PORT [--rate 100] [--count 0] [--seconds 0] [--size 100]
+  udp-flows   --to ADDR:PORT [--flows 1000] [--rounds 1] [--rate 10000] [--size 64] [--hold 0]
+              a datagram of each flow in turn; ports 10000 to 59999, not the one given
+  tcp-scan    --to ADDR:PORT [--flows 1000] [--rate 10000] [--hold 0]
+              tries to connect to so many ports, a SYN each
   trespass    --to ADDR:PORT [--sockets PATH,...] [--files PATH,...]
               tries what an intruder would and reports how each attempt ended
   idle
@@ -62,6 +67,8 @@ fn run(mode: &str, words: impl Iterator<Item = String>) -> Result<()> {
         "tcp-echo" => tcp::echo(&mut args),
         "tcp-rr" => tcp::request_response(&mut args),
         "memcached" => memcached::run(&mut args),
+        "udp-flows" => flows::datagrams(&mut args),
+        "tcp-scan" => flows::connections(&mut args),
         "trespass" => trespass::run(&mut args),
         "idle" => {
             args.finish()?;
