@@ -6,6 +6,7 @@
 //! - [`Set`]: one tenant's maps and programs, loaded, pinned, adopted after a restart.
 //! - [`Port`]: a host-side port with a set's programs attached, moved between sets without missing a packet.
 //! - [`Reader`]: what a monitoring container does with the descriptors it is handed: map, read, sum; no `bpf()` call.
+//! - [`each_flow`]: lists a set's flows as they are now.
 //! - [`Janitor`]: ends and frees records, in the kernel, at the controller's word.
 //! - [`cost`]: what the programs cost, from the kernel's run-time statistics.
 
@@ -15,6 +16,7 @@ pub mod cost;
 mod error;
 pub mod filesystem;
 mod janitor;
+mod look;
 mod mmap;
 mod netlink;
 mod object;
@@ -26,6 +28,7 @@ mod sys;
 
 pub use error::Error;
 pub use janitor::{Command, Janitor};
+pub use look::each_flow;
 pub use port::{Attach, Port, has_tcx};
 pub use reader::{Events, Found, LiveFlow, QuietPair, Reader, Scan};
 pub use set::{Descriptors, Programs, Set, SetSpec};

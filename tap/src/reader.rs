@@ -375,24 +375,17 @@ impl Reader {
                 continue;
             }
             let f = self.flows.get(i as u32);
-            let Some(role) = Role::from_number(f.role) else { continue };
             if f.tag != slot.tag || f.first_seen_ns != slot.first_seen {
                 // went in this moment; its end is an event
                 continue;
             }
-            changed.push(FlowMeasurement {
-                key: f.key.to_ippm(),
-                id: SlotTag { slot: i as u32, tag: f.tag },
-                pair: (f.pair != abi::NONE).then_some(f.pair),
-                role,
-                guessed: f.guessed != 0,
-                first_seen: Timestamp(f.first_seen_ns),
-                last_seen: Timestamp(f.last_seen_ns.max(f.first_seen_ns)),
+            // the values that the pair's sum has, not newer ones
+            changed.extend(flow_measurement(i as u32, &f).map(|now| FlowMeasurement {
                 counters: slot.sums.counters(),
-                tcp_flags: Both::from(f.tcp_flags),
                 retransmitted: Both::from(slot.sums.retransmitted),
                 reordered: slot.sums.reordered,
-            });
+                ..now
+            }));
         }
         changed
     }
@@ -594,6 +587,24 @@ impl Reader {
         });
         events
     }
+}
+
+/// A flow's record as it was read; `None` if it makes no sense.
+pub(crate) fn flow_measurement(slot: u32, f: &Flow) -> Option<FlowMeasurement> {
+    let sums = Sums::of_flow(f);
+    Some(FlowMeasurement {
+        key: f.key.to_ippm(),
+        id: SlotTag { slot, tag: f.tag },
+        pair: (f.pair != abi::NONE).then_some(f.pair),
+        role: Role::from_number(f.role)?,
+        guessed: f.guessed != 0,
+        first_seen: Timestamp(f.first_seen_ns),
+        last_seen: Timestamp(f.last_seen_ns.max(f.first_seen_ns)),
+        counters: sums.counters(),
+        tcp_flags: Both::from(f.tcp_flags),
+        retransmitted: Both::from(sums.retransmitted),
+        reordered: sums.reordered,
+    })
 }
 
 fn read_histogram(h: &Hist) -> Option<Histogram> {

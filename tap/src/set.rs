@@ -232,6 +232,10 @@ impl Set {
         self.spec
     }
 
+    pub(crate) fn flows(&self) -> BorrowedFd<'_> {
+        self.maps[0].as_fd()
+    }
+
     /// The programs to attach.
     pub fn programs(&self) -> &Programs {
         &self.programs

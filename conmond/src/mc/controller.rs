@@ -701,7 +701,7 @@ impl Work {
                     Sign::Reported
                 }
                 What::Alive(alive) => {
-                    shared.store().scanned(id, alive.at);
+                    shared.store().scanned(id, alive.at, alive.flows);
                     Sign::Alive(alive)
                 }
                 What::Connected { pid } => Sign::Connected(pid),

@@ -16,7 +16,7 @@ use conmon::api::{
     SetStatus, Status,
 };
 use ippm::flow::{Both, Counters, Direction, PortClass};
-use ippm::measurement::{PortMeasurement, SetCounters};
+use ippm::measurement::{FlowMeasurement, PortMeasurement, SetCounters};
 use ippm::time::Timestamp;
 
 use self::ledger::Reckoning;
@@ -186,16 +186,41 @@ impl Source for View {
 
     fn flows(&self, query: &FlowsQuery) -> Result<FlowsAnswer, ApiError> {
         let wall = Wall::now();
-        let mut flows: Vec<conmon::api::Flow> = {
-            let store = self.shared.store();
-            let names = self.shared.names();
-            let live = store.flows().map(|(_, live)| flow_view(&names, &live.flow, live.real, None, wall));
-            let ended =
-                store.ended().map(|e| flow_view(&names, &ended_flow(&e.event), e.real, Some(&e.event), wall));
-            live.chain(ended).filter(|flow| query.admits(flow)).collect()
-        };
         let bytes = |f: &conmon::api::Flow| f.sent.bytes.saturating_add(f.received.bytes);
-        let matched = largest(&mut flows, query.limit.unwrap_or(FlowsQuery::DEFAULT_LIMIT), bytes);
+        let limit = query.limit.unwrap_or(FlowsQuery::DEFAULT_LIMIT);
+        // a hundred thousand flows take a while: nobody waits for us meanwhile
+        let (sets, names) = (self.shared.sets(), self.shared.names().clone());
+        let (translations, ended) = {
+            let store = self.shared.store();
+            (store.translations(), store.ended().cloned().collect::<Vec<_>>())
+        };
+        let real = |flow: &FlowMeasurement| {
+            let all = translations.lock().unwrap_or_else(PoisonError::into_inner);
+            all.real(&flow.key, flow.first_seen, flow.last_seen)
+        };
+        let (mut flows, mut cut) = (Vec::new(), 0);
+        let mut take = |flow: conmon::api::Flow| {
+            if query.admits(&flow) {
+                flows.push(flow);
+            }
+            // only those are kept that will be shown
+            if flows.len() >= 2 * limit as usize + 1024 {
+                cut += flows.len() as u64;
+                largest(&mut flows, limit, bytes);
+                cut -= flows.len() as u64;
+            }
+        };
+        for (id, set) in &sets {
+            let listed = tap::each_flow(set, |f| take(flow_view(&names, &f, real(&f), None, wall)));
+            listed.map_err(|e| {
+                let why = super::controller::chain(&e);
+                ApiError::internal(format!("the flows of set {id} cannot be read: {why}"))
+            })?;
+        }
+        for e in &ended {
+            take(flow_view(&names, &ended_flow(&e.event), e.real, Some(&e.event), wall));
+        }
+        let matched = cut + largest(&mut flows, limit, bytes);
         Ok(FlowsAnswer { generated_at: wall.utc(monotonic()), matched, flows })
     }
 
@@ -228,14 +253,14 @@ impl Source for View {
         let (pairs, active_flows, taken) = {
             let store = self.shared.store();
             let pairs = group(&store, &self.shared.names(), Level::Container).0.len();
-            (pairs, store.flows().count(), store.fills())
+            (pairs, store.active_flows(), store.fills())
         };
         let counts = Counts {
             containers: running().count() as u64,
             tenants: running().map(|c| c.tenant.as_str()).collect::<BTreeSet<_>>().len() as u64,
             ports: published.ports.len() as u64,
             pairs: pairs as u64,
-            active_flows: active_flows as u64,
+            active_flows,
             monitors: published
                 .monitors
                 .iter()

@@ -136,13 +136,13 @@ impl RetiredPair {
     }
 }
 
-/// An open flow record.
+/// An open flow record whose far end is another than is seen.
 #[derive(Clone, Debug)]
-pub struct LiveFlow {
+struct LiveFlow {
     /// The newest values.
-    pub flow: FlowMeasurement,
-    /// Who is really at the far end, where its address was translated.
-    pub real: Option<Place>,
+    flow: FlowMeasurement,
+    /// Who is really at the far end.
+    real: Place,
     /// Counted between the two newest reports of it.
     last: Both<Counters>,
     last_at: Timestamp,
@@ -174,6 +174,8 @@ pub struct SetReport {
     pub sequence: u64,
     /// Batches that came.
     pub batches: u64,
+    /// Flow records open at the last reading.
+    pub flows: u32,
 }
 
 /// A sign of life follows the batch of the same reading by less than this.
@@ -213,7 +215,8 @@ pub struct Store {
     /// Lives that ended: a late report must not bring them back.
     buried: HashSet<PairLife>,
     buried_order: VecDeque<PairLife>,
-    flows: HashMap<(SetId, u32), LiveFlow>,
+    /// Translated flows alone: all others are in the kernel's tables, for whoever lists them.
+    translated: HashMap<(SetId, u32), LiveFlow>,
     ended: VecDeque<EndedFlow>,
     /// Shares of flows that ended in pairs that live.
     ended_shares: HashMap<(SetId, PairKey), Shares>,
@@ -236,7 +239,7 @@ impl Store {
             retired: Vec::new(),
             buried: HashSet::new(),
             buried_order: VecDeque::new(),
-            flows: HashMap::new(),
+            translated: HashMap::new(),
             ended: VecDeque::new(),
             ended_shares: HashMap::new(),
             shares_changed: false,
@@ -296,9 +299,10 @@ impl Store {
         }
     }
 
-    /// A set's tables were read at this time, whether anything had changed or not.
-    pub fn scanned(&mut self, set: SetId, at: Timestamp) {
+    /// A set's tables were read at this time, whether anything had changed or not, and so many flow records were open.
+    pub fn scanned(&mut self, set: SetId, at: Timestamp, flows: u32) {
         let report = self.sets.entry(set).or_default();
+        report.flows = flows;
         if at - report.read_at >= SAME_READING {
             report.read(at);
         }
@@ -340,12 +344,17 @@ impl Store {
     }
 
     fn apply_flow(&mut self, set: SetId, flow: &FlowMeasurement, taken_at: Timestamp) {
+        let place = (set, flow.id.slot);
         let known = self
-            .flows
-            .get(&(set, flow.id.slot))
+            .translated
+            .get(&place)
             .filter(|l| l.flow.id == flow.id && l.flow.first_seen == flow.first_seen);
-        let real =
-            known.and_then(|l| l.real).or_else(|| self.real(&flow.key, flow.first_seen, flow.last_seen));
+        let real = known.map(|l| l.real).or_else(|| self.real(&flow.key, flow.first_seen, flow.last_seen));
+        let Some(real) = real else {
+            // the slot's flow of before, if it was translated, has ended
+            self.translated.remove(&place);
+            return;
+        };
         let last = match known {
             Some(l) => {
                 let (new, old) = (flow.counters, l.flow.counters);
@@ -354,15 +363,14 @@ impl Store {
             None => Both::default(),
         };
         let live = LiveFlow { flow: flow.clone(), real, last, last_at: taken_at };
-        self.flows.insert((set, flow.id.slot), live);
+        self.translated.insert(place, live);
     }
 
     fn end_flow(&mut self, set: SetId, event: &FlowEvent) {
         let place = (set, event.id.slot);
-        let known = self.flows.get(&place).is_some_and(|l| l.flow.first_seen == event.first_seen);
-        let live = if known { self.flows.remove(&place) } else { None };
-        let real =
-            live.and_then(|l| l.real).or_else(|| self.real(&event.key, event.first_seen, event.last_seen));
+        let known = self.translated.get(&place).is_some_and(|l| l.flow.first_seen == event.first_seen);
+        let live = if known { self.translated.remove(&place) } else { None };
+        let real = live.map(|l| l.real).or_else(|| self.real(&event.key, event.first_seen, event.last_seen));
         if let Some(real) = real {
             self.keep_share(set, &event.key, event.role, real, event.counters);
         }
@@ -486,12 +494,11 @@ impl Store {
     /// The kernel freed these flows; their ends came or were lost with a full ring.
     pub fn drop_flows(&mut self, set: SetId, ids: &[SlotTag]) {
         for id in ids {
-            if self.flows.get(&(set, id.slot)).is_some_and(|l| l.flow.id == *id)
-                && let Some(live) = self.flows.remove(&(set, id.slot))
-                && let Some(real) = live.real
+            if self.translated.get(&(set, id.slot)).is_some_and(|l| l.flow.id == *id)
+                && let Some(live) = self.translated.remove(&(set, id.slot))
             {
                 // its end was lost with a full ring: its last report is what is known
-                self.keep_share(set, &live.flow.key, live.flow.role, real, live.flow.counters);
+                self.keep_share(set, &live.flow.key, live.flow.role, live.real, live.flow.counters);
             }
         }
     }
@@ -499,7 +506,7 @@ impl Store {
     /// The set is gone, all its records retired.
     pub fn drop_set(&mut self, set: SetId) {
         self.sets.remove(&set);
-        self.flows.retain(|(s, _), _| *s != set);
+        self.translated.retain(|(s, _), _| *s != set);
         self.ports.retain(|(s, _), _| *s != set);
         self.ended_shares.retain(|(s, _), _| *s != set);
     }
@@ -527,9 +534,9 @@ impl Store {
         &self.retired
     }
 
-    /// Open flow records.
-    pub fn flows(&self) -> impl Iterator<Item = (SetId, &LiveFlow)> + '_ {
-        self.flows.iter().map(|((set, _), f)| (*set, f))
+    /// Flow records open in all sets, as of their last readings.
+    pub fn active_flows(&self) -> u64 {
+        self.sets.values().map(|s| u64::from(s.flows)).sum()
     }
 
     /// Closed flow records, the newest last.
@@ -550,8 +557,8 @@ impl Store {
     /// Slots taken, by set.
     pub fn fills(&self) -> HashMap<SetId, Taken> {
         let mut all: HashMap<SetId, Taken> = HashMap::new();
-        for (set, _) in self.flows.keys() {
-            all.entry(*set).or_default().flows += 1;
+        for (set, report) in &self.sets {
+            all.entry(*set).or_default().flows = u64::from(report.flows);
         }
         for ((set, _), live) in &self.pairs {
             let taken = all.entry(*set).or_default();

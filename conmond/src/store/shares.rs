@@ -157,12 +157,11 @@ impl Store {
     /// Shares of every pair that has any, live flows' and ended ones'.
     pub fn shares(&self) -> HashMap<(SetId, PairKey), Shares> {
         let mut all = self.ended_shares.clone();
-        for ((set, _), live) in self.flows.iter().filter(|(_, live)| live.real.is_some()) {
-            let Some((real, _)) = live.real else { continue };
+        for ((set, _), live) in &self.translated {
             let current = self.sets.get(set).is_some_and(|r| live.last_at > r.before);
             let last = if current { live.last } else { Both::default() };
             let share = all.entry((*set, pair_of(&live.flow.key, live.flow.role))).or_default();
-            share.entry(real).or_default().add_live(live, last);
+            share.entry(live.real.0).or_default().add_live(live, last);
         }
         all
     }
@@ -170,11 +169,9 @@ impl Store {
     /// Shares of one pair.
     pub fn shares_of(&self, set: SetId, key: &PairKey) -> Shares {
         let mut all = self.ended_shares.get(&(set, *key)).cloned().unwrap_or_default();
-        for (_, live) in self.flows.iter().filter(|((s, _), _)| *s == set) {
-            if let Some((real, _)) = live.real
-                && pair_of(&live.flow.key, live.flow.role) == *key
-            {
-                all.entry(real).or_default().add_live(live, Both::default());
+        for (_, live) in self.translated.iter().filter(|((s, _), _)| *s == set) {
+            if pair_of(&live.flow.key, live.flow.role) == *key {
+                all.entry(live.real.0).or_default().add_live(live, Both::default());
             }
         }
         all

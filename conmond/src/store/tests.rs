@@ -109,9 +109,9 @@ fn rates_are_of_the_newest_interval() {
     s.apply(SET, &batch(3 * second + second / 2, Vec::new()));
     assert_eq!(rate(&s), Some(10.0));
     // the sign of life that follows a batch is of the same reading, the next one of another
-    s.scanned(SET, Timestamp(3 * second + 1000));
+    s.scanned(SET, Timestamp(3 * second + 1000), 0);
     assert_eq!(rate(&s), Some(10.0));
-    s.scanned(SET, Timestamp(4 * second));
+    s.scanned(SET, Timestamp(4 * second), 0);
     assert_eq!(rate(&s), Some(0.0), "a pair that is not in the newest reading had no packets");
 }
 

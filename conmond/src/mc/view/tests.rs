@@ -316,14 +316,15 @@ fn containers_come_by_name_and_tenant() {
 }
 
 #[test]
-fn the_largest_flows_live_and_ended_come_first() {
+fn the_largest_flows_come_first() {
     let v = view(published());
     let mut b = batch();
-    b.events = vec![ended(&b.flows[2])];
+    // live ones are read from the kernel's tables, which are not here
+    b.events = b.flows.iter().map(ended).collect();
     v.shared.store().apply(SHOP, &b);
     let answer = v.flows(&FlowsQuery::default()).unwrap();
     let seen: Vec<_> = answer.flows.iter().map(|f| (f.sent.packets, f.state)).collect();
-    assert_eq!(seen, [(50, FlowState::Active), (20, FlowState::Ended), (10, FlowState::Active)]);
+    assert_eq!(seen, [(50, FlowState::Ended), (20, FlowState::Ended), (10, FlowState::Ended)]);
     let answer = v.flows(&FlowsQuery { limit: Some(1), ..FlowsQuery::default() }).unwrap();
     assert_eq!((answer.matched, answer.flows.len(), answer.flows[0].sent.packets), (3, 1, 50));
     let answer = v.flows(&FlowsQuery { state: Some(FlowState::Ended), ..FlowsQuery::default() }).unwrap();
@@ -383,6 +384,7 @@ fn status_and_metrics_count_the_same() {
     }];
     b.set.flow_full = 9;
     v.shared.store().apply(SHOP, &b);
+    v.shared.store().scanned(SHOP, monotonic(), 3);
     // the same port counted in the nursery before it had a name
     v.shared
         .store()
