@@ -25,7 +25,7 @@ mod sys;
 
 pub use error::Error;
 pub use janitor::{Command, Janitor};
-pub use port::{Attach, Port};
+pub use port::{Attach, Port, tcx_programs};
 pub use reader::{Events, Found, LiveFlow, QuietPair, Reader, Scan};
 pub use set::{Descriptors, Programs, Set, SetSpec};
 
