@@ -6,6 +6,7 @@ use anyhow::{Context, Result, bail};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use std::fs::{self, File};
+use std::ops::{Add, Sub};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -26,6 +27,31 @@ pub struct Counts {
     pub received: u64,
     /// Packets dropped because the buffer was full.
     pub dropped: u64,
+}
+
+impl Add for Counts {
+    type Output = Self;
+
+    fn add(self, other: Self) -> Self {
+        Self {
+            captured: self.captured + other.captured,
+            received: self.received + other.received,
+            dropped: self.dropped + other.dropped,
+        }
+    }
+}
+
+impl Sub for Counts {
+    type Output = Self;
+
+    /// What came since an earlier look at the same tcpdump.
+    fn sub(self, earlier: Self) -> Self {
+        Self {
+            captured: self.captured - earlier.captured,
+            received: self.received - earlier.received,
+            dropped: self.dropped - earlier.dropped,
+        }
+    }
 }
 
 impl Tcpdump {
