@@ -51,7 +51,7 @@ demo: setup ## real applications on an engine of their own, watched live (DEMO_S
 	@$(MAKE) build
 	@$(SUDO) $(OUT)/demo
 
-bench: setup ## cost per packet and every other benchmark, as root; they print their own intervals
+bench: setup ## what a packet costs, and what watching costs applications, as root; a quarter of an hour
 	@$(MAKE) build
 	$(AS_ROOT) cargo bench --workspace --locked --bench '*'
 

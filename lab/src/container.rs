@@ -7,6 +7,7 @@ use crate::run::output;
 use crate::wait::wait_for;
 use anyhow::{Context, Result, bail};
 use serde_json::{Value, json};
+use std::ffi::OsStr;
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
@@ -243,7 +244,7 @@ impl Container {
     }
 
     /// A program of this machine, to be run in the container's network namespace.
-    pub fn command_in_network(&self, program: &str) -> Result<Command> {
+    pub fn command_in_network(&self, program: impl AsRef<OsStr>) -> Result<Command> {
         Ok(enter(&self.namespace()?, program))
     }
 

@@ -62,6 +62,15 @@ pub enum Error {
         #[source]
         source: io::Error,
     },
+    /// The kernel does not tell what is on a port.
+    #[error("cannot ask which programs are on port {ifindex}{}", hint(source))]
+    Query {
+        /// The port.
+        ifindex: u32,
+        /// What the kernel said.
+        #[source]
+        source: io::Error,
+    },
     /// Something could not be pinned, opened or removed under the BPF file system.
     #[error("cannot {what} {path}{}", hint(source))]
     Pin {

@@ -29,7 +29,7 @@ mod sys;
 pub use error::Error;
 pub use janitor::{Command, Janitor};
 pub use look::each_flow;
-pub use port::{Attach, Port, has_tcx};
+pub use port::{Attach, Port, has_tcx, tcx_programs};
 pub use reader::{Events, Found, LiveFlow, QuietPair, Reader, Scan};
 pub use set::{Descriptors, Programs, Set, SetSpec};
 

@@ -155,6 +155,17 @@ fn link(programs: &Programs, ifindex: u32, direction: Direction) -> io::Result<O
     sys::link_create_tcx(programs.of(direction), ifindex, at, first)
 }
 
+/// How many programs, anybody's, are on an interface of this network namespace by TCX: from the container, to the
+/// container. None on a kernel that has no TCX; filters of a clsact qdisc are not among them.
+pub fn tcx_programs(ifindex: u32) -> Result<[u32; 2], Error> {
+    let count = |at| match sys::tcx_query(ifindex, at) {
+        // a kernel that does not know TCX calls the attach type invalid
+        Err(e) if e.raw_os_error() == Some(libc::EINVAL) => Ok(0),
+        other => other.map_err(|source| Error::Query { ifindex, source }),
+    };
+    Ok([count(sys::TCX_INGRESS)?, count(sys::TCX_EGRESS)?])
+}
+
 impl Port {
     /// Attaches `programs` to both directions of an interface of this network namespace; pins under `set_dir`.
     pub fn attach(

@@ -15,6 +15,7 @@ const BPF_OBJ_PIN: libc::c_long = 6;
 const BPF_OBJ_GET: libc::c_long = 7;
 const BPF_PROG_TEST_RUN: libc::c_long = 10;
 const BPF_OBJ_GET_INFO_BY_FD: libc::c_long = 15;
+const BPF_PROG_QUERY: libc::c_long = 16;
 const BPF_BTF_LOAD: libc::c_long = 18;
 const BPF_MAP_FREEZE: libc::c_long = 22;
 const BPF_LINK_CREATE: libc::c_long = 28;
@@ -196,6 +197,14 @@ pub fn link_create_tcx(prog: BorrowedFd<'_>, ifindex: u32, attach: u32, first: b
     let flags = if first { BPF_F_BEFORE } else { 0 };
     // SAFETY: no pointers.
     unsafe { Attr::new().fd(0, prog).u32(4, ifindex).u32(8, attach).u32(12, flags).call_fd(BPF_LINK_CREATE) }
+}
+
+/// How many programs are at a TCX hook of an interface.
+pub fn tcx_query(ifindex: u32, attach: u32) -> io::Result<u32> {
+    let mut a = Attr::new().u32(0, ifindex).u32(4, attach);
+    // SAFETY: no pointers: without a place for their ids, the programs are only counted.
+    unsafe { a.call(BPF_PROG_QUERY)? };
+    Ok(a.get_u32(24))
 }
 
 pub fn link_update(link: BorrowedFd<'_>, prog: BorrowedFd<'_>) -> io::Result<()> {

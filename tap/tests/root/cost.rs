@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use ippm::flow::Direction;
 use ippm::testpackets::Frame;
-use lab::{Namespace, find_program};
+use lab::{Median, Namespace, find_program, median};
 use tap::cost::{Runs, Sampling};
 use tap::{Attach, Port, Programs, Set, SetSpec};
 
@@ -77,32 +77,6 @@ fn start(load: &str, net: &Net) -> Traffic {
         "UDP 64 B flood" => threads(vec![Load::flood(&net.left, &net.right, at(7003), 64 - 42, 1)]),
         _ => threads(vec![Load::flood(&net.left, &net.right, at(7003), 64 - 42, 1000)]),
     }
-}
-
-/// Median and the interval that holds the true median with at least 95 % confidence, by order statistics.
-#[derive(Clone, Copy, Debug)]
-pub struct Median {
-    pub median: f64,
-    pub low: f64,
-    pub high: f64,
-}
-
-pub fn median(mut values: Vec<f64>) -> Option<Median> {
-    values.sort_by(f64::total_cmp);
-    let n = values.len();
-    let median =
-        if n % 2 == 1 { *values.get(n / 2)? } else { (*values.get(n / 2)? + values.get(n / 2 - 1)?) / 2.0 };
-    // the greatest k whose ranks k and n + 1 - k leave at most 2.5 % on either side; for few values the extremes
-    let (mut below, mut term, mut k) = (0.0, 0.5f64.powi(n as i32), 0);
-    for i in 0..n / 2 {
-        below += term;
-        if below > 0.025 {
-            break;
-        }
-        k = i;
-        term *= (n - i) as f64 / (i + 1) as f64;
-    }
-    Some(Median { median, low: values[k], high: values[n - 1 - k] })
 }
 
 /// One load's figures: by variant and direction, runs in all and ns; for the two of ours net of the empty program.

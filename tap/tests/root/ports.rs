@@ -541,11 +541,15 @@ fn root_detaching_leaves_nothing() {
                     lab::output_text(tc.args(command.split(' '))).unwrap();
                 }
             }
+            let by_tcx = || inside(&net.host, || tap::tcx_programs(net.port("p1"))).unwrap();
+            assert_eq!(by_tcx(), [0, 0], "before the tap");
             let tap = attach(&net, "p1", &set, how, pinned.then_some(dir.as_path()));
+            assert_eq!(by_tcx(), if how == Attach::Clsact { [0, 0] } else { [1, 1] }, "{how:?}");
             net.up();
             let load = Load::datagrams(&net.left, &net.right, SocketAddr::new(RIGHT[0], 7003), 64, 10);
             thread::sleep(Duration::from_millis(100));
             inside(&net.host, || tap.detach()).unwrap();
+            assert_eq!(by_tcx(), [0, 0], "after the tap");
             let mut reader = reader(&set);
             let (ifindex, what) = (net.port("p1"), format!("{how:?}, pinned {pinned}"));
             thread::sleep(Duration::from_millis(20));

@@ -10,6 +10,7 @@ mod udp;
 
 use anyhow::{Context, Result, bail};
 use args::Args;
+use lab::traffic::{Recorder, Summary};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::SignalFd;
 use nix::time::{ClockId, clock_gettime};
@@ -21,15 +22,18 @@ use std::time::{Duration, Instant};
 const USAGE: &str = "\
 labgen MODE [--option VALUE]...; a report in JSON on the last line of stdout; SIGTERM ends every mode
 
-  udp-send    --to ADDR:PORT [--rate 1000] [--count 0] [--size 64] [--tcp ADDR:PORT] [--id N] [--hold 0]
+  udp-send    --to ADDR:PORT [--rate 1000] [--count 0] [--seconds 0] [--size 64] [--tcp ADDR:PORT] [--id N]
+              [--hold 0]
               numbered datagrams from the first instruction on; --tcp also opens a connection at once;
-              --count 0: until SIGTERM; --hold 1: stay until SIGTERM after the last datagram
-  udp-sink    [--listen [::]:9000] [--expect 0] [--seconds 0]
+              --hold 1: stay until SIGTERM after the last datagram
+  udp-sink    [--listen [::]:9000] [--expect 0] [--seconds 0] [--quiet 0]
+              --quiet: also end so many seconds after the last datagram
   udp-echo    [--listen [::]:9001]
-  udp-rr      --to ADDR:PORT [--rate 0] [--count 0] [--seconds 0] [--size 64]
+  udp-rr      --to ADDR:PORT [--rate 0] [--count 0] [--seconds 0] [--size 64] [--warm 0]
   tcp-stream  --to ADDR:PORT [--bytes 0] [--seconds 0] [--rate-mbit 0] [--id N]
   tcp-sink    [--listen [::]:9002] [--connections 0] [--seconds 0]
   tcp-echo    [--listen [::]:9003]
+<<<<<<< HEAD
   tcp-rr      --to ADDR:PORT [--rate 0] [--count 0] [--seconds 0] [--size 64]
   memcached   --to ADDR:PORT [--rate 100] [--count 0] [--seconds 0] [--size 100]
   udp-flows   --to ADDR:PORT [--flows 1000] [--rounds 1] [--rate 10000] [--size 64] [--hold 0]
@@ -38,6 +42,11 @@ labgen MODE [--option VALUE]...; a report in JSON on the last line of stdout; SI
               tries to connect to so many ports, a SYN each
   trespass    --to ADDR:PORT [--sockets PATH,...] [--files PATH,...]
               tries what an intruder would and reports how each attempt ended
+=======
+  tcp-rr      --to ADDR:PORT [--rate 0] [--count 0] [--seconds 0] [--size 64] [--warm 0]
+  memcached   --to ADDR:PORT [--rate 100] [--count 0] [--seconds 0] [--size 100] [--warm 0]
+              --warm: round trips of so many seconds from the first request on are not in the report
+>>>>>>> ba3be3abe38f84f5f27d3fc9013f950d245dcaad
   idle
 
   A rate or bound of 0 means none. Clients of TCP try for 20 s to connect.";
@@ -121,6 +130,13 @@ fn now_ns() -> u64 {
     u64::try_from(now.as_nanos()).unwrap_or(u64::MAX)
 }
 
+/// Processor time of this process so far, in nanoseconds.
+fn cpu_ns() -> u64 {
+    // Fails only for clocks the kernel does not have; this one it has.
+    let used = clock_gettime(ClockId::CLOCK_PROCESS_CPUTIME_ID).map_or(Duration::ZERO, Duration::from);
+    u64::try_from(used.as_nanos()).unwrap_or(u64::MAX)
+}
+
 fn report(report: &impl serde::Serialize) -> Result<()> {
     use std::io::Write;
     let mut line = serde_json::to_string(report)?;
@@ -189,6 +205,30 @@ impl Pace {
     }
 }
 
+/// Round-trip times of a run, but not those of its first moments: whatever started it may still be busy then.
+struct Times {
+    recorder: Recorder,
+    from: Instant,
+}
+
+impl Times {
+    fn new(warm_seconds: f64) -> Self {
+        Self { recorder: Recorder::default(), from: Instant::now() + Duration::from_secs_f64(warm_seconds) }
+    }
+
+    /// Takes the time from `start` until now.
+    fn record(&mut self, start: Instant) {
+        let took = start.elapsed();
+        if start >= self.from {
+            self.recorder.record(u64::try_from(took.as_nanos()).unwrap_or(u64::MAX));
+        }
+    }
+
+    fn summary(&self) -> Summary {
+        self.recorder.summary()
+    }
+}
+
 /// A bound on a run, by count or by time; 0 is none.
 struct Bound {
     count: u64,
@@ -204,5 +244,22 @@ impl Bound {
         stopped()
             || (self.count > 0 && done >= self.count)
             || self.end.is_some_and(|end| Instant::now() >= end)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn round_trips_of_the_first_moments_are_not_in_the_report() {
+        let mut times = Times::new(60.0);
+        times.record(Instant::now());
+        assert_eq!(times.summary().count, 0);
+        times.record(times.from);
+        assert_eq!(times.summary().count, 1);
+        let mut times = Times::new(0.0);
+        times.record(Instant::now());
+        assert_eq!(times.summary().count, 1);
     }
 }

@@ -1,9 +1,9 @@
 //! A client of memcached's text protocol: one `set` and nine `get`s of ten requests, and every value is checked.
 
 use crate::args::Args;
-use crate::{Bound, Pace, report, resolve, tcp};
+use crate::{Bound, Pace, Times, report, resolve, tcp};
 use anyhow::{Context, Result, bail};
-use lab::traffic::{Recorder, RoundTrips};
+use lab::traffic::RoundTrips;
 use std::io::{BufRead, BufReader, Write};
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
@@ -16,6 +16,7 @@ pub fn run(args: &mut Args) -> Result<()> {
     let mut pace = Pace::new(args.real("rate", 100.0)?);
     let bound = Bound::new(args.number("count", 0)?, args.real("seconds", 0.0)?);
     let size: usize = args.number("size", 100)?;
+    let warm = args.real("warm", 0.0)?;
     args.finish()?;
     if !(1..=500_000).contains(&size) {
         bail!("--size {size} is not within 1 to 500000");
@@ -25,7 +26,7 @@ pub fn run(args: &mut Args) -> Result<()> {
     stream.set_read_timeout(Some(Duration::from_secs(20)))?;
     let mut client = Client { writer: stream.try_clone()?, reader: BufReader::new(stream) };
     let value = "v".repeat(size);
-    let (mut trips, mut times) = (RoundTrips::default(), Recorder::default());
+    let (mut trips, mut times) = (RoundTrips::default(), Times::new(warm));
     while !bound.reached(trips.requests) && pace.wait() {
         let key = format!("key-{}", trips.requests / 10 % KEYS);
         let start = Instant::now();
@@ -35,7 +36,7 @@ pub fn run(args: &mut Args) -> Result<()> {
             bail!("{key} holds another value than the one set");
         }
         trips.requests += 1;
-        times.record(u64::try_from(start.elapsed().as_nanos()).unwrap_or(u64::MAX));
+        times.record(start);
     }
     trips.round_trip_ns = times.summary();
     report(&trips)

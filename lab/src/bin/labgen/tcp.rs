@@ -4,9 +4,9 @@
 //! same way, so the sink can tell that every byte is the one sent.
 
 use crate::args::Args;
-use crate::{Bound, LOOK_EVERY, Pace, identity, report, resolve, stopped};
+use crate::{Bound, LOOK_EVERY, Pace, Times, identity, report, resolve, stopped};
 use anyhow::{Context, Result, bail};
-use lab::traffic::{Recorder, RoundTrips, TcpConnection, TcpReceived, TcpSent};
+use lab::traffic::{RoundTrips, TcpConnection, TcpReceived, TcpSent};
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
@@ -225,6 +225,7 @@ pub fn request_response(args: &mut Args) -> Result<()> {
     let mut pace = Pace::new(args.real("rate", 0.0)?);
     let bound = Bound::new(args.number("count", 0)?, args.real("seconds", 0.0)?);
     let size: usize = args.number("size", 64)?;
+    let warm = args.real("warm", 0.0)?;
     args.finish()?;
     if !(1..=CHUNK).contains(&size) {
         bail!("--size {size} is not within 1 to {CHUNK}");
@@ -234,13 +235,13 @@ pub fn request_response(args: &mut Args) -> Result<()> {
     stream.set_read_timeout(Some(PATIENCE))?;
     let request = vec![b'.'; size];
     let mut response = vec![0u8; size];
-    let (mut trips, mut times) = (RoundTrips::default(), Recorder::default());
+    let (mut trips, mut times) = (RoundTrips::default(), Times::new(warm));
     while !bound.reached(trips.requests) && pace.wait() {
         let start = Instant::now();
         stream.write_all(&request).context("cannot send")?;
         trips.requests += 1;
         stream.read_exact(&mut response).context("no response")?;
-        times.record(u64::try_from(start.elapsed().as_nanos()).unwrap_or(u64::MAX));
+        times.record(start);
     }
     trips.round_trip_ns = times.summary();
     report(&trips)

@@ -3,9 +3,11 @@
 //! A datagram begins with the sender's identity and the serial number, eight bytes each, network byte order.
 
 use crate::args::Args;
-use crate::{Bound, LOOK_EVERY, Pace, identity, now_ns, report, resolve, stopped, until_stopped};
+use crate::{
+    Bound, LOOK_EVERY, Pace, Times, cpu_ns, identity, now_ns, report, resolve, stopped, until_stopped,
+};
 use anyhow::{Context, Result, bail};
-use lab::traffic::{Recorder, RoundTrips, TcpOpened, UdpReceived, UdpSent};
+use lab::traffic::{RoundTrips, TcpOpened, UdpReceived, UdpSent};
 use nix::sys::socket::{setsockopt, sockopt};
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, TcpStream, UdpSocket};
@@ -88,7 +90,7 @@ fn send_surely(socket: &UdpSocket, datagram: &[u8], refused: &mut u64) -> Result
 pub fn send(args: &mut Args) -> Result<()> {
     let to = resolve(&args.need("to")?)?;
     let rate = args.real("rate", 1000.0)?;
-    let count: u64 = args.number("count", 0)?;
+    let bound = Bound::new(args.number("count", 0)?, args.real("seconds", 0.0)?);
     let size: usize = args.number("size", 64)?;
     let tcp = args.text("tcp").map(|to| resolve(&to)).transpose()?;
     let id: u64 = args.number("id", identity())?;
@@ -103,7 +105,7 @@ pub fn send(args: &mut Args) -> Result<()> {
     let mut datagram = vec![0u8; size];
     datagram[..8].copy_from_slice(&id.to_be_bytes());
     let mut pace = Pace::new(rate);
-    while (count == 0 || sent.sent < count) && pace.wait() {
+    while !bound.reached(sent.sent) && pace.wait() {
         datagram[8..HEADER].copy_from_slice(&sent.sent.to_be_bytes());
         if !send_surely(&socket, &datagram, &mut sent.refused)? {
             break;
@@ -117,6 +119,7 @@ pub fn send(args: &mut Args) -> Result<()> {
     if let Some(opening) = opening {
         sent.tcp = opening.join().ok();
     }
+    sent.cpu_ns = cpu_ns();
     report(&sent)?;
     if hold != 0 {
         until_stopped();
@@ -153,19 +156,28 @@ fn open_tcp(to: SocketAddr, id: u64) -> TcpOpened {
 pub fn sink(args: &mut Args) -> Result<()> {
     let socket = bound(args, "[::]:9000")?;
     let bound = Bound::new(args.number("expect", 0)?, args.real("seconds", 0.0)?);
+    let quiet = args.real("quiet", 0.0)?;
     args.finish()?;
+    let quiet = (quiet > 0.0).then(|| Duration::from_secs_f64(quiet));
     let mut received = UdpReceived::default();
     let mut buffer = vec![0u8; 65_536];
     println!("listening on {}", socket.local_addr()?);
     // When told to stop, first take what has arrived already.
     let mut last_round = false;
+    let mut quiet_since = None;
     loop {
         match socket.recv_from(&mut buffer) {
-            Ok((length, from)) => note(&mut received, &buffer[..length], from),
+            Ok((length, from)) => {
+                note(&mut received, &buffer[..length], from);
+                quiet_since = None;
+            }
             Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => {
                 if last_round {
                     break;
                 }
+                // The clock is read in silence only, never for a datagram.
+                let since = quiet_since.get_or_insert_with(Instant::now).elapsed();
+                last_round = received.datagrams > 0 && quiet.is_some_and(|quiet| since >= quiet);
             }
             Err(error) => return Err(error).context("cannot receive"),
         }
@@ -174,6 +186,7 @@ pub fn sink(args: &mut Args) -> Result<()> {
         }
     }
     received.dropped_at_socket = drops_of(socket.local_addr()?.port());
+    received.cpu_ns = cpu_ns();
     report(&received)
 }
 
@@ -240,6 +253,7 @@ pub fn request_response(args: &mut Args) -> Result<()> {
     let mut pace = Pace::new(args.real("rate", 0.0)?);
     let bound = Bound::new(args.number("count", 0)?, args.real("seconds", 0.0)?);
     let size: usize = args.number("size", 64)?;
+    let warm = args.real("warm", 0.0)?;
     args.finish()?;
     if !(HEADER..=MAX_SIZE).contains(&size) {
         bail!("--size {size} is not within {HEADER} to {MAX_SIZE}");
@@ -250,7 +264,7 @@ pub fn request_response(args: &mut Args) -> Result<()> {
     let mut request = vec![0u8; size];
     request[..8].copy_from_slice(&id.to_be_bytes());
     let mut response = vec![0u8; MAX_SIZE];
-    let (mut trips, mut times, mut refused) = (RoundTrips::default(), Recorder::default(), 0);
+    let (mut trips, mut times, mut refused) = (RoundTrips::default(), Times::new(warm), 0);
     while !bound.reached(trips.requests) && pace.wait() {
         request[8..HEADER].copy_from_slice(&trips.requests.to_be_bytes());
         let start = Instant::now();
@@ -268,7 +282,7 @@ pub fn request_response(args: &mut Args) -> Result<()> {
             }
         };
         if answered {
-            times.record(u64::try_from(start.elapsed().as_nanos()).unwrap_or(u64::MAX));
+            times.record(start);
         } else {
             trips.lost += 1;
         }
