@@ -11,8 +11,8 @@ mod publish;
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -22,6 +22,7 @@ use ippm::time::Timestamp;
 use tap::{Attach, Port, Set, SetSpec};
 use tokio::sync::mpsc::UnboundedSender;
 
+use super::callers::Callers;
 use super::engine::{Answer, Ask, Engine};
 use super::janitor::{Janitor, Job};
 use super::persist::{Saved, SavedPort, SavedStats};
@@ -29,7 +30,7 @@ use super::reconcile::{Action, reconcile};
 use super::shared::Shared;
 use super::world::{LinkSeen, MonitorSeen, PortOwner, SetId, SetRole, SetSeen, TapSeen, Wishes, World};
 use crate::clock::monotonic;
-use crate::monitor::{Alive, Inline, MfSettings, Report, Served, What};
+use crate::monitor::{Alive, Fault, Inline, MfSettings, Report, Served, What};
 use crate::runtime::EngineEvent;
 use crate::store::ContainerName;
 use crate::switch::{LinkEvent, LinkListener, LinkQuery, LinkStats};
@@ -165,7 +166,7 @@ struct Work {
     gone_cpu: Duration,
     restarts: BTreeMap<String, u64>,
     /// Processes that may call at a set's socket.
-    callers: Arc<Mutex<HashMap<SetId, i32>>>,
+    callers: Callers,
     /// A snapshot was asked for: since when, and what came meanwhile.
     snapshot: Option<(Timestamp, Vec<EngineEvent>)>,
     snapshot_again: bool,
@@ -601,8 +602,7 @@ impl Work {
         } else {
             let callers = self.callers.clone();
             let check = Arc::new(move |pid: i32, uid: u32| {
-                let known = callers.lock().unwrap_or_else(PoisonError::into_inner).get(&id).copied();
-                uid == crate::runtime::MONITOR_UID && known.is_none_or(|k| k == pid)
+                uid == crate::runtime::MONITOR_UID && callers.admits(id, pid)
             });
             let dir = self.settings.run_dir.join("pm").join(id.to_string());
             let _in_runtime = self.tokio.enter();
@@ -639,6 +639,11 @@ impl Work {
                 }
                 What::Connected { pid } => Sign::Connected(pid),
                 What::Disconnected { error } => Sign::Disconnected(error.to_string()),
+                // such as a monitor that is being replaced: it calls until the engine has removed it
+                What::Misbehaved { error: error @ Fault::Stranger { .. } } => {
+                    tracing::info!(set = %id, %error, "a caller is turned away");
+                    return;
+                }
                 What::Misbehaved { error } => {
                     tracing::warn!(set = %id, %error, "a monitor broke the protocol");
                     return;
@@ -692,7 +697,7 @@ impl Work {
     }
 
     fn start_monitor(&mut self, set: SetId) {
-        self.callers.lock().unwrap_or_else(PoisonError::into_inner).remove(&set);
+        self.callers.replace(set);
         if let Some(seen) = self.world.sets.get_mut(&set) {
             seen.monitor = MonitorSeen::Starting { since: monotonic() };
         }
@@ -784,7 +789,7 @@ impl Work {
     fn take_settled(&mut self, id: SetId) {
         self.hands.remove(&id);
         self.shared.set_loaded(id, None);
-        self.callers.lock().unwrap_or_else(PoisonError::into_inner).remove(&id);
+        self.callers.forget(id);
         if let Err(error) = Set::unpin(&self.set_dir(id)) {
             tracing::warn!(set = %id, error = &error as &dyn std::error::Error, "pins of a retired set remain");
         }

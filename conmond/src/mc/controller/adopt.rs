@@ -33,7 +33,7 @@ impl Work {
             alive: HashMap::new(),
             gone_cpu: Duration::ZERO,
             restarts: BTreeMap::new(),
-            callers: Arc::default(),
+            callers: Callers::default(),
             snapshot: None,
             snapshot_again: false,
             snapshot_retry_at: None,
@@ -134,7 +134,9 @@ impl Work {
             let monitor = if role == SetRole::Nursery {
                 MonitorSeen::Inline
             } else {
-                MonitorSeen::Starting { since: now }
+                // an earlier daemon's, if it is there at all: this one has not asked for it, so that the list of
+                // monitors may find it dead, gone, or of another build
+                MonitorSeen::Starting { since: self.started }
             };
             let dir = self.set_dir(id);
             for mut port in Port::adopt(&dir)? {

@@ -343,7 +343,7 @@ impl Work {
             Ok((id, pid)) => {
                 self.monitor_error = None;
                 if let Some(pid) = pid.and_then(|p| i32::try_from(p).ok()) {
-                    self.callers.lock().unwrap_or_else(PoisonError::into_inner).insert(set, pid);
+                    self.callers.set(set, pid);
                 }
                 seen.monitor = match &seen.monitor {
                     // it was quicker than the engine's answer
@@ -407,11 +407,12 @@ impl Work {
         for (monitor, pid, same_build) in all {
             let set = SetId::parse(&monitor.slot).filter(|s| self.world.sets.contains_key(s));
             let usable = same_build && monitor.state.is_alive();
+            let process = pid.and_then(|p| i32::try_from(p).ok());
             match set {
                 Some(set) if usable => {
                     served.insert(set);
-                    if let Some(pid) = pid.and_then(|p| i32::try_from(p).ok()) {
-                        self.callers.lock().unwrap_or_else(PoisonError::into_inner).insert(set, pid);
+                    if let Some(pid) = process {
+                        self.callers.set(set, pid);
                     }
                     if let Some(seen) = self.world.sets.get_mut(&set) {
                         match &mut seen.monitor {
@@ -421,13 +422,19 @@ impl Work {
                         }
                     }
                 }
-                // of another build, dead, or of a set that is no more; a set's own is made anew in its place
-                Some(_) => {}
+                // of another build, or dead: one is made in its place, and until then this one is not let in again
+                Some(set) => {
+                    if let Some(pid) = process {
+                        self.callers.refuse(set, pid);
+                    }
+                }
+                // of a set that is no more
                 None => self.ask(Ask::RemoveMonitor { id: monitor.id }),
             }
         }
         for (id, seen) in &mut self.world.sets {
             if seen.monitor != MonitorSeen::Inline && !served.contains(id) && self.monitors_listed {
+                // asked for by this daemon, and made since the list was
                 let making = matches!(seen.monitor, MonitorSeen::Starting { since } if since > self.started);
                 if !making {
                     seen.monitor = MonitorSeen::Missing { retry_at: now };
