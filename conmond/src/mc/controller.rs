@@ -161,6 +161,8 @@ struct Work {
     world: World,
     hands: BTreeMap<SetId, Hand>,
     ports: BTreeMap<u32, Tapped>,
+    /// Tapped ports whose link has gone, and when the kernel's message of it was read.
+    gone: BTreeMap<u32, Timestamp>,
     next_set: u32,
     alive: HashMap<SetId, Alive>,
     gone_cpu: Duration,
@@ -262,8 +264,11 @@ impl Work {
     fn take_link(&mut self, event: LinkEvent) {
         match event {
             LinkEvent::New { link, at } => self.see_link(link, at, false),
-            LinkEvent::Del { ifindex, .. } => {
+            LinkEvent::Del { ifindex, at, .. } => {
                 self.world.links.remove(&ifindex);
+                if self.ports.contains_key(&ifindex) {
+                    self.gone.insert(ifindex, at);
+                }
                 self.dirty = true;
             }
             LinkEvent::Overrun { .. } => {
@@ -458,7 +463,7 @@ impl Work {
 
     fn untap(&mut self, ifindex: u32) {
         self.drop_tap(ifindex);
-        self.send(Job::Port(ifindex));
+        self.send(Job::Port(ifindex, None));
     }
 
     fn forget_port(&mut self, ifindex: u32) {
@@ -472,7 +477,8 @@ impl Work {
         self.no_baseline.remove(&ifindex);
         let owner = self.world.owners.remove(&ifindex);
         // records of a port that has gone are settled with its name, which stays until then
-        self.send(Job::Port(ifindex));
+        let gone_at = self.gone.remove(&ifindex);
+        self.send(Job::Port(ifindex, gone_at));
         self.shared.tell(EventKind::PortGone, format!("{interface} is gone"), |e| {
             e.interface = Some(interface.clone());
             e.container =

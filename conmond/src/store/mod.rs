@@ -24,7 +24,7 @@ use serde::{Deserialize, Serialize};
 
 pub use journal::{Journal, JournalError};
 pub use names::{ContainerName, ExternalPrefix, Names, PortName, SavedNames};
-pub use pairs::{Delay, ProtocolSums, Totals, ended_flow, flow_view, group, measurements};
+pub use pairs::{Delay, ProtocolSums, Totals, ended_flow, flow_view, group, measurements, summary};
 
 use crate::mc::SetId;
 

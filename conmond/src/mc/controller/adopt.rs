@@ -29,6 +29,7 @@ impl Work {
             janitor: None,
             hands: BTreeMap::new(),
             ports: BTreeMap::new(),
+            gone: BTreeMap::new(),
             next_set: 1,
             alive: HashMap::new(),
             gone_cpu: Duration::ZERO,
@@ -113,7 +114,8 @@ impl Work {
         for record in retired {
             self.shared.store().restore(record);
         }
-        self.janitor = Some(Janitor::start(self.shared.store_handle(), self.shared.names_handle(), journal)?);
+        let (store, names) = (self.shared.store_handle(), self.shared.names_handle());
+        self.janitor = Some(Janitor::start(store, names, self.shared.delays_handle(), journal)?);
         Ok(())
     }
 
@@ -157,7 +159,7 @@ impl Work {
         self.shared.store().keep_ports(|ifindex| self.world.taps.contains_key(&ifindex));
         // ports that went while nobody looked
         for ifindex in saved.ports.keys().filter(|i| !self.world.taps.contains_key(i)) {
-            self.send(Job::Port(*ifindex));
+            self.send(Job::Port(*ifindex, None));
         }
         Ok(())
     }
