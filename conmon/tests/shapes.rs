@@ -56,7 +56,7 @@ fn status() {
     let promised = json!({"cost": {
         "hooks": [{"name": "", "runs": 0, "ns_per_run": 0.0}], "cpu_ratio": 0.0, "memory_bytes": 0,
         "kernel_memory_bytes": 0, "sampled_at": "",
-    }});
+    }, "speed": {"tapped_after_seconds": {"p50": 0, "p90": 0, "p99": 0, "max": 0, "count": 0}}});
     assert_holds(&value(&answers::status(60.0)), &promised, "status");
 }
 

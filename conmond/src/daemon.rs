@@ -150,6 +150,7 @@ pub fn run(config: &Config) -> anyhow::Result<()> {
     let settings = settings(config, &instance);
     let host = host_name(config);
     let info = Info {
+        build: crate::BUILD,
         instance: instance.name().to_owned(),
         host: host.clone(),
         kernel: kernel(),

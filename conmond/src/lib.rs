@@ -1,5 +1,6 @@
 //! The ConMon daemon as a library, so that its parts can be tested from outside.
 
+pub mod build;
 pub mod clock;
 pub mod config;
 pub mod export;

@@ -7,13 +7,19 @@ mod daemon;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::LazyLock;
 
 use clap::{Parser, Subcommand};
+use conmond::build::Build;
 use conmond::config::{Config, ConfigArgs, EXIT_CODE, LogFormat, example, json_schema};
+
+/// This build. The executable owns it, so that another one costs no more than compiling this file.
+const BUILD: Build = Build { version: env!("CARGO_PKG_VERSION"), revision: option_env!("CONMON_REVISION") };
+static VERSION: LazyLock<String> = LazyLock::new(|| BUILD.to_string());
 
 /// ConMon's daemon: watches the network between the containers of this host.
 #[derive(Debug, Parser)]
-#[command(name = "conmond", version, arg_required_else_help = true)]
+#[command(name = "conmond", version = VERSION.as_str(), arg_required_else_help = true)]
 struct Cli {
     #[command(subcommand)]
     command: Command,

@@ -385,8 +385,11 @@ async fn root_pm_containers_have_no_privilege_and_go_without_trace() {
     let odd = MonitorSpec { slot: "a/b".into(), ..spec };
     assert!(matches!(runtime.create_monitor(&odd).await, Err(RuntimeError::BadSlot { .. })));
 
+    let next = runtime.ensure_image("/bin/busybox".as_ref()).await.expect("the next build's image");
+    assert_eq!((next.reused, next.others), (false, 1), "containers are made of the present one");
+    assert_eq!(runtime.remove_other_images(&next.tag).await.expect("an answer"), 1);
     let removed = runtime.remove_everything().await.expect("removing everything");
-    assert_eq!((removed.containers, removed.images), (2, 1));
+    assert_eq!((removed.containers, removed.images), (2, 2));
     assert_eq!(runtime.list_monitors().await.expect("a list"), []);
     assert_eq!(runtime.monitor_status(&id).await.expect("an answer"), None);
     runtime.remove_monitor(&id).await.expect("removing what is gone is no error");

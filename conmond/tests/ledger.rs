@@ -55,6 +55,7 @@ fn published(ports: Vec<PortInfo>, spec: SetSpec) -> Published {
 
 fn shared(set: &Arc<Set>, ports: Vec<PortInfo>) -> Arc<Shared> {
     let info = Info {
+        build: conmond::build::Build::default(),
         instance: format!("ledger-test-{}", std::process::id()),
         host: "h".to_owned(),
         kernel: "6.18".to_owned(),
@@ -150,7 +151,9 @@ fn root_the_ledger_balances_until_something_is_miscounted() {
     let dir = std::env::temp_dir().join(format!("conmon-ledger-{}", std::process::id()));
     std::fs::create_dir_all(&dir).unwrap();
     let (journal, _, _) = Journal::open(&dir.join("journal"), |_| false).unwrap();
-    let janitor = Janitor::start(shared.store_handle(), shared.names_handle(), journal).unwrap();
+    let janitor =
+        Janitor::start(shared.store_handle(), shared.names_handle(), shared.delays_handle(), journal)
+            .unwrap();
     janitor.send(Job::Add(SET, set.clone()));
     let before = ledger("before settling");
     for address in ["10.9.0.1", "10.9.0.2"] {

@@ -287,8 +287,18 @@ metrics! {
         "";
     NAMING_DELAY: Histogram Unit::Seconds, "conmon_naming_delay_seconds" []
         "Time from the engine's event about a container's network until its port had a name.";
-        "From reading the event until the port's programs count into the tenant's tables. Ports that were named before \
-         the event count as 0.";
+        "From the engine's own time of the event, or the link's coming up if that is later, until packets of the port \
+         are shown under the container's name. Ports that were there at the start are not counted.";
+        "";
+    STOP_DELAY: Histogram Unit::Seconds, "conmon_stop_delay_seconds" []
+        "Time from the engine's event that a container ended until that was acted on and shown.";
+        "From the engine's own time of the event until the end of what was counted with its addresses is under way \
+         and answers show the container as ended.";
+        "";
+    END_DELAY: Histogram Unit::Seconds, "conmon_end_delay_seconds" []
+        "Time from a tapped port's going until nothing was counted in its records any more.";
+        "From reading the kernel's message that the link is gone until its flows and pairs are ended in the kernel's \
+         tables. They are folded and freed after a grace period, which is not in it.";
         "";
     ENGINE_CONNECTED: Gauge Unit::Bool, "conmon_engine_connected" []
         "Whether the event stream of the container engine is connected.";

@@ -28,7 +28,7 @@ pub use pair::{
     Count, DelaySummary, Endpoint, EndpointKind, HostAnswer, Level, ObservedAt, Pair, PairsAnswer, PairsQuery,
 };
 pub use problem::ApiError;
-pub use status::{Cost, Counts, EngineStatus, Fill, HookCost, SetStatus, Status};
+pub use status::{Cost, Counts, EngineStatus, Fill, HookCost, SetStatus, Speed, Status};
 
 /// The routes, as the server mounts them and the client asks for them.
 pub mod path {

@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::monitor::Pool;
+use super::pair::DelaySummary;
 
 /// What the daemon is, what it watches, and what it costs.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
@@ -34,10 +35,31 @@ pub struct Status {
     pub cost: Cost,
     /// The kernel's tables: one set for each tenant, the nursery and the waiting ones.
     pub sets: Vec<SetStatus>,
+    /// How fast the daemon followed what happened since it started.
+    #[serde(default)]
+    pub speed: Speed,
     /// Monitoring containers that wait.
     pub pool: Pool,
     /// What is wrong, a sentence each; empty if nothing is.
     pub problems: Vec<String>,
+}
+
+/// How fast the daemon followed what happened since it started. Absent where nothing of the kind has happened.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct Speed {
+    /// From a port's joining a bridge to its tap.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tapped_after_seconds: Option<DelaySummary>,
+    /// From the engine's event that tells of a container on a network, or the link's coming up if that is later, to the
+    /// port's name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub named_after_seconds: Option<DelaySummary>,
+    /// From the engine's event that a container ended until that was acted on and shown.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stopped_after_seconds: Option<DelaySummary>,
+    /// From the kernel's message that a tapped port is gone until nothing was counted in its records any more.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ended_after_seconds: Option<DelaySummary>,
 }
 
 /// The container engine.

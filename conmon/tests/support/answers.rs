@@ -433,6 +433,12 @@ pub fn status(seconds: f64) -> Status {
             sampled_at: Some(after(seconds - 4.0)),
         },
         sets: vec![set("shop", Some("shop"), 512), set("lab", Some("lab"), 240), set("nursery", None, 0)],
+        speed: Speed {
+            tapped_after_seconds: Some(delays(0.000_31, 9)),
+            named_after_seconds: Some(delays(0.000_09, 9)),
+            stopped_after_seconds: None,
+            ended_after_seconds: None,
+        },
         pool: Pool { ready: 2, wanted: 2 },
         problems: Vec::new(),
     }

@@ -13,6 +13,8 @@ use ippm::histogram::Histogram;
 use jiff::Timestamp;
 use tokio::sync::broadcast;
 
+use crate::build::Build;
+
 /// What the controller offers to its readers: a view of what it knows already.
 ///
 /// Every method returns from memory: it may take a lock for a moment, but waits neither for the kernel nor for the
@@ -125,6 +127,8 @@ pub struct EachWay<T> {
 /// What the metrics say of ConMon itself beside its status. Totals only grow while what they belong to is there.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct SelfMetrics {
+    /// The build that runs.
+    pub build: Build,
     /// Each tapped port.
     pub ports: Vec<PortRow>,
     /// Each set of kernel tables that counts: those of tenants and the nursery, not the waiting ones.
@@ -135,6 +139,10 @@ pub struct SelfMetrics {
     pub tap_delay: Histogram,
     /// From the engine's event until the port was named.
     pub naming_delay: Histogram,
+    /// From the engine's event that a container ended until that was acted on and shown.
+    pub stop_delay: Histogram,
+    /// From the kernel's message that a port is gone until nothing was counted in its records any more.
+    pub end_delay: Histogram,
     /// Run times of the tap's programs during the sampling moments since the daemon started.
     pub hooks: Vec<HookRow>,
     /// What the controller uses; none where it could not be read.

@@ -11,8 +11,8 @@ mod publish;
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -22,6 +22,7 @@ use ippm::time::Timestamp;
 use tap::{Attach, Port, Set, SetSpec};
 use tokio::sync::mpsc::UnboundedSender;
 
+use super::callers::Callers;
 use super::engine::{Answer, Ask, Engine};
 use super::fastener::{Fastened, Fastener};
 use super::janitor::{Janitor, Job};
@@ -32,7 +33,7 @@ use super::world::{
     LinkSeen, MonitorSeen, PortOwner, SetId, SetRole, SetSeen, TapHold, TapSeen, Wishes, World,
 };
 use crate::clock::monotonic;
-use crate::monitor::{Alive, Inline, MfSettings, Report, Served, What};
+use crate::monitor::{Alive, Fault, Inline, MfSettings, Report, Served, What};
 use crate::nat::NatWatch;
 use crate::runtime::EngineEvent;
 use crate::store::ContainerName;
@@ -175,12 +176,14 @@ struct Work {
     world: World,
     hands: BTreeMap<SetId, Hand>,
     ports: BTreeMap<u32, Tapped>,
+    /// Tapped ports whose link has gone, and when the kernel's message of it was read.
+    gone: BTreeMap<u32, Timestamp>,
     next_set: u32,
     alive: HashMap<SetId, Alive>,
     gone_cpu: Duration,
     restarts: BTreeMap<String, u64>,
     /// Processes that may call at a set's socket.
-    callers: Arc<Mutex<HashMap<SetId, i32>>>,
+    callers: Callers,
     /// A snapshot was asked for: since when, and what came meanwhile.
     snapshot: Option<(Timestamp, Vec<EngineEvent>)>,
     snapshot_again: bool,
@@ -281,8 +284,11 @@ impl Work {
     fn take_link(&mut self, event: LinkEvent) {
         match event {
             LinkEvent::New { link, at } => self.see_link(link, at, false),
-            LinkEvent::Del { ifindex, .. } => {
+            LinkEvent::Del { ifindex, at, .. } => {
                 self.world.links.remove(&ifindex);
+                if self.ports.contains_key(&ifindex) {
+                    self.gone.insert(ifindex, at);
+                }
                 self.dirty = true;
             }
             LinkEvent::Overrun { .. } => {
@@ -524,7 +530,7 @@ impl Work {
 
     fn untap(&mut self, ifindex: u32) {
         self.drop_tap(ifindex);
-        self.send(Job::Port(ifindex));
+        self.send(Job::Port(ifindex, None));
     }
 
     fn forget_port(&mut self, ifindex: u32) {
@@ -538,7 +544,8 @@ impl Work {
         self.no_baseline.remove(&ifindex);
         let owner = self.world.owners.remove(&ifindex);
         // records of a port that has gone are settled with its name, which stays until then
-        self.send(Job::Port(ifindex));
+        let gone_at = self.gone.remove(&ifindex);
+        self.send(Job::Port(ifindex, gone_at));
         self.shared.tell(EventKind::PortGone, format!("{interface} is gone"), |e| {
             e.interface = Some(interface.clone());
             e.container =
@@ -668,8 +675,7 @@ impl Work {
         } else {
             let callers = self.callers.clone();
             let check = Arc::new(move |pid: i32, uid: u32| {
-                let known = callers.lock().unwrap_or_else(PoisonError::into_inner).get(&id).copied();
-                uid == crate::runtime::MONITOR_UID && known.is_none_or(|k| k == pid)
+                uid == crate::runtime::MONITOR_UID && callers.admits(id, pid)
             });
             let dir = self.settings.run_dir.join("pm").join(id.to_string());
             let _in_runtime = self.tokio.enter();
@@ -706,6 +712,11 @@ impl Work {
                 }
                 What::Connected { pid } => Sign::Connected(pid),
                 What::Disconnected { error } => Sign::Disconnected(error.to_string()),
+                // such as a monitor that is being replaced: it calls until the engine has removed it
+                What::Misbehaved { error: error @ Fault::Stranger { .. } } => {
+                    tracing::info!(set = %id, %error, "a caller is turned away");
+                    return;
+                }
                 What::Misbehaved { error } => {
                     tracing::warn!(set = %id, %error, "a monitor broke the protocol");
                     return;
@@ -759,7 +770,7 @@ impl Work {
     }
 
     fn start_monitor(&mut self, set: SetId) {
-        self.callers.lock().unwrap_or_else(PoisonError::into_inner).remove(&set);
+        self.callers.replace(set);
         if let Some(seen) = self.world.sets.get_mut(&set) {
             seen.monitor = MonitorSeen::Starting { since: monotonic() };
         }
@@ -851,7 +862,7 @@ impl Work {
     fn take_settled(&mut self, id: SetId) {
         self.hands.remove(&id);
         self.shared.set_loaded(id, None);
-        self.callers.lock().unwrap_or_else(PoisonError::into_inner).remove(&id);
+        self.callers.forget(id);
         if let Err(error) = Set::unpin(&self.set_dir(id)) {
             tracing::warn!(set = %id, error = &error as &dyn std::error::Error, "pins of a retired set remain");
         }

@@ -9,7 +9,8 @@ use tokio::sync::{Mutex, Semaphore, mpsc};
 
 use super::world::SetId;
 use crate::runtime::{
-    EngineEvent, Monitor, MonitorLimits, MonitorSpec, NetworkMembers, Runtime, RuntimeError, Snapshot,
+    EngineEvent, Monitor, MonitorImage, MonitorLimits, MonitorSpec, NetworkMembers, Runtime, RuntimeError,
+    Snapshot,
 };
 
 /// Something asked of the engine.
@@ -69,7 +70,7 @@ pub async fn run(
     sink: Arc<dyn Fn(Answer) + Send + Sync>,
 ) {
     let engine = Arc::new(engine);
-    let image = Arc::new(Mutex::new(None::<String>));
+    let image = Image::default();
     let making = Arc::new(Semaphore::new(AT_ONCE));
     let watcher = {
         let (engine, sink) = (engine.clone(), sink.clone());
@@ -92,6 +93,7 @@ pub async fn run(
                         *image.lock().await = None;
                     }
                     sink(Answer::Started(set, started));
+                    remove_other_images(&engine, &image).await;
                 }
                 Ask::RemoveMonitor { id } => {
                     for _ in 0..3 {
@@ -107,6 +109,7 @@ pub async fn run(
                             }
                         }
                     }
+                    remove_other_images(&engine, &image).await;
                 }
                 Ask::Monitors => sink(Answer::Monitors(monitors(&engine, &image).await)),
             }
@@ -115,19 +118,37 @@ pub async fn run(
     watcher.abort();
 }
 
-async fn image_id(engine: &Engine, image: &Mutex<Option<String>>) -> Result<String, RuntimeError> {
+/// The monitoring image of this build, once it is made.
+type Image = Arc<Mutex<Option<MonitorImage>>>;
+
+async fn image_id(engine: &Engine, image: &Image) -> Result<String, RuntimeError> {
     let mut known = image.lock().await;
-    if let Some(id) = known.as_ref() {
-        return Ok(id.clone());
+    if let Some(made) = known.as_ref() {
+        return Ok(made.id.clone());
     }
     let made = engine.runtime.ensure_image(&engine.executable).await?;
-    *known = Some(made.id.clone());
-    Ok(made.id)
+    let id = made.id.clone();
+    *known = Some(made);
+    Ok(id)
+}
+
+/// Images of the build before this one can go only when its last monitoring container has: so it is tried again
+/// whenever one was replaced or removed.
+async fn remove_other_images(engine: &Engine, image: &Image) {
+    let mut known = image.lock().await;
+    let Some(made) = known.as_mut().filter(|made| made.others > 0) else { return };
+    match engine.runtime.remove_other_images(&made.tag).await {
+        Ok(left) => made.others = left,
+        Err(error) => tracing::warn!(
+            error = &error as &dyn std::error::Error,
+            "the monitoring image of an earlier build is not removed yet"
+        ),
+    }
 }
 
 async fn start_monitor(
     engine: &Engine,
-    image: &Mutex<Option<String>>,
+    image: &Image,
     set: SetId,
     dir: PathBuf,
 ) -> Result<(String, Option<u32>), RuntimeError> {
@@ -144,10 +165,7 @@ async fn start_monitor(
     Ok((id, pid))
 }
 
-async fn monitors(
-    engine: &Engine,
-    image: &Mutex<Option<String>>,
-) -> Result<Vec<(Monitor, Option<u32>, bool)>, RuntimeError> {
+async fn monitors(engine: &Engine, image: &Image) -> Result<Vec<(Monitor, Option<u32>, bool)>, RuntimeError> {
     let ours = image_id(engine, image).await?;
     let mut all = Vec::new();
     for monitor in engine.runtime.list_monitors().await? {

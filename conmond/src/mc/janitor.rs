@@ -11,10 +11,12 @@ use std::thread::JoinHandle;
 
 use ippm::flow::{Both, EndReason, Role};
 use ippm::measurement::{Expiry, ExpiryOf, SlotTag};
-use ippm::time::Timestamp;
+use ippm::time::{Timestamp, nanos};
 use tap::{Command, Reader, Set};
 
+use super::shared::Delays;
 use super::world::SetId;
+use crate::clock;
 use crate::store::{Journal, Names, PairLife, PairRecord, RetiredPair, Store, split};
 
 /// Something to settle.
@@ -25,8 +27,8 @@ pub enum Job {
     Drop(SetId, Sender<()>),
     /// Records whose monitor proposes to end them.
     Expire(SetId, Vec<Expiry>),
-    /// A port has gone.
-    Port(u32),
+    /// A port has gone; with the time of the kernel's message about it, if that is to be measured.
+    Port(u32, Option<Timestamp>),
     /// An address is given up: no record of it may go on under another owner.
     Address(IpAddr),
     /// The store forgot ended pairs: the journal shall, too.
@@ -44,10 +46,11 @@ impl Janitor {
     pub fn start(
         store: Arc<Mutex<Store>>,
         names: Arc<RwLock<Names>>,
+        delays: Arc<Mutex<Delays>>,
         journal: Journal,
     ) -> std::io::Result<Self> {
         let (jobs, inbox) = channel();
-        let mut work = Work { store, names, journal, sets: BTreeMap::new() };
+        let mut work = Work { store, names, delays, journal, sets: BTreeMap::new(), gone: Vec::new() };
         let thread = std::thread::Builder::new().name("janitor".into()).spawn(move || work.run(&inbox))?;
         Ok(Self { jobs, thread: Some(thread) })
     }
@@ -75,8 +78,11 @@ impl Janitor {
 struct Work {
     store: Arc<Mutex<Store>>,
     names: Arc<RwLock<Names>>,
+    delays: Arc<Mutex<Delays>>,
     journal: Journal,
     sets: BTreeMap<SetId, (Arc<Set>, Reader)>,
+    /// When the ports went whose records are about to be ended.
+    gone: Vec<Timestamp>,
 }
 
 /// What is to be settled in one set.
@@ -135,7 +141,8 @@ impl Work {
                     }
                 }
             }
-            Job::Port(ifindex) => {
+            Job::Port(ifindex, gone_at) => {
+                self.gone.extend(gone_at);
                 for (id, (_, reader)) in &self.sets {
                     let plan = plans.entry(*id).or_default();
                     plan.take(reader.find(|i, _, _| i == ifindex));
@@ -170,6 +177,10 @@ impl Work {
                 any = true;
                 set.janitor().run(&commands)?;
             }
+        }
+        for gone_at in self.gone.drain(..) {
+            let took = nanos(clock::monotonic() - gone_at);
+            self.delays.lock().unwrap_or_else(PoisonError::into_inner).end.record(took);
         }
         if any {
             tap::Janitor::grace_period();

@@ -4,8 +4,10 @@
 //! - [`world`] is what it knows, [`mod@reconcile`] what follows from that: both pure.
 //! - [`controller`] is the one thread that does it: it alone changes the world, attaches and moves taps.
 //! - [`engine`] are the tasks that talk to the container engine, [`janitor`] the thread that settles records that are over.
-//! - [`shared`] is what others may see, [`view`] how the API sees it, [`cost`] what all of it costs.
+//! - [`shared`] is what others may see, [`view`] how the API sees it, [`cost`] what all of it costs,
+//!   `callers` who may call as a monitor.
 
+mod callers;
 pub mod controller;
 pub mod cost;
 pub mod engine;

@@ -7,13 +7,15 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, Rw
 use std::time::Duration;
 
 use conmon::api::{self, Event, EventKind};
+use ippm::catalogue::{self, Metric};
 use ippm::histogram::Histogram;
 use ippm::time::{Timestamp, nanos};
 use tap::{Set, SetSpec};
 use tokio::sync::broadcast;
 
 use super::world::{SetId, SetRole};
-use crate::clock::Wall;
+use crate::build::Build;
+use crate::clock::{Wall, monotonic};
 use crate::http::Subscription;
 use crate::store::{Names, Store};
 use crate::switch::LinkStats;
@@ -26,6 +28,8 @@ const BEHIND: usize = 4096;
 /// What never changes while the daemon runs.
 #[derive(Clone, Debug)]
 pub struct Info {
+    /// The build that runs.
+    pub build: Build,
     /// The instance's name.
     pub instance: String,
     /// The host's name.
@@ -162,8 +166,30 @@ pub struct Delays {
     pub tap: Histogram,
     /// From the engine's event (or the link's coming up, if later) to the name.
     pub naming: Histogram,
-    /// From reading the engine's word that a container ended to acting on it.
+    /// From the engine's event that a container ended to its end being acted on and shown.
     pub stop: Histogram,
+    /// From the kernel's message that a tapped port is gone to the end of its records.
+    pub end: Histogram,
+}
+
+impl Delays {
+    /// As the API has them.
+    pub fn speed(&self) -> api::Speed {
+        let of = |delays: &Histogram, metric: &Metric| crate::store::summary(delays, metric.name);
+        api::Speed {
+            tapped_after_seconds: of(&self.tap, &catalogue::TAP_DELAY),
+            named_after_seconds: of(&self.naming, &catalogue::NAMING_DELAY),
+            stopped_after_seconds: of(&self.stop, &catalogue::STOP_DELAY),
+            ended_after_seconds: of(&self.end, &catalogue::END_DELAY),
+        }
+    }
+}
+
+/// The end of a container that is acted on and not shown yet.
+struct Stop {
+    told: Timestamp,
+    container: String,
+    tenant: String,
 }
 
 struct Stream {
@@ -180,7 +206,8 @@ pub struct Shared {
     names: Arc<RwLock<Names>>,
     published: RwLock<Arc<Published>>,
     sets: RwLock<BTreeMap<SetId, Arc<Set>>>,
-    delays: Mutex<Delays>,
+    delays: Arc<Mutex<Delays>>,
+    stops: Mutex<Vec<Stop>>,
     stream: Mutex<Stream>,
 }
 
@@ -194,7 +221,8 @@ impl Shared {
             names: Arc::new(RwLock::new(names)),
             published: RwLock::new(Arc::new(published)),
             sets: RwLock::new(BTreeMap::new()),
-            delays: Mutex::new(Delays::default()),
+            delays: Arc::default(),
+            stops: Mutex::default(),
             stream: Mutex::new(stream),
         }
     }
@@ -229,9 +257,26 @@ impl Shared {
         self.published.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Shows a newer picture.
+    /// Shows a newer picture, and tells of the stops that are in it.
     pub fn publish(&self, published: Published) {
         *self.published.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(published);
+        let stops = std::mem::take(&mut *self.stops.lock().unwrap_or_else(PoisonError::into_inner));
+        for Stop { told, container, tenant } in stops {
+            let took = monotonic() - told;
+            self.note_delay(|d| &mut d.stop, took);
+            self.tell(EventKind::ContainerStopped, format!("{container} has ended"), |e| {
+                e.container = Some(container);
+                e.tenant = Some(tenant);
+                e.after_seconds = Some(took.as_secs_f64());
+            });
+        }
+    }
+
+    /// The controller has acted on a container's end, which the engine told of at `told`. Others are told with the next
+    /// picture: who hears of a stop and asks then sees it, and the time taken is that until it can be seen.
+    pub fn stopped(&self, told: Timestamp, container: String, tenant: String) {
+        let mut stops = self.stops.lock().unwrap_or_else(PoisonError::into_inner);
+        stops.push(Stop { told, container, tenant });
     }
 
     /// All loaded sets.
@@ -253,6 +298,11 @@ impl Shared {
         self.delays.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    /// The controller's speed, for others that note it.
+    pub fn delays_handle(&self) -> Arc<Mutex<Delays>> {
+        self.delays.clone()
+    }
+
     /// Notes how long something of the controller's took.
     pub fn note_delay(&self, which: impl FnOnce(&mut Delays) -> &mut Histogram, took: Duration) {
         which(&mut self.delays.lock().unwrap_or_else(PoisonError::into_inner)).record(nanos(took));
@@ -264,7 +314,7 @@ impl Shared {
         stream.sequence += 1;
         let mut event = Event {
             sequence: stream.sequence,
-            time: Wall::now().utc(crate::clock::monotonic()),
+            time: Wall::now().utc(monotonic()),
             kind,
             text,
             container: None,

@@ -30,9 +30,6 @@ use crate::http::{
 use crate::store::{Delay, Store, Taken, Totals, ended_flow, flow_view, group, measurements};
 use crate::switch::LinkQuery;
 
-/// This version of ConMon.
-const VERSION: &str = env!("CARGO_PKG_VERSION");
-
 /// What readers are shown.
 pub struct View {
     shared: Arc<Shared>,
@@ -281,7 +278,7 @@ impl Source for View {
             }
         };
         Ok(Status {
-            version: VERSION.to_owned(),
+            version: self.shared.info.build.to_string(),
             instance: info.instance.clone(),
             host: info.host.clone(),
             pid: std::process::id(),
@@ -293,6 +290,7 @@ impl Source for View {
             counts,
             cost: self.cost.status(wall),
             sets: published.sets.iter().map(set_status).collect(),
+            speed: self.shared.delays().speed(),
             pool: published.pool,
             problems: problems(&self.shared, &published),
         })
@@ -319,7 +317,7 @@ impl Source for View {
         };
         Health {
             status,
-            version: VERSION.to_owned(),
+            version: self.shared.info.build.to_string(),
             instance: self.shared.info.instance.clone(),
             started_at: Wall::now().utc(self.shared.info.started_at),
             problems,
@@ -375,11 +373,14 @@ impl Source for View {
             (ports, published.sets.iter().filter(serving).map(set_row).collect())
         };
         SelfMetrics {
+            build: self.shared.info.build,
             ports,
             sets,
             monitor_restarts: published.restarts.clone(),
             tap_delay: delays.tap,
             naming_delay: delays.naming,
+            stop_delay: delays.stop,
+            end_delay: delays.end,
             hooks: self.cost.hooks(),
             controller: self.cost.controller(),
             monitors: self.cost.monitors(),

@@ -311,6 +311,8 @@ pub struct MonitorImage {
     pub tag: String,
     /// It was there already.
     pub reused: bool,
+    /// Images of other builds that could not be removed yet: containers were made of them.
+    pub others: usize,
 }
 
 /// How much a monitoring container may use.
@@ -451,10 +453,19 @@ impl Runtime {
         }
     }
 
-    /// Makes the monitoring image from a static executable unless it is there, and removes those of other builds.
+    /// Makes the monitoring image from a static executable unless it is there, and removes those of other builds, as far
+    /// as no container needs them.
     pub async fn ensure_image(&self, executable: &Path) -> Result<MonitorImage, RuntimeError> {
         match self {
             Runtime::Docker(docker) => docker.ensure_image(executable).await,
+        }
+    }
+
+    /// Removes this instance's monitoring images except the one with this tag. Those that a container still needs stay;
+    /// tells how many.
+    pub async fn remove_other_images(&self, keep: &str) -> Result<usize, RuntimeError> {
+        match self {
+            Runtime::Docker(docker) => docker.remove_other_images(keep).await,
         }
     }
 

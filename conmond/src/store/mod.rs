@@ -26,7 +26,7 @@ use serde::{Deserialize, Serialize};
 
 pub use journal::{Journal, JournalError};
 pub use names::{ContainerName, ExternalPrefix, Names, PortName, SavedNames};
-pub use pairs::{Delay, ProtocolSums, Totals, ended_flow, flow_view, group, measurements};
+pub use pairs::{Delay, ProtocolSums, Totals, ended_flow, flow_view, group, measurements, summary};
 pub use shares::{Part, SavedShare, Share, Shares, split};
 
 use crate::mc::SetId;

@@ -116,6 +116,21 @@ impl std::ops::AddAssign for ProtocolSums {
     }
 }
 
+/// Statistics of the delays in a histogram, none without a singleton. `method` is the catalogue's name for them.
+pub fn summary(delays: &Histogram, method: &str) -> Option<DelaySummary> {
+    let quantile = |q| delays.quantile(q).map(seconds);
+    Some(DelaySummary {
+        min: seconds(delays.min_ns()?),
+        p50: quantile(0.5)?,
+        p90: quantile(0.9)?,
+        p99: quantile(0.99)?,
+        max: seconds(delays.max_ns()?),
+        count: delays.count(),
+        method: method.to_owned(),
+        relative_error_ratio: Some(RELATIVE_ERROR),
+    })
+}
+
 impl Totals {
     fn new(src: Endpoint, dst: Endpoint, observed_at: ObservedAt) -> Self {
         Self {
@@ -202,18 +217,7 @@ impl Totals {
 
     /// A delay's statistics, none without a singleton.
     pub fn delay(&self, delay: Delay) -> Option<DelaySummary> {
-        let h = &self.delays[delay as usize];
-        let quantile = |q| h.quantile(q).map(seconds);
-        Some(DelaySummary {
-            min: seconds(h.min_ns()?),
-            p50: quantile(0.5)?,
-            p90: quantile(0.9)?,
-            p99: quantile(0.99)?,
-            max: seconds(h.max_ns()?),
-            count: h.count(),
-            method: delay.method(self.observed_at).to_owned(),
-            relative_error_ratio: Some(RELATIVE_ERROR),
-        })
+        summary(&self.delays[delay as usize], delay.method(self.observed_at))
     }
 
     /// As the API has it. Rates are over `interval_seconds`.

@@ -7,6 +7,7 @@ use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
 use conmon::api::*;
+use conmond::build::Build;
 use conmond::http::{
     ClassTotals, EachWay, End, HookRow, PairRow, PortRow, ProtocolTotals, SelfMetrics, SetRow, Source,
     Subscription, Usage,
@@ -138,6 +139,7 @@ fn own() -> SelfMetrics {
     let mut delay = Histogram::new();
     delay.record(400_000);
     SelfMetrics {
+        build: Build { version: "0.1.0", revision: Some("abc") },
         ports: vec![PortRow {
             key: 1,
             container: Some(container("web-1", Some("web"))),
@@ -161,7 +163,9 @@ fn own() -> SelfMetrics {
         }],
         monitor_restarts: BTreeMap::from([("shop".to_owned(), 1)]),
         tap_delay: delay.clone(),
-        naming_delay: delay,
+        naming_delay: delay.clone(),
+        stop_delay: delay.clone(),
+        end_delay: delay,
         hooks: vec![HookRow { hook: text("cm_tx"), runs: 1000, run_time: Duration::from_micros(150) }],
         controller: Usage { cpu: Some(Duration::from_millis(1500)), memory_bytes: Some(10 << 20) },
         monitors: Usage { cpu: Some(Duration::from_secs(2)), memory_bytes: Some(20 << 20) },
@@ -316,6 +320,7 @@ impl Source for World {
                 sampled_at: None,
             },
             sets: Vec::new(),
+            speed: Speed::default(),
             pool: Pool::default(),
             problems: Vec::new(),
         })

@@ -262,6 +262,8 @@ impl Snapshot {
         })?;
         family(encoder, &metrics::TAP_DELAY, |family| family.histogram(&[], &own.tap_delay))?;
         family(encoder, &metrics::NAMING_DELAY, |family| family.histogram(&[], &own.naming_delay))?;
+        family(encoder, &metrics::STOP_DELAY, |family| family.histogram(&[], &own.stop_delay))?;
+        family(encoder, &metrics::END_DELAY, |family| family.histogram(&[], &own.end_delay))?;
         let connected = u64::from(self.engine_connected);
         family(encoder, &metrics::ENGINE_CONNECTED, |family| family.gauge(&[], connected))?;
         family(encoder, &metrics::STREAMS_DROPPED, |family| family.counter(&[], self.dropped_streams))?;
@@ -287,8 +289,7 @@ impl Snapshot {
         if let Some(bytes) = own.kernel_memory_bytes {
             family(encoder, &metrics::KERNEL_MEMORY, |family| family.gauge(&[], bytes))?;
         }
-        let (version, revision) =
-            (env!("CARGO_PKG_VERSION"), option_env!("CONMON_REVISION").unwrap_or("unknown"));
-        family(encoder, &metrics::BUILD, |family| family.gauge(&[version, revision], 1u64))
+        let revision = own.build.revision.filter(|revision| !revision.is_empty()).unwrap_or("unknown");
+        family(encoder, &metrics::BUILD, |family| family.gauge(&[own.build.version, revision], 1u64))
     }
 }

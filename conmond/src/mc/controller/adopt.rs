@@ -36,11 +36,12 @@ impl Work {
             janitor: None,
             hands: BTreeMap::new(),
             ports: BTreeMap::new(),
+            gone: BTreeMap::new(),
             next_set: 1,
             alive: HashMap::new(),
             gone_cpu: Duration::ZERO,
             restarts: BTreeMap::new(),
-            callers: Arc::default(),
+            callers: Callers::default(),
             snapshot: None,
             snapshot_again: false,
             snapshot_retry_at: None,
@@ -128,7 +129,8 @@ impl Work {
         for record in retired {
             self.shared.store().restore(record);
         }
-        self.janitor = Some(Janitor::start(self.shared.store_handle(), self.shared.names_handle(), journal)?);
+        let (store, names) = (self.shared.store_handle(), self.shared.names_handle());
+        self.janitor = Some(Janitor::start(store, names, self.shared.delays_handle(), journal)?);
         Ok(())
     }
 
@@ -150,7 +152,9 @@ impl Work {
             let monitor = if role == SetRole::Nursery {
                 MonitorSeen::Inline
             } else {
-                MonitorSeen::Starting { since: now }
+                // an earlier daemon's, if it is there at all: this one has not asked for it, so that the list of
+                // monitors may find it dead, gone, or of another build
+                MonitorSeen::Starting { since: self.started }
             };
             let dir = self.set_dir(id);
             for mut port in Port::adopt(&dir)? {
@@ -185,7 +189,7 @@ impl Work {
         self.shared.store().keep_ports(|ifindex| self.world.taps.contains_key(&ifindex));
         // ports that went while nobody looked
         for ifindex in saved.ports.keys().filter(|i| !self.world.taps.contains_key(i)) {
-            self.send(Job::Port(*ifindex));
+            self.send(Job::Port(*ifindex, None));
         }
         Ok(())
     }

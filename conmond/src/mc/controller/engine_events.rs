@@ -10,6 +10,11 @@ use crate::runtime::{
     Snapshot,
 };
 
+/// When the engine told, by our clock: its own time, which is this host's, before we read it.
+fn told_at(at: EventTime) -> Timestamp {
+    Wall::now().monotonic(at.engine).min(at.received)
+}
+
 impl Work {
     pub(super) fn take_answer(&mut self, answer: Answer) {
         self.dirty = true;
@@ -75,7 +80,7 @@ impl Work {
                 }
             }
             EngineEvent::NetworkConnect { network_id, container_id, at, .. } => {
-                let told = Wall::now().monotonic(at.engine).min(at.received);
+                let told = told_at(at);
                 match self.world.networks.get_mut(&network_id) {
                     Some(network) => {
                         network.connects.insert(container_id, told);
@@ -113,7 +118,7 @@ impl Work {
     ) {
         use ContainerAction as A;
         if action == A::Destroy {
-            self.end_container(&id, at);
+            self.end_container(&id);
             self.world.containers.remove(&id);
             return;
         }
@@ -156,8 +161,10 @@ impl Work {
             A::Die { .. } => {
                 seen.container.state = ContainerState::Exited;
                 seen.container.started_at = None;
-                tell(&self.shared, EventKind::ContainerStopped, format!("{name} has ended"));
-                self.end_container(&id, at);
+                // told again after a snapshot, it is no news
+                if self.end_container(&id) {
+                    self.shared.stopped(told_at(at), name.clone(), tenant.clone());
+                }
             }
             A::Rename { ref old_name } => {
                 tell(&self.shared, EventKind::ContainerRenamed, format!("{old_name} is now {name}"));
@@ -169,11 +176,12 @@ impl Work {
         }
     }
 
-    /// The container's process is gone: what was counted with it is settled before another gets its addresses.
-    fn end_container(&mut self, id: &str, at: EventTime) {
-        let Some(seen) = self.world.containers.get_mut(id) else { return };
+    /// The container's process is gone: what was counted with it is settled before another gets its addresses. False
+    /// when that was known.
+    fn end_container(&mut self, id: &str) -> bool {
+        let Some(seen) = self.world.containers.get_mut(id) else { return false };
         if seen.ended_at.is_some() {
-            return;
+            return false;
         }
         let now = monotonic();
         seen.ended_at = Some(now);
@@ -191,7 +199,7 @@ impl Work {
             self.send(Job::Address(address));
             self.closing.push((now + ADDRESS_LINGER, address, id.to_owned()));
         }
-        self.shared.note_delay(|d| &mut d.stop, monotonic() - at.received);
+        true
     }
 
     fn take_snapshot(&mut self, result: Result<Snapshot, RuntimeError>) {
@@ -241,8 +249,7 @@ impl Work {
         let gone: Vec<String> =
             self.world.containers.keys().filter(|id| !containers.contains_key(*id)).cloned().collect();
         for id in gone {
-            let at = EventTime { engine: Wall::now().utc(now), received: now };
-            self.end_container(&id, at);
+            self.end_container(&id);
         }
         self.world.containers = containers;
         let known: Vec<String> = self.world.containers.keys().cloned().collect();
@@ -343,7 +350,7 @@ impl Work {
             Ok((id, pid)) => {
                 self.monitor_error = None;
                 if let Some(pid) = pid.and_then(|p| i32::try_from(p).ok()) {
-                    self.callers.lock().unwrap_or_else(PoisonError::into_inner).insert(set, pid);
+                    self.callers.set(set, pid);
                 }
                 seen.monitor = match &seen.monitor {
                     // it was quicker than the engine's answer
@@ -407,11 +414,12 @@ impl Work {
         for (monitor, pid, same_build) in all {
             let set = SetId::parse(&monitor.slot).filter(|s| self.world.sets.contains_key(s));
             let usable = same_build && monitor.state.is_alive();
+            let process = pid.and_then(|p| i32::try_from(p).ok());
             match set {
                 Some(set) if usable => {
                     served.insert(set);
-                    if let Some(pid) = pid.and_then(|p| i32::try_from(p).ok()) {
-                        self.callers.lock().unwrap_or_else(PoisonError::into_inner).insert(set, pid);
+                    if let Some(pid) = process {
+                        self.callers.set(set, pid);
                     }
                     if let Some(seen) = self.world.sets.get_mut(&set) {
                         match &mut seen.monitor {
@@ -421,13 +429,19 @@ impl Work {
                         }
                     }
                 }
-                // of another build, dead, or of a set that is no more; a set's own is made anew in its place
-                Some(_) => {}
+                // of another build, or dead: one is made in its place, and until then this one is not let in again
+                Some(set) => {
+                    if let Some(pid) = process {
+                        self.callers.refuse(set, pid);
+                    }
+                }
+                // of a set that is no more
                 None => self.ask(Ask::RemoveMonitor { id: monitor.id }),
             }
         }
         for (id, seen) in &mut self.world.sets {
             if seen.monitor != MonitorSeen::Inline && !served.contains(id) && self.monitors_listed {
+                // asked for by this daemon, and made since the list was
                 let making = matches!(seen.monitor, MonitorSeen::Starting { since } if since > self.started);
                 if !making {
                     seen.monitor = MonitorSeen::Missing { retry_at: now };

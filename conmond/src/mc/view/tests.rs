@@ -2,7 +2,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::time::Duration;
 
-use conmon::api::{self, EngineStatus, FlowState, Monitor, Pool};
+use conmon::api::{self, DelaySummary, EngineStatus, EventKind, FlowState, Monitor, Pool, Speed};
 use ippm::flow::{EndReason, FlowKey, Leg, Role, Service};
 use ippm::histogram::Histogram;
 use ippm::measurement::{
@@ -106,6 +106,7 @@ fn address(last: u8) -> IpAddr {
 
 pub(in crate::mc) fn shared(published: Published) -> Shared {
     let info = Info {
+        build: crate::build::Build { version: "0.1.0", revision: None },
         instance: "test".to_owned(),
         host: "h".to_owned(),
         kernel: "6.18.0".to_owned(),
@@ -410,4 +411,31 @@ fn status_and_metrics_count_the_same() {
     );
     assert_eq!(own.ports[1].sent, ClassTotals::default());
     assert_ne!(own.ports[0].key, own.ports[1].key);
+}
+
+#[test]
+fn a_stop_is_told_with_the_picture_that_shows_it() {
+    let v = view(published());
+    let stops = || {
+        let told = v.subscribe().recent;
+        told.iter().filter(|e| e.kind == EventKind::ContainerStopped).cloned().collect::<Vec<_>>()
+    };
+    let told = monotonic();
+    v.shared.stopped(told, "web".to_owned(), "shop".to_owned());
+    assert!(stops().is_empty() && v.status().unwrap().speed == Speed::default(), "it cannot be seen yet");
+    v.shared.publish(published());
+    let took = (monotonic() - told).as_secs_f64();
+    let [stop] = stops().try_into().expect("one stop");
+    assert_eq!((stop.container.as_deref(), stop.tenant.as_deref()), (Some("web"), Some("shop")));
+    assert!(
+        stop.after_seconds.is_some_and(|after| (0.0..=took).contains(&after)),
+        "{stop:?} within {took} s"
+    );
+    v.shared.publish(published());
+    assert_eq!(stops().len(), 1, "it is told once");
+    let speed = v.status().unwrap().speed;
+    let counted = |delays: Option<DelaySummary>| delays.map(|d| (d.count, d.method));
+    assert_eq!(counted(speed.stopped_after_seconds), Some((1, "conmon_stop_delay_seconds".to_owned())));
+    assert_eq!(counted(speed.tapped_after_seconds), None);
+    assert_eq!(v.self_metrics().stop_delay.count(), 1);
 }

@@ -28,8 +28,16 @@ pub(super) const EXECUTABLE: &str = "/conmond";
 /// The role of the executable in the image.
 pub(super) const ROLE_ARGUMENT: &str = "monitor";
 
+/// What became of images that were to be removed.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct ImagesRemoved {
+    pub(super) removed: usize,
+    /// Containers were made of them and are still there.
+    pub(super) needed: usize,
+}
+
 impl Docker {
-    /// Makes the monitoring image unless it is there, and removes those of other builds.
+    /// Makes the monitoring image unless it is there, and removes those of other builds, as far as no container needs them.
     pub async fn ensure_image(&self, executable: &Path) -> Result<MonitorImage, RuntimeError> {
         let path = executable.to_owned();
         let bytes = blocking(move || read_static(&path)).await?;
@@ -40,38 +48,42 @@ impl Docker {
         .await;
         let repository = self.image_repository();
         let tag = format!("{repository}:{}", digest.get(..TAG_DIGITS).unwrap_or(&digest));
-        let image = match self.image_with(&tag, &digest).await? {
-            Some(id) => MonitorImage { id, tag, reused: true },
-            None => {
-                let id = self.import(&tag, &digest, bytes).await?;
-                MonitorImage { id, tag, reused: false }
-            }
+        let (id, reused) = match self.image_with(&tag, &digest).await? {
+            Some(id) => (id, true),
+            None => (self.import(&tag, &digest, bytes).await?, false),
         };
-        self.remove_images(Some(&image.tag)).await?;
-        Ok(image)
+        let others = self.remove_images(Some(&tag)).await?.needed;
+        Ok(MonitorImage { id, tag, reused, others })
     }
 
-    /// Removes this instance's images except one, and tells how many. Those that a container still needs stay.
-    pub(super) async fn remove_images(&self, keep: Option<&str>) -> Result<usize, RuntimeError> {
+    /// Removes this instance's images except the one with this tag. Those that a container still needs stay; tells how
+    /// many.
+    pub async fn remove_other_images(&self, keep: &str) -> Result<usize, RuntimeError> {
+        Ok(self.remove_images(Some(keep)).await?.needed)
+    }
+
+    pub(super) async fn remove_images(&self, keep: Option<&str>) -> Result<ImagesRemoved, RuntimeError> {
         let client = self.client().await?;
         let options = ListImagesOptionsBuilder::new()
             .filters(&filter("reference", vec![self.image_repository()]))
             .build();
         let images = self.within("list images", ASK, client.list_images(Some(options))).await?;
-        let mut removed = 0;
+        let mut count = ImagesRemoved::default();
         for tag in images.into_iter().flat_map(|image| image.repo_tags) {
             if keep == Some(tag.as_str()) {
                 continue;
             }
             let options = RemoveImageOptionsBuilder::new().build();
             match self.within("remove an image", ACT, client.remove_image(&tag, Some(options), None)).await {
-                Ok(_) => removed += 1,
-                // 404: somebody was faster. 409: a container was made from it and still is there.
-                Err(error) if matches!(status_code(&error), Some(404 | 409)) => {}
+                Ok(_) => count.removed += 1,
+                // Somebody was faster.
+                Err(error) if status_code(&error) == Some(404) => {}
+                // A container was made from it and still is there.
+                Err(error) if status_code(&error) == Some(409) => count.needed += 1,
                 Err(error) => return Err(error),
             }
         }
-        Ok(removed)
+        Ok(count)
     }
 
     fn image_repository(&self) -> String {

@@ -180,7 +180,7 @@ impl Docker {
             }
         }
         match self.remove_images(None).await {
-            Ok(images) => removed.images = images,
+            Ok(images) => removed.images = images.removed,
             Err(error) => first = first.or(Some(error)),
         }
         first.map_or(Ok(removed), Err)

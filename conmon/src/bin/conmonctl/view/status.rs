@@ -1,12 +1,13 @@
 //! What conmond is, what it watches, and what it costs.
 
-use conmon::api::{Fill, Status};
+use conmon::api::{Fill, Speed, Status};
 
 use super::{View, or_absent};
 use crate::format::{bytes, count, counted, delay, harmless, percent, since, time};
 use crate::table::{Left, Right, Table};
 
-/// A summary, then what each program in the packets' path costs, then how full the kernel's tables are.
+/// A summary, then how fast conmond followed, then what each program in the packets' path costs, then how full the
+/// kernel's tables are.
 pub fn status(status: &Status, wide: bool, now: jiff::Timestamp) -> View {
     let counts = &status.counts;
     let engine = &status.engine;
@@ -71,6 +72,7 @@ pub fn status(status: &Status, wide: bool, now: jiff::Timestamp) -> View {
     let mut text: String =
         lines.iter().map(|(name, value)| format!("{name:<9} {}\n", harmless(value))).collect();
 
+    text.push_str(&speed(&status.speed));
     text.push('\n');
     let mut hooks = Table::new(vec![Left("HOOK"), Right("PACKETS"), Right("TIME/PACKET")]);
     for hook in &cost.hooks {
@@ -111,6 +113,33 @@ pub fn status(status: &Status, wide: bool, now: jiff::Timestamp) -> View {
     }
     text.push_str(&sets.render());
     View::new(text)
+}
+
+/// Nothing before the first port or container came or went.
+fn speed(speed: &Speed) -> String {
+    let rows = [
+        ("tapped, after its port joined", &speed.tapped_after_seconds),
+        ("named, after the engine told", &speed.named_after_seconds),
+        ("seen stopped, after the engine told", &speed.stopped_after_seconds),
+        ("counting ended, after its port went", &speed.ended_after_seconds),
+    ];
+    let rows: Vec<_> = rows.into_iter().filter_map(|(what, delays)| Some((what, delays.as_ref()?))).collect();
+    if rows.is_empty() {
+        return String::new();
+    }
+    let mut table = Table::new(vec![
+        Left("SPEED"),
+        Right("TIMES"),
+        Right("P50"),
+        Right("P90"),
+        Right("P99"),
+        Right("MAX"),
+    ]);
+    for (what, d) in rows {
+        let [p50, p90, p99, max] = [d.p50, d.p90, d.p99, d.max].map(delay);
+        table.row(vec![what.to_owned(), count(d.count), p50, p90, p99, max]);
+    }
+    format!("\n{}", table.render())
 }
 
 fn fill(fill: Fill, wide: bool) -> String {

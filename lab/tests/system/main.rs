@@ -1,0 +1,14 @@
+//! The whole product against real containers, held to the truth of who made the traffic: no packet missed from a
+//! container's first instruction on, no hole while the daemon or a monitor is dead or another build takes over, names
+//! that follow the engine, and a `down` that leaves nothing.
+//!
+//! Two of them have a longer form, which `make soak` asks for by environment variables: see `starts` and `outage`.
+
+mod down;
+mod engine;
+mod figures;
+mod outage;
+mod starts;
+mod support;
+mod traffic;
+mod upgrade;
