@@ -168,7 +168,7 @@ impl FlowsQuery {
             src: self.src.clone(),
             dst: self.dst.clone(),
             tenant: self.tenant.clone(),
-            level: None,
+            ..PairsQuery::default()
         };
         ends.admits(&flow.src, &flow.dst)
             && self.protocol.as_deref().is_none_or(|protocol| protocol == flow.protocol)

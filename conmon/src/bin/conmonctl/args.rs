@@ -267,7 +267,13 @@ impl Pairs {
     pub fn query(&self) -> api::PairsQuery {
         let Ends { src, dst, tenant } = &self.ends;
         let level = Some(self.level.into()).filter(|level| *level != Level::default());
-        api::PairsQuery { src: src.clone(), dst: dst.clone(), tenant: tenant.clone(), level }
+        api::PairsQuery {
+            src: src.clone(),
+            dst: dst.clone(),
+            tenant: tenant.clone(),
+            level,
+            histograms: None,
+        }
     }
 }
 
