@@ -200,6 +200,8 @@ fn filters() {
     let admitted = |query: FlowsQuery| flows.iter().filter(|flow| query.admits(flow)).count();
     assert_eq!(admitted(FlowsQuery { state: Some(FlowState::Ended), ..FlowsQuery::default() }), 2);
     assert_eq!(admitted(FlowsQuery { protocol: text("udp"), ..FlowsQuery::default() }), 0);
+    let at = |end| FlowsQuery { observed_at: Some(end), ..FlowsQuery::default() };
+    assert_eq!((admitted(at(ObservedAt::Src)), admitted(at(ObservedAt::Dst))), (4, 0));
 
     let measurements = answers::measurements(60.0).measurements;
     let query = MeasurementsQuery { metric: text("rtt_seconds"), ..MeasurementsQuery::default() };
