@@ -26,7 +26,9 @@ FUZZ_TIMES ?= 50
 PREFIX ?= /usr/local
 UNITDIR ?= /etc/systemd/system
 
-.PHONY: help setup build test lint demo bench soak fuzz fmt image install uninstall clean
+SHARE = $(DESTDIR)$(PREFIX)/share
+
+.PHONY: help setup build test lint demo screenshots bench soak fuzz fmt image install uninstall clean
 
 help: ## this list
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
@@ -54,6 +56,10 @@ test: setup ## everything CI checks: lint, build, all tests (root or sudo for th
 demo: setup ## real applications on an engine of their own, watched live (DEMO_SECONDS=N: ends by itself)
 	@$(MAKE) build
 	@$(SUDO) $(OUT)/demo
+
+screenshots: setup ## docs/img/*.png anew, from a terminal on the demo, as root (needs chromium, about two minutes)
+	@$(MAKE) build
+	@$(SUDO) scripts/screenshots $(OUT)
 
 bench: setup ## what a packet costs, and what watching costs applications, as root; a quarter of an hour
 	@$(MAKE) build
@@ -85,13 +91,25 @@ image: build ## container image conmon/conmond from the executables, FROM scratc
 	cp $(PROGRAMS) LICENSE NOTICE "$$context"; \
 	docker build --file packaging/Dockerfile --tag conmon/conmond:$(VERSION) --tag conmon/conmond:latest "$$context"
 
-install: ## executables to PREFIX/bin, systemd unit to UNITDIR (build first; DESTDIR is honoured)
+install: ## executables, man pages and completions to PREFIX, systemd unit to UNITDIR (build first; DESTDIR is honoured)
 	install -D -m 0755 -t $(DESTDIR)$(PREFIX)/bin $(PROGRAMS)
-	install -d $(DESTDIR)$(UNITDIR)
+	install -d $(DESTDIR)$(UNITDIR) $(SHARE)/bash-completion/completions $(SHARE)/zsh/site-functions \
+	    $(SHARE)/fish/vendor_completions.d
 	sed 's|/usr/local/bin|$(PREFIX)/bin|' packaging/conmond.service > $(DESTDIR)$(UNITDIR)/conmond.service
+	$(OUT)/conmonctl man $(SHARE)/man/man1
+	$(OUT)/conmond man $(SHARE)/man/man8
+	for program in $(notdir $(PROGRAMS)); do \
+	    $(OUT)/$$program completions bash > $(SHARE)/bash-completion/completions/$$program; \
+	    $(OUT)/$$program completions zsh > $(SHARE)/zsh/site-functions/_$$program; \
+	    $(OUT)/$$program completions fish > $(SHARE)/fish/vendor_completions.d/$$program.fish; \
+	done
 
 uninstall: ## what install put there; run `conmonctl down` first
-	rm -f $(DESTDIR)$(PREFIX)/bin/conmond $(DESTDIR)$(PREFIX)/bin/conmonctl $(DESTDIR)$(UNITDIR)/conmond.service
+	for program in $(notdir $(PROGRAMS)); do \
+	    rm -f $(DESTDIR)$(PREFIX)/bin/$$program $(SHARE)/bash-completion/completions/$$program \
+	        $(SHARE)/zsh/site-functions/_$$program $(SHARE)/fish/vendor_completions.d/$$program.fish; \
+	done
+	rm -f $(SHARE)/man/man1/conmonctl{,-*}.1 $(SHARE)/man/man8/conmond{,-*}.8 $(DESTDIR)$(UNITDIR)/conmond.service
 
 clean: ## remove what was built
 	cargo clean

@@ -6,5 +6,7 @@
 pub mod api;
 pub mod client;
 pub mod instance;
+#[cfg(feature = "manual")]
+pub mod manual;
 
 pub use api::openapi;

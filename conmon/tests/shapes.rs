@@ -44,11 +44,15 @@ fn pairs() {
         "generated_at": "", "hosts": [{"name": "", "complete": true}],
         "pairs": [{
             "src": end, "dst": end, "protocols": [""], "first_seen": "", "last_seen": "",
-            "sent": count, "received": count, "retransmitted_segments": 0, "reordered_segments": 0,
+            "sent": count, "received": count, "retransmitted_segments": 0,
+            "sent_retransmitted_segments": 0, "received_retransmitted_segments": 0, "reordered_segments": 0,
             "rtt_seconds": delay, "near_rtt_seconds": delay, "handshake_rtt_seconds": delay,
         }],
     });
     assert_holds(&value(&answers::pairs(60.0)), &promised, "pairs");
+    let bucket = json!({"from_seconds": 0, "to_seconds": 0, "count": 0});
+    let pair = answers::with_histograms(answers::pairs(60.0).pairs.swap_remove(0));
+    assert_holds(&value(&pair), &json!({"rtt_seconds": {"buckets": [bucket]}}), "pair");
 }
 
 #[test]
@@ -196,6 +200,8 @@ fn filters() {
     let admitted = |query: FlowsQuery| flows.iter().filter(|flow| query.admits(flow)).count();
     assert_eq!(admitted(FlowsQuery { state: Some(FlowState::Ended), ..FlowsQuery::default() }), 2);
     assert_eq!(admitted(FlowsQuery { protocol: text("udp"), ..FlowsQuery::default() }), 0);
+    let at = |end| FlowsQuery { observed_at: Some(end), ..FlowsQuery::default() };
+    assert_eq!((admitted(at(ObservedAt::Src)), admitted(at(ObservedAt::Dst))), (4, 0));
 
     let measurements = answers::measurements(60.0).measurements;
     let query = MeasurementsQuery { metric: text("rtt_seconds"), ..MeasurementsQuery::default() };

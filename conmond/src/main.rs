@@ -9,7 +9,9 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::LazyLock;
 
-use clap::{Parser, Subcommand};
+use anyhow::Context as _;
+use clap::{CommandFactory, Parser, Subcommand};
+use conmon::manual::{self, Section, Shell, after_help};
 use conmond::build::Build;
 use conmond::config::{Config, ConfigArgs, EXIT_CODE, LogFormat, example, json_schema};
 
@@ -19,11 +21,51 @@ static VERSION: LazyLock<String> = LazyLock::new(|| BUILD.to_string());
 
 /// ConMon's daemon: watches the network between the containers of this host.
 #[derive(Debug, Parser)]
-#[command(name = "conmond", version = VERSION.as_str(), arg_required_else_help = true)]
+#[command(
+    name = "conmond",
+    version = VERSION.as_str(),
+    max_term_width = 100,
+    arg_required_else_help = true,
+    after_help = after_help(&MANUAL)
+)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
 }
+
+/// What is said below `--help` and on the man page.
+const MANUAL: [Section; 3] = [
+    Section {
+        heading: "Environment",
+        entries: &[
+            (
+                "CONMON_KEY",
+                "a key of the configuration in capitals, sections joined by _: CONMON_INSTANCE, CONMON_TABLES_FLOWS",
+            ),
+            ("DOCKER_HOST", "the container engine's address, where CONMON_ENGINE gives none"),
+            ("CONMON_LOG_FILTER", "what is logged, as the `tracing` library filters, in place of log.level"),
+        ],
+    },
+    Section {
+        heading: "Files",
+        entries: &[
+            ("/run/conmon/INSTANCE/conmond.sock", "the HTTP API"),
+            (
+                "/sys/fs/bpf/conmon/INSTANCE/",
+                "pinned maps and links: the kernel goes on counting without conmond",
+            ),
+        ],
+    },
+    Section {
+        heading: "Exit status",
+        entries: &[
+            ("0", "done"),
+            ("1", "failed"),
+            ("2", "wrong usage"),
+            ("64", "wrong configuration; nothing was changed"),
+        ],
+    },
+];
 
 #[derive(Debug, Subcommand)]
 enum Command {
@@ -41,6 +83,16 @@ enum Command {
     Config {
         #[command(subcommand)]
         what: ConfigCommand,
+    },
+    /// Print the script that completes conmond's command line in a shell
+    Completions {
+        /// The shell
+        shell: Shell,
+    },
+    /// Write man pages into a folder
+    Man {
+        /// The folder; it is made if it is not there
+        folder: PathBuf,
     },
 }
 
@@ -69,6 +121,15 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Run(args) => with_config(&args, daemon::run),
         Command::Clean(args) => with_config(&args, daemon::clean),
         Command::Monitor { dir } => conmond::monitor::run::run(&dir).map(|()| ExitCode::SUCCESS),
+        Command::Completions { shell } => {
+            manual::write_completions(Cli::command(), shell, &mut std::io::stdout().lock())?;
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Man { folder } => {
+            manual::write_pages(Cli::command(), "8", &MANUAL, &folder)
+                .with_context(|| format!("cannot write man pages into {}", folder.display()))?;
+            Ok(ExitCode::SUCCESS)
+        }
         Command::Config { what: ConfigCommand::Show(args) } => with_config(&args, |config| {
             print!("{}", config.show());
             Ok(())

@@ -230,7 +230,7 @@ async fn slips_get_a_remedy() {
             "/v1/pairs?sort=x",
             400,
             "/v1/pairs has no parameter `sort`",
-            "/v1/pairs takes `src`, `dst`, `tenant`, `level`",
+            "/v1/pairs takes `src`, `dst`, `tenant`, `level`, `histograms`",
         ),
         ("/v1/health?x=1", 400, "/v1/health has no parameter `x`", "/v1/health takes none"),
         ("/v1/flows?state=open", 400, "`state` cannot be `open`", "give one of `active`, `ended`"),

@@ -161,6 +161,11 @@ pub struct FlowsQuery {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[param(inline)]
     pub state: Option<FlowState>,
+    /// Only records of the port of this end. Where both ends have a port here each counts the flow, and there are two
+    /// records of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[param(inline)]
+    pub observed_at: Option<ObservedAt>,
     /// At most this many, those with most bytes; 1000 if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub limit: Option<u32>,
@@ -176,11 +181,12 @@ impl FlowsQuery {
             src: self.src.clone(),
             dst: self.dst.clone(),
             tenant: self.tenant.clone(),
-            level: None,
+            ..PairsQuery::default()
         };
         ends.admits(&flow.src, &flow.dst)
             && self.protocol.as_deref().is_none_or(|protocol| protocol == flow.protocol)
             && self.state.is_none_or(|state| state == flow.state)
+            && self.observed_at.is_none_or(|end| end == flow.observed_at)
     }
 }
 

@@ -79,7 +79,7 @@ impl MeasurementsQuery {
             src: self.src.clone(),
             dst: self.dst.clone(),
             tenant: self.tenant.clone(),
-            level: None,
+            ..PairsQuery::default()
         };
         ends.admits(&measurement.src, &measurement.dst)
             && self.metric.as_deref().is_none_or(|metric| metric == measurement.metric)

@@ -25,7 +25,8 @@ pub use health::{Health, HealthState};
 pub use measurement::{Measurement, MeasurementsAnswer, MeasurementsQuery};
 pub use monitor::{Monitor, MonitorMode, MonitorState, MonitorsAnswer, Pool};
 pub use pair::{
-    Count, DelaySummary, Endpoint, EndpointKind, HostAnswer, Level, ObservedAt, Pair, PairsAnswer, PairsQuery,
+    Count, DelayBucket, DelaySummary, Endpoint, EndpointKind, HostAnswer, Level, ObservedAt, Pair,
+    PairsAnswer, PairsQuery,
 };
 pub use problem::ApiError;
 pub use status::{Cost, Counts, EngineStatus, Fill, HookCost, SetStatus, Speed, Status};

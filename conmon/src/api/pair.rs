@@ -50,6 +50,12 @@ pub struct Pair {
     /// TCP segments sent again, both directions. Absent where no TCP was followed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retransmitted_segments: Option<u64>,
+    /// Those of them that went from src to dst.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sent_retransmitted_segments: Option<u64>,
+    /// Those of them that went from dst to src.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub received_retransmitted_segments: Option<u64>,
     /// TCP segments that arrived after ones sent later. Absent where no TCP was followed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reordered_segments: Option<u64>,
@@ -216,6 +222,22 @@ pub struct DelaySummary {
     /// Bound of the percentiles' relative error, from the width of the histogram's buckets; `min` and `max` are exact.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub relative_error_ratio: Option<f64>,
+    /// How the sample is distributed: the histogram's buckets that hold something, ascending. Only where the request
+    /// asked for `histograms`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub buckets: Option<Vec<DelayBucket>>,
+}
+
+/// How many singletons lie between two delays.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct DelayBucket {
+    /// The smallest delay that is counted here, seconds.
+    pub from_seconds: f64,
+    /// The smallest delay that no longer is, seconds. Absent in the last bucket, which has no end.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub to_seconds: Option<f64>,
+    /// Number of singletons.
+    pub count: u64,
 }
 
 /// At which level pairs are put together.
@@ -263,6 +285,10 @@ pub struct PairsQuery {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[param(inline)]
     pub level: Option<Level>,
+    /// Whether each delay comes with its distribution (`buckets`); `false` if absent. It makes the answer several times
+    /// as large: ask so for few pairs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub histograms: Option<bool>,
 }
 
 impl PairsQuery {

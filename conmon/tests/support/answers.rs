@@ -46,9 +46,49 @@ pub fn delays(p50: f64, count: u64) -> DelaySummary {
         p99: p50 * 4.0,
         max: p50 * 21.0,
         count,
-        method: "tcp_data_ack".to_owned(),
+        method: "passive_tcp_ack_at_src_port".to_owned(),
         relative_error_ratio: Some(1.0 / 32.0),
+        buckets: None,
     }
+}
+
+fn handshakes(p50: f64, count: u64) -> DelaySummary {
+    DelaySummary { method: "passive_tcp_handshake_at_src_port".to_owned(), ..delays(p50, count) }
+}
+
+/// The same pair, each delay with a distribution that has these statistics.
+pub fn with_histograms(mut pair: Pair) -> Pair {
+    let delays = [
+        &mut pair.rtt_seconds,
+        &mut pair.near_rtt_seconds,
+        &mut pair.handshake_rtt_seconds,
+        &mut pair.near_handshake_rtt_seconds,
+    ];
+    for summary in delays.into_iter().flatten() {
+        summary.buckets = Some(buckets(summary));
+    }
+    pair
+}
+
+fn buckets(summary: &DelaySummary) -> Vec<DelayBucket> {
+    let quantiles =
+        [(0.0, summary.min), (0.5, summary.p50), (0.9, summary.p90), (0.99, summary.p99), (1.0, summary.max)];
+    let mut histogram = ippm::histogram::Histogram::new();
+    for at in 0..summary.count {
+        let rank = (at as f64 + 0.5) / summary.count as f64;
+        let above = quantiles.iter().position(|(q, _)| *q > rank).expect("ranks are below 1");
+        let [(q0, low), (q1, high)] = [quantiles[above - 1], quantiles[above]];
+        let share = (rank - q0) / (q1 - q0);
+        histogram.record((low * (high / low).powf(share) * 1e9) as u64);
+    }
+    histogram
+        .ranges()
+        .map(|(from, to, count)| DelayBucket {
+            from_seconds: from as f64 / 1e9,
+            to_seconds: (to != u64::MAX).then_some(to as f64 / 1e9),
+            count,
+        })
+        .collect()
 }
 
 fn counted(bytes: f64) -> Count {
@@ -69,11 +109,13 @@ pub fn tcp(src: Endpoint, dst: Endpoint, out: f64, back: f64, rtt: f64, seconds:
         sent: counted(out * seconds),
         received: counted(back * seconds),
         retransmitted_segments: Some((out * seconds / 9e7) as u64),
+        sent_retransmitted_segments: Some((out * seconds / 9e7) as u64),
+        received_retransmitted_segments: Some(0),
         reordered_segments: Some(0),
         rtt_seconds: Some(delays(rtt, samples)),
         near_rtt_seconds: Some(delays(rtt / 3.0, samples)),
-        handshake_rtt_seconds: Some(delays(rtt * 1.2, 12)),
-        near_handshake_rtt_seconds: Some(delays(rtt / 2.0, 12)),
+        handshake_rtt_seconds: Some(handshakes(rtt * 1.2, 12)),
+        near_handshake_rtt_seconds: Some(handshakes(rtt / 2.0, 12)),
         flows: 12,
         active_flows: 4,
         role_guessed: false,
@@ -91,6 +133,8 @@ pub fn datagrams(src: Endpoint, dst: Endpoint, protocols: &[&str], rate: f64, se
     Pair {
         protocols: protocols.iter().map(|name| (*name).to_owned()).collect(),
         retransmitted_segments: None,
+        sent_retransmitted_segments: None,
+        received_retransmitted_segments: None,
         reordered_segments: None,
         rtt_seconds: None,
         near_rtt_seconds: None,

@@ -71,6 +71,9 @@ async fn answer(request: Request<Incoming>, behaviour: Behaviour, seconds: f64) 
                     None => answers::pairs_at_level(query.level.unwrap_or_default(), seconds),
                 };
                 answer.pairs.retain(|pair| query.admits(&pair.src, &pair.dst));
+                if query.histograms == Some(true) {
+                    answer.pairs = answer.pairs.into_iter().map(answers::with_histograms).collect();
+                }
                 json(StatusCode::OK, &answer)
             }
             Err(error) => unreadable(&error),

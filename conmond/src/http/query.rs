@@ -117,12 +117,12 @@ mod tests {
             (
                 "scr=x",
                 "/v1/pairs has no parameter `scr`",
-                "did you mean `src`? /v1/pairs takes `src`, `dst`, `tenant`, `level`",
+                "did you mean `src`? /v1/pairs takes `src`, `dst`, `tenant`, `level`, `histograms`",
             ),
             (
                 "color=x",
                 "/v1/pairs has no parameter `color`",
-                "/v1/pairs takes `src`, `dst`, `tenant`, `level`",
+                "/v1/pairs takes `src`, `dst`, `tenant`, `level`, `histograms`",
             ),
             (
                 "level=servcie",

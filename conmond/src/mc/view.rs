@@ -177,7 +177,13 @@ impl Source for View {
             generated_at: wall.utc(monotonic()),
             hosts: vec![HostAnswer { name: self.shared.info.host.clone(), complete }],
             rate_interval_seconds: interval,
-            pairs: rows.iter().map(|row| row.pair(wall, interval)).collect(),
+            pairs: rows
+                .iter()
+                .map(|row| match query.histograms {
+                    Some(true) => row.pair_with_histograms(wall, interval),
+                    _ => row.pair(wall, interval),
+                })
+                .collect(),
         })
     }
 

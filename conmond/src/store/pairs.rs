@@ -8,7 +8,8 @@ use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;
 
 use conmon::api::{
-    Count, DelaySummary, Endpoint, EndpointKind, Flow, FlowState, Level, Measurement, ObservedAt, Pair,
+    Count, DelayBucket, DelaySummary, Endpoint, EndpointKind, Flow, FlowState, Level, Measurement,
+    ObservedAt, Pair,
 };
 use ippm::flow::{Both, Counters, EndReason, Leg, Role, proto_name};
 use ippm::histogram::{Histogram, RELATIVE_ERROR};
@@ -128,6 +129,7 @@ pub fn summary(delays: &Histogram, method: &str) -> Option<DelaySummary> {
         count: delays.count(),
         method: method.to_owned(),
         relative_error_ratio: Some(RELATIVE_ERROR),
+        buckets: None,
     })
 }
 
@@ -220,6 +222,32 @@ impl Totals {
         summary(&self.delays[delay as usize], delay.method(self.observed_at))
     }
 
+    /// A delay's distribution, as the API has it.
+    fn buckets(&self, delay: Delay) -> Vec<DelayBucket> {
+        let bucket = |(from, to, count)| DelayBucket {
+            from_seconds: seconds(from),
+            to_seconds: (to != u64::MAX).then(|| seconds(to)),
+            count,
+        };
+        self.delays[delay as usize].ranges().map(bucket).collect()
+    }
+
+    /// As [`Totals::pair`], each delay with its distribution.
+    pub fn pair_with_histograms(&self, wall: Wall, interval_seconds: Option<f64>) -> Pair {
+        let mut pair = self.pair(wall, interval_seconds);
+        for (delay, summary) in [
+            (Delay::Rtt, &mut pair.rtt_seconds),
+            (Delay::Near, &mut pair.near_rtt_seconds),
+            (Delay::Handshake, &mut pair.handshake_rtt_seconds),
+            (Delay::NearHandshake, &mut pair.near_handshake_rtt_seconds),
+        ] {
+            if let Some(summary) = summary {
+                summary.buckets = Some(self.buckets(delay));
+            }
+        }
+        pair
+    }
+
     /// As the API has it. Rates are over `interval_seconds`.
     pub fn pair(&self, wall: Wall, interval_seconds: Option<f64>) -> Pair {
         let tcp = self.has_tcp() && !self.partial;
@@ -233,6 +261,8 @@ impl Totals {
             sent: count(self.counters.tx),
             received: count(self.counters.rx),
             retransmitted_segments: tcp.then_some(self.retransmitted.tx + self.retransmitted.rx),
+            sent_retransmitted_segments: tcp.then_some(self.retransmitted.tx),
+            received_retransmitted_segments: tcp.then_some(self.retransmitted.rx),
             reordered_segments: tcp.then_some(self.reordered.tx + self.reordered.rx),
             rtt_seconds: self.delay(Delay::Rtt),
             near_rtt_seconds: self.delay(Delay::Near),

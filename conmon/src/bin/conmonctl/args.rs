@@ -1,13 +1,19 @@
 //! The command line's grammar.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use conmon::api::{self, EventKind, FlowState, Level};
+use conmon::manual::{Section, Shell, after_help};
+
+use crate::order::Order;
+use crate::tone::Color;
+use crate::view::Choice;
 
 /// See which container talks to which, how much, and how fast the network answers.
 #[derive(Debug, Parser)]
-#[command(name = "conmonctl", version, max_term_width = 100, after_help = AFTER_HELP)]
+#[command(name = "conmonctl", version, max_term_width = 100, after_help = after_help(&MANUAL))]
 pub struct Cli {
     /// Which ConMon of this host
     #[arg(long, global = true, env = "CONMON_INSTANCE", value_name = "NAME", default_value = "default")]
@@ -15,17 +21,45 @@ pub struct Cli {
     /// The daemon's socket, where it is not the instance's
     #[arg(long, global = true, value_name = "PATH")]
     pub socket: Option<PathBuf>,
+    /// When to use colours
+    #[arg(long, global = true, value_name = "WHEN", default_value = "auto")]
+    pub color: Color,
     /// What to do
     #[command(subcommand)]
     pub command: Command,
 }
 
-const AFTER_HELP: &str = "\
-Environment:
-  CONMON_RUN_DIR  folder of the instances' run folders [default: /run/conmon]
-  NO_COLOR        no colours in `top`
-
-Exit status: 0 done, 1 failed, 2 wrong usage, 69 conmond cannot be reached";
+/// What is said below `--help` and on the man page.
+pub const MANUAL: [Section; 4] = [
+    Section {
+        heading: "Environment",
+        entries: &[
+            ("CONMON_INSTANCE", "which ConMon of this host, as --instance"),
+            ("CONMON_RUN_DIR", "folder of the instances' run folders [default: /run/conmon]"),
+            ("DOCKER_HOST", "the container engine's address, for `up`"),
+            ("NO_COLOR", "when set, no colours unless --color=always"),
+        ],
+    },
+    Section { heading: "Files", entries: &[("/run/conmon/INSTANCE/conmond.sock", "where conmond answers")] },
+    Section {
+        heading: "Exit status",
+        entries: &[
+            ("0", "done"),
+            ("1", "failed; a check of `doctor` failed; no such pair"),
+            ("2", "wrong usage"),
+            ("69", "conmond cannot be reached"),
+        ],
+    },
+    Section {
+        heading: "Examples",
+        entries: &[
+            ("conmonctl top", "the live table; ? shows the keys"),
+            ("conmonctl explain web db", "all that is known of one pair, in words"),
+            ("conmonctl pairs --sort rtt99 --limit 10", "the ten slowest pairs"),
+            ("conmonctl pairs -o json --watch 5", "one JSON document a line, each five seconds"),
+        ],
+    },
+];
 
 /// What to do.
 #[derive(Debug, Subcommand)]
@@ -35,25 +69,37 @@ pub enum Command {
     /// Stop conmond and remove every trace: taps, monitoring containers, image, state
     Down(Down),
     /// What conmond watches and what it costs
-    Status(Print),
+    Status(Show),
     /// Check the host, the engine, the taps and the ledger; say what to do
-    Doctor(Print),
+    Doctor(Show),
     /// Live table of pairs, full screen
     Top(Top),
     /// Who talks to whom
     Pairs(Pairs),
+    /// All that is known of one pair, in words
+    Explain(Explain),
     /// Flow records
     Flows(Flows),
     /// Application containers, and since when each is tapped
     Containers(Containers),
     /// Monitoring containers and the pool
-    Monitors(Print),
+    Monitors(Show),
     /// The newest measurements, as the monitoring functions reported them
     Measurements(Measurements),
     /// What happens to containers, ports, monitors and flows
     Events(Events),
     /// Where every packet was counted
-    Ledger(Print),
+    Ledger(Show),
+    /// Print the script that completes conmonctl's command line in a shell
+    Completions {
+        /// The shell
+        shell: Shell,
+    },
+    /// Write man pages into a folder
+    Man {
+        /// The folder; it is made if it is not there
+        folder: PathBuf,
+    },
     /// Becomes conmond in a session of its own; `up --detach` starts this
     #[command(hide = true)]
     Launch {
@@ -80,6 +126,23 @@ pub struct Print {
     /// How to print
     #[arg(short, long, value_name = "FORMAT", default_value = "table")]
     pub output: Format,
+}
+
+/// Options of every verb that prints a table.
+#[derive(Debug, Clone, Copy, Args)]
+pub struct Show {
+    #[command(flatten)]
+    pub print: Print,
+    /// Again and again, each two seconds or as often as said, until interrupted
+    #[arg(
+        short,
+        long,
+        value_name = "SECONDS",
+        num_args = 0..=1,
+        default_missing_value = "2",
+        value_parser = period
+    )]
+    pub watch: Option<Duration>,
 }
 
 /// Options of `up`.
@@ -151,7 +214,7 @@ pub struct Ends {
 #[derive(Debug, Args)]
 pub struct Pairs {
     #[command(flatten)]
-    pub print: Print,
+    pub show: Show,
     #[command(flatten)]
     pub ends: Ends,
     /// Group pairs by
@@ -160,13 +223,32 @@ pub struct Pairs {
     /// Show multicast and link-local traffic too
     #[arg(long)]
     pub all: bool,
+    /// Order by this column: numbers largest first, words from A to Z
+    #[arg(long, value_name = "COLUMN", default_value = "bytes")]
+    pub sort: Order,
+    /// The other way round
+    #[arg(long)]
+    pub reverse: bool,
+    /// At most so many, the first
+    #[arg(long, value_name = "N")]
+    pub limit: Option<usize>,
+}
+
+/// Options of `explain`.
+#[derive(Debug, Args)]
+pub struct Explain {
+    /// The pair: SRC DST, or one of SRC→DST, SRC-\>DST, SRC:DST. Each is a name, an address or the beginning of an id
+    #[arg(value_name = "PAIR", num_args = 1..=2, required = true)]
+    pub pair: Vec<String>,
+    #[command(flatten)]
+    pub show: Show,
 }
 
 /// Options of `flows`.
 #[derive(Debug, Args)]
 pub struct Flows {
     #[command(flatten)]
-    pub print: Print,
+    pub show: Show,
     #[command(flatten)]
     pub ends: Ends,
     /// Of this protocol (tcp, udp, icmp, …)
@@ -178,7 +260,7 @@ pub struct Flows {
     /// At most so many, those with most bytes
     #[arg(long, value_name = "N", default_value_t = 1000)]
     pub limit: u32,
-    /// Show multicast and link-local traffic too
+    /// Show multicast and link-local traffic too, and what both ends' ports have of one flow
     #[arg(long)]
     pub all: bool,
 }
@@ -187,7 +269,7 @@ pub struct Flows {
 #[derive(Debug, Args)]
 pub struct Containers {
     #[command(flatten)]
-    pub print: Print,
+    pub show: Show,
     /// Of this tenant
     #[arg(long, value_name = "NAME")]
     pub tenant: Option<String>,
@@ -197,7 +279,7 @@ pub struct Containers {
 #[derive(Debug, Args)]
 pub struct Measurements {
     #[command(flatten)]
-    pub print: Print,
+    pub show: Show,
     #[command(flatten)]
     pub ends: Ends,
     /// Of this metric
@@ -267,7 +349,18 @@ impl Pairs {
     pub fn query(&self) -> api::PairsQuery {
         let Ends { src, dst, tenant } = &self.ends;
         let level = Some(self.level.into()).filter(|level| *level != Level::default());
-        api::PairsQuery { src: src.clone(), dst: dst.clone(), tenant: tenant.clone(), level }
+        api::PairsQuery {
+            src: src.clone(),
+            dst: dst.clone(),
+            tenant: tenant.clone(),
+            level,
+            histograms: None,
+        }
+    }
+
+    /// Which rows this asks for, and in which order.
+    pub fn choice(&self) -> Choice {
+        Choice { all: self.all, sort: self.sort, reverse: self.reverse, limit: self.limit }
     }
 }
 
@@ -281,6 +374,7 @@ impl Flows {
             tenant: tenant.clone(),
             protocol: self.protocol.as_deref().map(str::to_ascii_lowercase),
             state: self.state.map(FlowState::from),
+            observed_at: None,
             limit: Some(self.limit),
         }
     }
@@ -304,6 +398,14 @@ impl Events {
     /// The request this asks for.
     pub fn query(&self) -> api::EventsQuery {
         api::EventsQuery { follow: self.follow.then_some(true), kind: self.kind, tenant: self.tenant.clone() }
+    }
+}
+
+/// Seconds, from a tenth to a day.
+fn period(text: &str) -> Result<Duration, String> {
+    match text.parse::<f64>() {
+        Ok(seconds) if (0.1..=86400.0).contains(&seconds) => Ok(Duration::from_secs_f64(seconds)),
+        _ => Err("give seconds, from 0.1 to 86400".to_owned()),
     }
 }
 
@@ -346,6 +448,23 @@ mod tests {
         assert_eq!(query.protocol.as_deref(), Some("tcp"));
         assert_eq!(query.state, Some(FlowState::Active));
         assert_eq!(query.limit, Some(5));
+    }
+
+    #[test]
+    fn watching_takes_seconds_or_none() {
+        let watch = |line: &[&str]| match Cli::try_parse_from(line).map(|cli| cli.command) {
+            Ok(Command::Status(show)) => Ok(show.watch.map(|every| every.as_secs_f64())),
+            Ok(_) => panic!("not status"),
+            Err(error) => Err(error.to_string()),
+        };
+        assert_eq!(watch(&["conmonctl", "status"]), Ok(None));
+        assert_eq!(watch(&["conmonctl", "status", "--watch"]), Ok(Some(2.0)));
+        assert_eq!(watch(&["conmonctl", "status", "-w", "0.5", "-o", "json"]), Ok(Some(0.5)));
+        assert_eq!(watch(&["conmonctl", "status", "--watch", "-o", "wide"]), Ok(Some(2.0)));
+        for wrong in ["0", "-1", "x", "inf", "NaN", "1e9"] {
+            let error = watch(&["conmonctl", "status", &format!("--watch={wrong}")]).unwrap_err();
+            assert!(error.contains("from 0.1 to 86400"), "{error}");
+        }
     }
 
     #[test]

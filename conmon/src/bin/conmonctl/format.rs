@@ -89,6 +89,11 @@ fn delay_parts(seconds: f64) -> (String, &'static str) {
     (number, unit)
 }
 
+/// A quantity as one word, for tables: `12.3MB`, `83.1µs`, `4.1k/s`.
+pub fn tight(quantity: String) -> String {
+    if quantity.contains(' ') { quantity.replace(' ', "") } else { quantity }
+}
+
 /// A span of time as one number: `now`, `5s`, `12m`, `3h`, `9d`.
 pub fn age(seconds: f64) -> String {
     match seconds {
@@ -108,6 +113,20 @@ pub fn since(then: jiff::Timestamp, now: jiff::Timestamp) -> String {
 /// A time to the millisecond, UTC.
 pub fn time(time: jiff::Timestamp) -> String {
     format!("{time:.3}")
+}
+
+/// A time to the second, in words that people use: `2026-11-23 04:00:00 UTC`
+pub fn moment(time: jiff::Timestamp) -> String {
+    time.strftime("%Y-%m-%d %H:%M:%S UTC").to_string()
+}
+
+/// What part of the whole something is: `2.0 %`, `<0.1 %`. Nothing of nothing is nothing.
+pub fn share(part: u64, whole: u64) -> String {
+    match part as f64 / whole.max(1) as f64 {
+        _ if part == 0 => "none".to_owned(),
+        ratio if ratio < 0.001 => "<0.1 %".to_owned(),
+        ratio => percent(ratio),
+    }
 }
 
 /// `1.2 %`
@@ -179,6 +198,17 @@ mod tests {
         assert_eq!(delay(1.236e-3), "1.24 ms");
         assert_eq!(compact_delay(250e-3), "250ms");
         assert_eq!(delay(3.2), "3.20 s");
+    }
+
+    #[test]
+    fn shares() {
+        assert_eq!(
+            [share(0, 0), share(0, 9), share(4, 45_000_000), share(1, 50)].join("; "),
+            "none; none; <0.1 %; 2.0 %"
+        );
+        assert_eq!(percent(1.0), "100 %");
+        assert_eq!(tight(bytes(12_345_678)), "12.3MB");
+        assert_eq!(moment("2026-11-23T04:00:00.7Z".parse().expect("a time")), "2026-11-23 04:00:00 UTC");
     }
 
     #[test]

@@ -9,11 +9,22 @@
 mod answers;
 mod args;
 mod daemon;
+mod explain;
 mod format;
+mod judge;
+mod legs;
+mod look;
+mod order;
 mod output;
+#[cfg(test)]
+#[path = "../../../tests/support/pty.rs"]
+#[allow(dead_code, reason = "shared with other tests")]
+mod pty;
 mod table;
+mod tone;
 mod top;
 mod view;
+mod watch;
 
 use std::io::{self, Write as _};
 use std::path::PathBuf;
@@ -21,13 +32,16 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use clap::Parser as _;
+use clap::{CommandFactory as _, Parser as _};
 use conmon::api::{Check, ContainersQuery, DoctorAnswer};
 use conmon::client::{Client, ClientError};
 use conmon::instance::{DEFAULT_INSTANCE, DEFAULT_RUN_DIR, Instance, RUN_DIR_VARIABLE};
+use conmon::manual;
 
 use args::{Cli, Command, Format};
-use output::{print, print_lines};
+use look::Look;
+use output::print_lines;
+use tone::Color;
 
 /// `EX_UNAVAILABLE` of sysexits.h.
 const UNAVAILABLE: u8 = 69;
@@ -41,10 +55,12 @@ fn main() -> ExitCode {
         Err(error) if output::is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
             let client_error = error.downcast_ref::<ClientError>();
+            let not_found = error.downcast_ref::<explain::NotFound>();
             // Where the terminal is gone too there is nobody left to tell.
             let mut stderr = io::stderr().lock();
             let _ = writeln!(stderr, "conmonctl: {}", format::harmless(&format!("{error:#}")));
-            if let Some(remedy) = client_error.and_then(ClientError::remedy) {
+            let remedy = client_error.and_then(ClientError::remedy);
+            if let Some(remedy) = remedy.or(not_found.map(|error| error.remedy.as_str())) {
                 let _ = writeln!(stderr, "  → {}", format::harmless(remedy));
             }
             match client_error {
@@ -66,7 +82,19 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     let client = Client::new(cli.socket.clone().unwrap_or_else(|| instance.socket()));
     match cli.command {
         Command::Launch { command } => daemon::launch(&command),
-        Command::Top(options) => top::run(client, options.level.into(), options.all),
+        Command::Top(options) => top::run(client, options.level.into(), options.all, cli.color),
+        Command::Completions { shell } => {
+            let mut script = Vec::new();
+            manual::write_completions(Cli::command(), shell, &mut script)
+                .context("cannot write the script")?;
+            print_lines(&String::from_utf8_lossy(&script))?;
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Man { folder } => {
+            manual::write_pages(Cli::command(), "1", &args::MANUAL, &folder)
+                .with_context(|| format!("cannot write man pages into {}", folder.display()))?;
+            Ok(ExitCode::SUCCESS)
+        }
         command => {
             let runtime = tokio::runtime::Builder::new_current_thread()
                 .enable_all()
@@ -81,7 +109,7 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
                     own_socket_only(&cli.socket)?;
                     runtime.block_on(daemon::down(&instance, &client, &options))
                 }
-                command => runtime.block_on(show(&client, command)),
+                command => runtime.block_on(show(&client, command, cli.color)),
             }
         }
     }
@@ -99,69 +127,92 @@ fn own_socket_only(socket: &Option<PathBuf>) -> anyhow::Result<()> {
     Ok(())
 }
 
-async fn show(client: &Client, command: Command) -> anyhow::Result<ExitCode> {
+async fn show(client: &Client, command: Command, color: Color) -> anyhow::Result<ExitCode> {
     match command {
         Command::Status(options) => {
-            let answer = client.status().await?;
-            print(options, &answer, |wide| view::status(&answer, wide, jiff::Timestamp::now()))?;
+            let view = |answer: &_, look| view::status(answer, look, jiff::Timestamp::now());
+            watch::show(&options, color, async || Ok(client.status().await?), view).await?;
         }
         Command::Pairs(options) => {
-            let answer = client.pairs(&options.query()).await?;
-            print(options.print, &answer, |wide| view::pairs(&answer, wide, options.all))?;
+            let (query, choice) = (options.query(), options.choice());
+            let ask = async || {
+                let mut answer = client.pairs(&query).await?;
+                if options.show.print.output == Format::Json {
+                    choice.apply(&mut answer.pairs);
+                }
+                Ok(answer)
+            };
+            watch::show(&options.show, color, ask, |answer, look| view::pairs(answer, look, choice)).await?;
         }
+        Command::Explain(options) => explain::run(client, &options, color).await?,
         Command::Flows(options) => {
-            let answer = client.flows(&options.query()).await?;
-            print(options.print, &answer, |wide| view::flows(&answer, wide, options.all))?;
+            let query = options.query();
+            let view = |answer: &_, look| view::flows(answer, look, options.all);
+            watch::show(&options.show, color, async || Ok(client.flows(&query).await?), view).await?;
         }
         Command::Containers(options) => {
-            let answer = client.containers(&ContainersQuery { tenant: options.tenant.clone() }).await?;
-            print(options.print, &answer, |wide| view::containers(&answer, wide))?;
+            let query = ContainersQuery { tenant: options.tenant.clone() };
+            let ask = async || Ok(client.containers(&query).await?);
+            watch::show(&options.show, color, ask, view::containers).await?;
         }
         Command::Monitors(options) => {
-            let answer = client.monitors().await?;
-            print(options, &answer, |wide| view::monitors(&answer, wide))?;
+            watch::show(&options, color, async || Ok(client.monitors().await?), view::monitors).await?;
         }
         Command::Measurements(options) => {
-            let answer = client.measurements(&options.query()).await?;
-            print(options.print, &answer, |wide| view::measurements(&answer, wide))?;
+            let query = options.query();
+            let ask = async || Ok(client.measurements(&query).await?);
+            watch::show(&options.show, color, ask, view::measurements).await?;
         }
         Command::Ledger(options) => {
-            let answer = client.ledger().await?;
-            print(options, &answer, |wide| view::ledger(&answer, wide))?;
+            watch::show(&options, color, async || Ok(client.ledger().await?), view::ledger).await?;
         }
         Command::Events(options) => {
+            let look = Look::new(&options.print, color);
             let mut events = client.events(&options.query()).await?;
             while let Some(event) = events.next().await? {
                 print_lines(&match options.print.output {
                     Format::Json => {
                         serde_json::to_string(&event).context("cannot write an event as JSON")? + "\n"
                     }
-                    format => view::event(&event, format == Format::Wide) + "\n",
+                    _ => view::event(&event, look) + "\n",
                 })?;
             }
             anyhow::ensure!(!options.follow, "conmond has ended the stream");
         }
-        Command::Doctor(options) => return doctor(client, options).await,
-        Command::Up(_) | Command::Down(_) | Command::Top(_) | Command::Launch { .. } => {
-            anyhow::bail!("this verb prints no data")
-        }
+        Command::Doctor(options) => return doctor(client, &options, color).await,
+        Command::Up(_)
+        | Command::Down(_)
+        | Command::Top(_)
+        | Command::Completions { .. }
+        | Command::Man { .. }
+        | Command::Launch { .. } => anyhow::bail!("this verb prints no data"),
     }
     Ok(ExitCode::SUCCESS)
 }
 
 /// Also answers when conmond does not, for that is the first thing a doctor must find.
-async fn doctor(client: &Client, options: args::Print) -> anyhow::Result<ExitCode> {
-    let (answer, code) = match client.clone().with_timeout(DOCTOR_TIMEOUT).doctor().await {
+async fn doctor(client: &Client, options: &args::Show, color: Color) -> anyhow::Result<ExitCode> {
+    let client = client.clone().with_timeout(DOCTOR_TIMEOUT);
+    let unreachable = std::cell::Cell::new(false);
+    let ask = async || match client.doctor().await {
         Ok(answer) => {
-            let well = answer.checks.iter().all(|check| check.ok)
-                && answer.ledger.as_ref().is_none_or(|ledger| ledger.balanced);
-            (answer, if well { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+            unreachable.set(false);
+            Ok(answer)
         }
-        Err(error) if error.is_unavailable() => (no_daemon(&error), ExitCode::from(UNAVAILABLE)),
-        Err(error) => return Err(error.into()),
+        Err(error) if error.is_unavailable() => {
+            unreachable.set(true);
+            Ok(no_daemon(&error))
+        }
+        Err(error) => Err(error.into()),
     };
-    print(options, &answer, |wide| view::doctor(&answer, wide))?;
-    Ok(code)
+    let answer = watch::show(options, color, ask, view::doctor).await?;
+    let well = answer.checks.iter().all(|check| check.ok)
+        && answer.ledger.as_ref().is_none_or(|ledger| ledger.balanced);
+    Ok(match (well, unreachable.get()) {
+        (_, true) => ExitCode::from(UNAVAILABLE),
+        (true, false) => ExitCode::SUCCESS,
+        (false, false) => ExitCode::FAILURE,
+    })
 }
 
 fn no_daemon(error: &ClientError) -> DoctorAnswer {

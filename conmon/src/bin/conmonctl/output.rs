@@ -8,29 +8,32 @@ use conmon::client::ClientError;
 use serde::Serialize;
 
 use crate::args::{Format, Print};
+use crate::look::Look;
+use crate::tone::Color;
 use crate::view::View;
 
 /// Prints an answer as asked: itself as JSON, or its view.
 pub fn print<A: Serialize>(
-    options: Print,
+    options: &Print,
+    color: Color,
     answer: &A,
-    view: impl FnOnce(bool) -> View,
+    view: impl FnOnce(&A, Look) -> View,
 ) -> anyhow::Result<()> {
-    let wide = match options.output {
-        Format::Json => {
-            let json = serde_json::to_string_pretty(answer).context("cannot write the answer as JSON")?;
-            return print_lines(&(json + "\n"));
-        }
-        Format::Wide => true,
-        Format::Table => false,
-    };
-    let view = view(wide);
-    print_lines(&view.text)?;
-    for note in view.notes {
-        // The rows are out; a note that nobody can read is no failure.
-        let _ = writeln!(io::stderr(), "{}", crate::format::harmless(&note));
+    if options.output == Format::Json {
+        let json = serde_json::to_string_pretty(answer).context("cannot write the answer as JSON")?;
+        return print_lines(&(json + "\n"));
     }
+    let view = view(answer, Look::new(options, color));
+    print_lines(&view.text)?;
+    print_notes(&view.notes);
     Ok(())
+}
+
+/// Prints sentences beside the rows. When these are out, a note that nobody can read is no failure.
+pub fn print_notes(notes: &[String]) {
+    for note in notes {
+        let _ = writeln!(io::stderr(), "{}", crate::format::harmless(note));
+    }
 }
 
 /// Prints whole lines at once.

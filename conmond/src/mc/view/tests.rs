@@ -252,6 +252,15 @@ fn pairs_are_named_and_complete_as_long_as_everybody_reports() {
     assert_eq!(answer.pairs[1].sent_bytes_per_second, None);
     let some = v.pairs(&PairsQuery { src: Some("web".to_owned()), ..PairsQuery::default() }).unwrap();
     assert_eq!(some.pairs.len(), 1);
+    assert_eq!(some.pairs[0].rtt_seconds.as_ref().unwrap().buckets, None, "large, so only on request");
+    let query = PairsQuery { histograms: Some(true), ..PairsQuery::default() };
+    let rtt = v.pairs(&query).unwrap().pairs[1].rtt_seconds.clone().unwrap();
+    let buckets = rtt.buckets.unwrap();
+    assert_eq!(buckets.iter().map(|b| b.count).sum::<u64>(), rtt.count);
+    assert!(
+        buckets[0].from_seconds <= 0.002 && buckets[0].to_seconds.is_some_and(|to| to > 0.002),
+        "{buckets:?}"
+    );
 
     let complete = |p: Published| {
         v.shared.publish(p);

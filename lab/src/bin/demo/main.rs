@@ -70,6 +70,11 @@ fn show(lab: &Lab, seconds: Option<Duration>) -> Result<()> {
     say(&format!("         all running, {}", took(begin.elapsed())));
     let mut conmond = Conmond::start(&host, ConmondOptions::default()).context("cannot start conmond")?;
     say(&format!("conmond  `conmonctl up`, nothing configured; it answered {}", took(conmond.ready_took())));
+    say(&format!(
+        "look     from another terminal, as root: {} --socket {} top",
+        lab::program("conmonctl")?.display(),
+        conmond.socket().display()
+    ));
     go_on()?;
     let watched = if std::io::stdout().is_terminal() && std::io::stdin().is_terminal() {
         top(&conmond, seconds)

@@ -1,20 +1,20 @@
 //! What `top` knows and what the user chose. Answers and keys go in; what is drawn follows from the fields alone.
 
-use std::collections::{HashMap, VecDeque};
-
-use conmon::api::{FlowsAnswer, FlowsQuery, Level, Pair, PairsAnswer, Status};
+use conmon::api::{Level, Pair, PairsAnswer, Status};
 use jiff::Timestamp;
 use ratatui::crossterm::event::{KeyCode, KeyEvent, KeyEventKind, KeyModifiers};
 
+use super::close::Close;
+use super::draw::columns;
 use super::feed::{Request, Update};
-use super::row::{RowKey, Sort, byte_rate, contains};
+use super::history::History;
+use super::rows::{RowKey, Rows};
+use crate::order::Order;
 
-/// How many readings of a pair's rate are kept for its graph.
-const HISTORY: usize = 120;
-/// How many flows a close look shows.
-const FLOWS: u32 = 20;
 /// The longest filter.
 const FILTER_LIMIT: usize = 64;
+/// For so many answers after a silence the daemon's return is told.
+const BACK_ANSWERS: u8 = 5;
 
 /// What a key asks of the loop.
 #[derive(Debug, PartialEq, Eq)]
@@ -23,33 +23,26 @@ pub enum Effect {
     None,
     /// Ask the daemon for something else now.
     Ask,
+    /// Draw every cell anew: something else has written on the screen.
+    Redraw,
     /// Give the terminal back and end.
     Quit,
-}
-
-/// What covers the screen.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Screen {
-    /// The table.
-    Table,
-    /// One pair.
-    Detail(RowKey),
-    /// The keys, over the table.
-    Help,
 }
 
 /// The state of `top`.
 #[derive(Debug)]
 pub struct App {
-    /// The screen.
-    pub screen: Screen,
+    /// The keys, over everything.
+    pub help: bool,
+    /// The pair that is looked at closely, in place of the table.
+    pub close: Option<Close>,
     /// The level that is asked for.
     pub level: Level,
     /// The order of rows.
-    pub sort: Sort,
+    pub sort: Order,
     /// Whether the order is reversed.
     pub reverse: bool,
-    /// Only rows that contain this, lower case.
+    /// Only rows that have these words, lower case.
     pub filter: String,
     /// Whether keys go into the filter.
     pub editing: bool,
@@ -67,16 +60,21 @@ pub struct App {
     pub page: usize,
     /// The newest answer.
     pub answer: Option<PairsAnswer>,
+    /// The level of that answer.
+    pub shown: Level,
     /// The daemon's own state.
     pub status: Option<Box<Status>>,
-    /// The flows of the pair that is looked at closely.
-    pub flows: Option<FlowsAnswer>,
     /// Why the last request had no answer.
     pub failure: Option<String>,
-    history: HashMap<RowKey, VecDeque<f64>>,
+    /// How many answers ago a silence ended, while that is told.
+    pub back: Option<u8>,
+    /// Earlier readings.
+    pub history: History,
+    known: Rows,
     /// Indices into the answer's pairs, filtered and ordered.
     rows: Vec<usize>,
     hidden: usize,
+    widest: [usize; 2],
     cursor: Option<RowKey>,
 }
 
@@ -84,9 +82,10 @@ impl App {
     /// Nothing known yet.
     pub fn new(level: Level, show_all: bool, color: bool) -> Self {
         Self {
-            screen: Screen::Table,
+            help: false,
+            close: None,
             level,
-            sort: Sort::Rate,
+            sort: Order::Rate,
             reverse: false,
             filter: String::new(),
             editing: false,
@@ -97,40 +96,55 @@ impl App {
             offset: 0,
             page: 1,
             answer: None,
+            shown: level,
             status: None,
-            flows: None,
             failure: None,
-            history: HashMap::new(),
+            back: None,
+            history: History::default(),
+            known: Rows::default(),
             rows: Vec::new(),
             hidden: 0,
+            widest: [0; 2],
             cursor: None,
         }
     }
 
     /// What the daemon is to be asked for.
     pub fn request(&self) -> Request {
-        Request { level: self.level, flows: self.flows_query() }
+        Request { level: self.level, close: self.close.as_ref().map(|close| close.key.clone()) }
     }
 
     /// Takes in what has come.
     pub fn take(&mut self, update: Update) {
-        if self.paused {
-            return;
-        }
         match update {
-            Update::Pairs(level, answer) if level == self.level => {
-                self.failure = None;
-                self.remember(&answer);
-                self.answer = Some(answer);
-                self.arrange();
+            // A close look that was begun on a standing screen shall not stay empty.
+            Update::Close(key, answer) => {
+                if let Some(close) = self.close.as_mut().filter(|close| close.key == key)
+                    && (!self.paused || close.answer.is_none())
+                {
+                    close.take(*answer);
+                }
             }
-            Update::Flows(query, answer) if self.flows_query().as_ref() == Some(&query) => {
-                self.flows = Some(answer);
+            Update::Failed(reason) => {
+                self.failure = Some(reason);
+                self.back = None;
             }
-            Update::Status(status) => self.status = Some(status),
-            Update::Failed(reason) => self.failure = Some(reason),
-            // Answers to what was asked before the user chose something else.
-            Update::Pairs(..) | Update::Flows(..) => {}
+            Update::Pairs(level, answer) => {
+                // Whether it answers is told on a standing screen, too.
+                self.back = match (self.failure.take(), self.back) {
+                    (Some(_), _) => Some(0),
+                    (None, back) => back.map(|answers| answers + 1).filter(|answers| *answers < BACK_ANSWERS),
+                };
+                if !self.paused && level == self.level {
+                    self.history.take(&answer.pairs);
+                    self.known = Rows::of(&answer.pairs);
+                    self.answer = Some(answer);
+                    self.shown = level;
+                    self.arrange();
+                }
+            }
+            Update::Status(status) if !self.paused => self.status = Some(status),
+            Update::Status(_) => {}
         }
     }
 
@@ -139,43 +153,38 @@ impl App {
         if key.kind == KeyEventKind::Release {
             return Effect::None;
         }
-        if key.modifiers.contains(KeyModifiers::CONTROL) && key.code == KeyCode::Char('c') {
-            return Effect::Quit;
-        }
-        if self.editing {
-            self.edit(key);
+        if key.modifiers.contains(KeyModifiers::CONTROL) {
+            match key.code {
+                KeyCode::Char('c') => return Effect::Quit,
+                KeyCode::Char('l') => return Effect::Redraw,
+                KeyCode::Char('u') if self.editing => self.set_filter(String::new()),
+                _ => {}
+            }
             return Effect::None;
         }
-        match self.screen {
-            Screen::Help => {
-                self.screen = Screen::Table;
-                Effect::None
-            }
-            Screen::Detail(_) => match key.code {
-                KeyCode::Char('q') => Effect::Quit,
-                KeyCode::Esc | KeyCode::Enter | KeyCode::Left | KeyCode::Backspace => {
-                    self.screen = Screen::Table;
-                    self.flows = None;
-                    Effect::Ask
-                }
-                KeyCode::Char('p' | ' ') => self.pause(),
-                _ => Effect::None,
-            },
-            Screen::Table => self.table_key(key.code),
+        if self.help {
+            self.help = false;
+            return Effect::None;
         }
+        if self.editing {
+            return self.edit(key.code);
+        }
+        match key.code {
+            KeyCode::Char('q') => return Effect::Quit,
+            KeyCode::Char('?' | 'h') | KeyCode::F(1) => self.help = true,
+            KeyCode::Char('p' | ' ') => return self.pause(),
+            code if self.close.is_some() => return self.close_key(code),
+            code => return self.table_key(code),
+        }
+        Effect::None
     }
 
     fn table_key(&mut self, code: KeyCode) -> Effect {
         match code {
-            KeyCode::Char('q') => return Effect::Quit,
-            KeyCode::Char('?' | 'h') | KeyCode::F(1) => self.screen = Screen::Help,
             KeyCode::Char('/') => self.editing = true,
-            KeyCode::Esc => {
-                self.filter.clear();
-                self.arrange();
-            }
-            KeyCode::Char('s') => self.order(self.sort.step(1)),
-            KeyCode::Char('S') => self.order(self.sort.step(-1)),
+            KeyCode::Esc => self.set_filter(String::new()),
+            KeyCode::Char('s' | '>') => self.order(columns::next(self.sort, 1)),
+            KeyCode::Char('S' | '<') => self.order(columns::next(self.sort, -1)),
             KeyCode::Char('r') => {
                 self.reverse = !self.reverse;
                 self.arrange();
@@ -184,25 +193,59 @@ impl App {
                 self.show_all = !self.show_all;
                 self.arrange();
             }
-            KeyCode::Char('p' | ' ') => return self.pause(),
-            KeyCode::Char('l') => {
-                self.level = match self.level {
-                    Level::Container => Level::Service,
-                    Level::Service => Level::Tenant,
-                    Level::Tenant => Level::Host,
-                    Level::Host => Level::Container,
-                };
-                // A paused screen that changed its level would stay empty.
-                self.paused = false;
+            KeyCode::Char('l') | KeyCode::Tab => return self.group(1),
+            KeyCode::Char('L') | KeyCode::BackTab => return self.group(3),
+            KeyCode::Enter | KeyCode::Right => return self.look_closely(),
+            code => self.move_by(code),
+        }
+        Effect::None
+    }
+
+    /// The next level, or with three steps of four the one before.
+    fn group(&mut self, steps: usize) -> Effect {
+        const LEVELS: [Level; 4] = [Level::Container, Level::Service, Level::Host, Level::Tenant];
+        let at = LEVELS.iter().position(|level| *level == self.level).unwrap_or(0);
+        self.level = LEVELS[(at + steps) % LEVELS.len()];
+        // A paused screen that changed its level would stay as it was.
+        self.paused = false;
+        Effect::Ask
+    }
+
+    fn look_closely(&mut self) -> Effect {
+        // Between two levels the rows are still those of the one before.
+        let Some(cursor) = self.cursor.clone().filter(|_| self.shown == self.level) else {
+            return Effect::None;
+        };
+        let late = self.close.as_ref().is_some_and(|close| close.late);
+        self.close = Some(Close::at(cursor, late));
+        Effect::Ask
+    }
+
+    fn close_key(&mut self, code: KeyCode) -> Effect {
+        let Some(close) = &mut self.close else { return Effect::None };
+        match code {
+            KeyCode::Esc | KeyCode::Enter | KeyCode::Left | KeyCode::Backspace => {
+                self.close = None;
                 return Effect::Ask;
             }
-            KeyCode::Enter | KeyCode::Right => {
-                if let Some(cursor) = self.cursor.clone() {
-                    self.screen = Screen::Detail(cursor);
-                    self.flows = None;
-                    return Effect::Ask;
+            KeyCode::Char('w') => close.late = !close.late,
+            KeyCode::PageUp => close.scroll = close.scroll.saturating_sub(self.page),
+            // Drawing keeps it within the list.
+            KeyCode::PageDown => close.scroll = close.scroll.saturating_add(self.page),
+            KeyCode::Up | KeyCode::Down | KeyCode::Char('k' | 'j') => {
+                let before = self.cursor.clone();
+                self.move_by(code);
+                if self.cursor != before {
+                    return self.look_closely();
                 }
             }
+            _ => {}
+        }
+        Effect::None
+    }
+
+    fn move_by(&mut self, code: KeyCode) {
+        match code {
             KeyCode::Up | KeyCode::Char('k') => self.move_to(self.selected.saturating_sub(1)),
             KeyCode::Down | KeyCode::Char('j') => self.move_to(self.selected + 1),
             KeyCode::PageUp => self.move_to(self.selected.saturating_sub(self.page)),
@@ -211,25 +254,39 @@ impl App {
             KeyCode::End | KeyCode::Char('G') => self.move_to(usize::MAX),
             _ => {}
         }
-        Effect::None
     }
 
-    fn edit(&mut self, key: KeyEvent) {
-        match key.code {
+    fn edit(&mut self, code: KeyCode) -> Effect {
+        match code {
             KeyCode::Enter => self.editing = false,
             KeyCode::Esc => {
                 self.editing = false;
-                self.filter.clear();
+                self.set_filter(String::new());
             }
             KeyCode::Backspace => {
-                self.filter.pop();
+                // As editors do it: what takes the last thing back leaves.
+                self.editing = self.filter.pop().is_some();
+                self.arrange();
             }
-            KeyCode::Char('u') if key.modifiers.contains(KeyModifiers::CONTROL) => self.filter.clear(),
             KeyCode::Char(c) if self.filter.len() < FILTER_LIMIT && !c.is_control() => {
                 self.filter.extend(c.to_lowercase());
+                self.arrange();
+            }
+            KeyCode::Up
+            | KeyCode::Down
+            | KeyCode::PageUp
+            | KeyCode::PageDown
+            | KeyCode::Home
+            | KeyCode::End => {
+                self.move_by(code);
             }
             _ => {}
         }
+        Effect::None
+    }
+
+    fn set_filter(&mut self, filter: String) {
+        self.filter = filter;
         self.arrange();
     }
 
@@ -238,7 +295,7 @@ impl App {
         if self.paused { Effect::None } else { Effect::Ask }
     }
 
-    fn order(&mut self, sort: Sort) {
+    fn order(&mut self, sort: Order) {
         self.sort = sort;
         self.reverse = false;
         self.arrange();
@@ -252,32 +309,17 @@ impl App {
     /// Filters and orders anew. The cursor stays on its row, wherever that goes; if it has gone, at its place.
     fn arrange(&mut self) {
         let pairs = self.answer.as_ref().map_or(&[][..], |answer| &answer.pairs);
-        let multicast = |pair: &Pair| pair.src.is_multicast() || pair.dst.is_multicast();
         let mut rows: Vec<usize> =
-            (0..pairs.len()).filter(|at| self.show_all || !multicast(&pairs[*at])).collect();
+            (0..pairs.len()).filter(|at| self.show_all || !self.known.is_multicast(*at)).collect();
         self.hidden = pairs.len() - rows.len();
-        rows.retain(|at| self.filter.is_empty() || contains(&pairs[*at], &self.filter));
-        rows.sort_by(|a, b| self.sort.compare(&pairs[*a], &pairs[*b], self.reverse));
-        let found =
-            self.cursor.as_ref().and_then(|key| rows.iter().position(|at| RowKey::of(&pairs[*at]) == *key));
+        if !self.filter.is_empty() {
+            rows.retain(|at| self.known.admits(*at, &pairs[*at], &self.filter));
+        }
+        self.sort.arrange(pairs, &self.known.names, self.reverse, &mut rows);
+        let found = self.cursor.as_ref().and_then(|key| rows.iter().position(|at| key.is(&pairs[*at])));
+        self.widest = self.known.widest(&rows);
         self.rows = rows;
         self.move_to(found.unwrap_or(self.selected));
-    }
-
-    fn remember(&mut self, answer: &PairsAnswer) {
-        let mut kept = HashMap::with_capacity(answer.pairs.len());
-        for pair in &answer.pairs {
-            let key = RowKey::of(pair);
-            let mut rates = self.history.remove(&key).unwrap_or_default();
-            if let Some(rate) = byte_rate(pair) {
-                rates.push_back(rate);
-            }
-            if rates.len() > HISTORY {
-                rates.pop_front();
-            }
-            kept.insert(key, rates);
-        }
-        self.history = kept;
     }
 
     /// The rows, filtered and in order.
@@ -295,34 +337,23 @@ impl App {
         self.hidden
     }
 
-    /// The pair that is looked at closely, if it is still there.
-    pub fn detail(&self) -> Option<&Pair> {
-        let Screen::Detail(key) = &self.screen else { return None };
-        self.answer.as_ref()?.pairs.iter().find(|pair| RowKey::of(pair) == *key)
+    /// The columns that the widest names of the rows take, src and dst.
+    pub fn widest(&self) -> [usize; 2] {
+        self.widest
     }
 
-    /// The readings of a pair's byte rate, oldest first.
-    pub fn rates(&self, pair: &Pair) -> Vec<f64> {
-        self.history.get(&RowKey::of(pair)).map(|rates| rates.iter().copied().collect()).unwrap_or_default()
+    /// The pair that is looked at closely as it was last seen; none if it has gone.
+    pub fn close_pair(&self) -> Option<&Pair> {
+        let close = self.close.as_ref()?;
+        match &close.answer {
+            Some(answer) => answer.pair.as_ref(),
+            // Until its own answer comes, the table's row does.
+            None => self.answer.as_ref()?.pairs.iter().find(|pair| close.key.is(pair)),
+        }
     }
 
     /// When what is shown was true.
     pub fn now(&self) -> Timestamp {
         self.answer.as_ref().map_or(Timestamp::UNIX_EPOCH, |answer| answer.generated_at)
-    }
-
-    /// Flows are between containers: only at that level does a row say whose to ask for.
-    fn flows_query(&self) -> Option<FlowsQuery> {
-        if self.level != Level::Container {
-            return None;
-        }
-        let pair = self.detail()?;
-        let end = |end: &conmon::api::Endpoint| Some(end.id.clone().unwrap_or_else(|| end.name.clone()));
-        Some(FlowsQuery {
-            src: end(&pair.src),
-            dst: end(&pair.dst),
-            limit: Some(FLOWS),
-            ..FlowsQuery::default()
-        })
     }
 }

@@ -1,11 +1,15 @@
-//! The live, full-screen table. Three parts: `feed` asks the daemon each second on a thread of its own, `app` is what is
-//! known and chosen (pure: answers and keys in, state out), `draw` turns that into cells. Here they are joined, and the
-//! terminal is given back whatever happens: on quitting, on errors, on panics, and on signals.
+//! The live, full-screen table. `feed` asks the daemon each second on a thread of its own, `app` is what is known and
+//! chosen (pure: answers and keys in, state out), `draw` turns that into cells, `terminal` takes the screen and gives it
+//! back whatever happens. Here they are joined.
 
 mod app;
+mod close;
 mod draw;
 mod feed;
-mod row;
+mod history;
+mod output;
+mod rows;
+mod terminal;
 #[cfg(test)]
 mod tests;
 
@@ -16,39 +20,38 @@ use std::time::Duration;
 use anyhow::Context as _;
 use conmon::api::Level;
 use conmon::client::Client;
-use ratatui::DefaultTerminal;
 use ratatui::crossterm::event::{self, Event};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
+use crate::tone::Color;
 use app::{App, Effect};
 use feed::Feed;
+use terminal::Screen;
 
 /// How long the loop waits for a key before it looks for answers and signals.
 const WAIT: Duration = Duration::from_millis(100);
 
 /// Runs `top` until the user quits or a signal ends it.
-pub fn run(client: Client, level: Level, show_all: bool) -> anyhow::Result<ExitCode> {
+pub fn run(client: Client, level: Level, show_all: bool, color: Color) -> anyhow::Result<ExitCode> {
     anyhow::ensure!(
         io::stdout().is_terminal() && io::stdin().is_terminal(),
         "`top` needs a terminal; `conmonctl pairs` prints the same rows anywhere"
     );
     // The first answer comes before the screen is taken: what stands in its way is said in plain lines.
     let (feed, first) = Feed::start(client, level)?;
-    let mut app =
-        App::new(level, show_all, std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty()));
+    let color = color.is_on(true);
+    // The library below looks at NO_COLOR by itself; `--color` has the last word.
+    ratatui::crossterm::style::force_color_output(color);
+    let mut app = App::new(level, show_all, color);
     app.take(first);
-
-    let mut terminal = ratatui::try_init().context("cannot take over the terminal")?;
-    let end = watch(&mut terminal, &mut app, &feed);
-    ratatui::try_restore().context("cannot give the terminal back; `reset` does")?;
-    end
+    terminal::with(|screen| watch(screen, &mut app, &feed))
 }
 
-fn watch(terminal: &mut DefaultTerminal, app: &mut App, feed: &Feed) -> anyhow::Result<ExitCode> {
+fn watch(screen: &mut Screen, app: &mut App, feed: &Feed) -> anyhow::Result<ExitCode> {
     let mut stale = true;
     loop {
         if stale {
-            terminal.draw(|frame| draw::draw(app, frame)).context("cannot draw on the terminal")?;
+            screen.draw(|frame| draw::draw(app, frame)).context("cannot draw on the terminal")?;
             stale = false;
         }
         if !wait_for_keys()? {
@@ -61,13 +64,14 @@ fn watch(terminal: &mut DefaultTerminal, app: &mut App, feed: &Feed) -> anyhow::
             match app.key(key) {
                 Effect::Quit => return Ok(ExitCode::SUCCESS),
                 Effect::Ask => feed.ask(app.request()),
+                Effect::Redraw => screen.clear().context("cannot draw on the terminal")?,
                 Effect::None => {}
             }
         }
         if let Some(signal) = feed.signal() {
             return Ok(ended_by(signal));
         }
-        while let Some(update) = feed.next() {
+        while let Some(update) = feed.next()? {
             app.take(update);
             stale = true;
         }

@@ -3,12 +3,14 @@
 use conmon::api::{Ledger, LedgerAnswer, PortLedger};
 
 use super::{View, or_absent};
-use crate::format::bytes;
-use crate::table::{Left, Right, Table};
+use crate::format::{bytes, tight};
+use crate::look::Look;
+use crate::table::{Cell, Table, left, right, toned};
+use crate::tone::Tone;
 
 /// The ledger, then a table of ports. Packets are shown to the last digit: the point is that they add up.
-pub fn ledger(answer: &LedgerAnswer, wide: bool) -> View {
-    let mut text = lines(&answer.ledger);
+pub fn ledger(answer: &LedgerAnswer, look: Look) -> View {
+    let mut text = lines(&answer.ledger, look);
     text.push('\n');
     let classes: Vec<&str> = {
         let mut classes: Vec<&str> =
@@ -18,34 +20,34 @@ pub fn ledger(answer: &LedgerAnswer, wide: bool) -> View {
         classes
     };
     let mut columns = vec![
-        Left("INTERFACE"),
-        Left("CONTAINER"),
-        Right("SENT PKTS"),
-        Right("SENT"),
-        Right("RECV PKTS"),
-        Right("RECEIVED"),
-        Left("INTERFACE AGREES"),
+        left("INTERFACE").keep(150),
+        left("CONTAINER").name(),
+        right("SENT PKT"),
+        right("SENT").keep(81),
+        right("RECV PKT"),
+        right("RECV").keep(80),
+        left("INTERFACE AGREES"),
     ];
-    if wide {
+    if look.wide {
         columns.extend([
-            Left("TENANT"),
-            Right("INTERFACE SENT"),
-            Right("INTERFACE RECV"),
-            Left("PACKETS BY CLASS"),
+            left("TENANT"),
+            right("INTERFACE SENT"),
+            right("INTERFACE RECV"),
+            left("PACKETS BY CLASS"),
         ]);
     }
     let mut table = Table::new(columns);
     for port in &answer.ports {
         let mut cells = vec![
-            port.interface.clone(),
-            or_absent(port.container.clone(), |name| name),
-            port.sent.packets.to_string(),
-            bytes(port.sent.bytes),
-            port.received.packets.to_string(),
-            bytes(port.received.bytes),
+            port.interface.clone().into(),
+            or_absent(port.container.clone(), |name| name).into(),
+            port.sent.packets.to_string().into(),
+            tight(bytes(port.sent.bytes)).into(),
+            port.received.packets.to_string().into(),
+            tight(bytes(port.received.bytes)).into(),
             agreement(port),
         ];
-        if wide {
+        if look.wide {
             let by_class: Vec<String> = classes
                 .iter()
                 .filter_map(|class| {
@@ -53,20 +55,20 @@ pub fn ledger(answer: &LedgerAnswer, wide: bool) -> View {
                 })
                 .collect();
             cells.extend([
-                or_absent(port.tenant.clone(), |tenant| tenant),
-                or_absent(port.interface_sent_packets, |packets| packets.to_string()),
-                or_absent(port.interface_received_packets, |packets| packets.to_string()),
-                by_class.join(" "),
+                or_absent(port.tenant.clone(), |tenant| tenant).into(),
+                or_absent(port.interface_sent_packets, |packets| packets.to_string()).into(),
+                or_absent(port.interface_received_packets, |packets| packets.to_string()).into(),
+                by_class.join(" ").into(),
             ]);
         }
         table.row(cells);
     }
-    text.push_str(&table.render());
+    text.push_str(&table.render(look));
     View::new(text)
 }
 
 /// The ledger in lines, losses by reason.
-pub fn lines(ledger: &Ledger) -> String {
+pub fn lines(ledger: &Ledger, look: Look) -> String {
     let lost: u64 = ledger.lost.values().fold(0, |sum, packets| sum.saturating_add(*packets));
     let mut text = format!(
         "observed      {}\nselected      {}\nnot selected  {}\nlost          {lost}\n",
@@ -75,22 +77,23 @@ pub fn lines(ledger: &Ledger) -> String {
     for (reason, packets) in &ledger.lost {
         text.push_str(&format!("  {:<11} {packets}\n", crate::format::harmless(reason)));
     }
-    text.push_str(if ledger.balanced {
-        "balanced      yes: every packet is accounted for\n"
+    text.push_str("balanced      ");
+    text.push_str(&if ledger.balanced {
+        look.paint(Tone::Good, "yes: every packet is accounted for") + "\n"
     } else {
-        "balanced      NO: observed differs from selected + not selected + lost\n"
+        look.paint(Tone::Bad, "NO: observed differs from selected + not selected + lost") + "\n"
     });
     text
 }
 
 /// How far our counters are from the interface's own, both directions.
-fn agreement(port: &PortLedger) -> String {
+fn agreement(port: &PortLedger) -> Cell {
     let (Some(sent), Some(received)) = (port.interface_sent_packets, port.interface_received_packets) else {
-        return crate::format::ABSENT.to_owned();
+        return crate::format::ABSENT.into();
     };
     let difference = |ours: u64, theirs: u64| i128::from(ours) - i128::from(theirs);
     match (difference(port.sent.packets, sent), difference(port.received.packets, received)) {
-        (0, 0) => "yes".to_owned(),
-        (sent, received) => format!("sent {sent:+}, received {received:+}"),
+        (0, 0) => "yes".into(),
+        (sent, received) => toned(Tone::Bad, format!("sent {sent:+}, received {received:+}")),
     }
 }

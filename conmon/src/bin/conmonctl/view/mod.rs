@@ -16,16 +16,18 @@ mod tests;
 pub use containers::containers;
 pub use doctor::doctor;
 pub use events::event;
-pub use flows::{address, flows, state};
+pub use flows::{address, flows};
 pub use ledger::ledger;
 pub use measurements::measurements;
 pub use monitors::monitors;
-pub use pairs::{packet_rate, pairs};
+pub use pairs::{Choice, pairs};
 pub use status::status;
 
-use conmon::api::{Endpoint, EndpointKind};
+use conmon::api::{DelaySummary, Endpoint, EndpointKind};
 
-use crate::format::ABSENT;
+use crate::format::{ABSENT, delay, tight};
+use crate::judge;
+use crate::table::{Cell, toned};
 
 /// A table, and what is to be said about it. Notes go to the other output, so that a pipe sees rows only.
 #[derive(Debug, PartialEq, Eq)]
@@ -55,6 +57,15 @@ pub fn endpoint(endpoint: &Endpoint) -> String {
     }
 }
 
+/// What a column of protocols has room for: `tcp`, or the first and how many more.
+pub fn protocols(protocols: &[String]) -> String {
+    match protocols {
+        [] => ABSENT.to_owned(),
+        [one] => one.clone(),
+        [first, rest @ ..] => format!("{first}+{}", rest.len()),
+    }
+}
+
 /// The tenants of a conversation.
 pub fn tenants(src: &Endpoint, dst: &Endpoint) -> String {
     match (src.tenant.as_deref(), dst.tenant.as_deref()) {
@@ -70,6 +81,16 @@ fn list<T: ToString>(items: &[T]) -> String {
     } else {
         items.iter().map(T::to_string).collect::<Vec<_>>().join(",")
     }
+}
+
+/// One statistic of a sample, as a table has it, in the tone it deserves.
+fn delays(summary: Option<&DelaySummary>, pick: fn(&DelaySummary) -> f64) -> Cell {
+    toned(judge::statistic(summary, pick), absent(summary.map(pick), delay))
+}
+
+/// A quantity as a table has it: one word.
+fn absent<T>(value: Option<T>, text: impl FnOnce(T) -> String) -> String {
+    value.map_or_else(|| ABSENT.to_owned(), |value| tight(text(value)))
 }
 
 fn or_absent<T>(value: Option<T>, text: impl FnOnce(T) -> String) -> String {

@@ -2,13 +2,20 @@
 
 use conmon::api::{Fill, Speed, Status};
 
-use super::{View, or_absent};
-use crate::format::{bytes, count, counted, delay, harmless, percent, since, time};
-use crate::table::{Left, Right, Table};
+use super::{View, absent, or_absent};
+use crate::format::{bytes, count, counted, delay, harmless, percent, since, tight, time};
+use crate::look::{Look, wrap};
+use crate::table::{Cell, Table, left, right, toned};
+use crate::tone::Tone;
+
+/// From this share on a table is close to where detail is lost.
+const FULL_RATIO: f64 = 0.9;
+/// The names' width.
+const INDENT: usize = 10;
 
 /// A summary, then how fast conmond followed, then what each program in the packets' path costs, then how full the
 /// kernel's tables are.
-pub fn status(status: &Status, wide: bool, now: jiff::Timestamp) -> View {
+pub fn status(status: &Status, look: Look, now: jiff::Timestamp) -> View {
     let counts = &status.counts;
     let engine = &status.engine;
     let mut lines = vec![
@@ -69,54 +76,57 @@ pub fn status(status: &Status, wide: bool, now: jiff::Timestamp) -> View {
     for problem in &status.problems {
         lines.push(("problem", problem.clone()));
     }
-    let mut text: String =
-        lines.iter().map(|(name, value)| format!("{name:<9} {}\n", harmless(value))).collect();
+    let room = look.width.unwrap_or(usize::MAX).max(INDENT + 20) - INDENT;
+    let mut text = String::new();
+    for (name, value) in &lines {
+        let tone = if *name == "problem" { Tone::Bad } else { Tone::Strong };
+        let value = wrap(&harmless(value), room, 0).replace('\n', &format!("\n{:INDENT$}", ""));
+        text.push_str(&format!("{} {value}\n", look.paint(tone, &format!("{name:<9}"))));
+    }
 
-    text.push_str(&speed(&status.speed));
+    text.push_str(&speed(&status.speed, look));
     text.push('\n');
-    let mut hooks = Table::new(vec![Left("HOOK"), Right("PACKETS"), Right("TIME/PACKET")]);
+    let mut hooks = Table::new(vec![left("HOOK"), right("PACKETS"), right("TIME/PACKET")]);
     for hook in &cost.hooks {
+        let each = |ns| if ns < 999.5 { format!("{ns:.1} ns") } else { delay(ns * 1e-9) };
         hooks.row(vec![
-            hook.name.clone(),
-            count(hook.runs),
-            or_absent(
-                hook.ns_per_run,
-                |ns| if ns < 999.5 { format!("{ns:.1} ns") } else { delay(ns * 1e-9) },
-            ),
+            hook.name.clone().into(),
+            tight(count(hook.runs)).into(),
+            absent(hook.ns_per_run, each).into(),
         ]);
     }
-    text.push_str(&hooks.render());
+    text.push_str(&hooks.render(look));
     if let Some(sampled) = cost.sampled_at {
         text.push_str(&format!("sampled {} ago\n", since(sampled, now)).replace("now ago", "just now"));
     }
 
     text.push('\n');
     let mut sets = Table::new(vec![
-        Left("SET"),
-        Left("TENANT"),
-        Right("FLOWS"),
-        Right("PAIRS"),
-        Right("PORTS"),
-        Right("HISTOGRAMS"),
-        Right("MEMORY"),
+        left("SET"),
+        left("TENANT").name(),
+        right("FLOWS"),
+        right("PAIRS"),
+        right("PORTS"),
+        right("HISTOGRAMS"),
+        right("MEMORY").keep(100),
     ]);
     for set in &status.sets {
         sets.row(vec![
-            set.name.clone(),
-            or_absent(set.tenant.clone(), |tenant| tenant),
-            fill(set.flows, wide),
-            fill(set.pairs, wide),
-            fill(set.ports, wide),
-            fill(set.histograms, wide),
-            bytes(set.memory_bytes),
+            set.name.clone().into(),
+            or_absent(set.tenant.clone(), |tenant| tenant).into(),
+            fill(set.flows, look),
+            fill(set.pairs, look),
+            fill(set.ports, look),
+            fill(set.histograms, look),
+            tight(bytes(set.memory_bytes)).into(),
         ]);
     }
-    text.push_str(&sets.render());
+    text.push_str(&sets.render(look));
     View::new(text)
 }
 
 /// Nothing before the first port or container came or went.
-fn speed(speed: &Speed) -> String {
+fn speed(speed: &Speed, look: Look) -> String {
     let rows = [
         ("tapped, after its port joined", &speed.tapped_after_seconds),
         ("named, after the engine told", &speed.named_after_seconds),
@@ -128,20 +138,23 @@ fn speed(speed: &Speed) -> String {
         return String::new();
     }
     let mut table = Table::new(vec![
-        Left("SPEED"),
-        Right("TIMES"),
-        Right("P50"),
-        Right("P90"),
-        Right("P99"),
-        Right("MAX"),
+        left("SPEED"),
+        right("TIMES"),
+        right("P50"),
+        right("P90"),
+        right("P99"),
+        right("MAX"),
     ]);
     for (what, d) in rows {
         let [p50, p90, p99, max] = [d.p50, d.p90, d.p99, d.max].map(delay);
-        table.row(vec![what.to_owned(), count(d.count), p50, p90, p99, max]);
+        let cells = [count(d.count), p50, p90, p99, max].map(|text| tight(text).into());
+        table.row([vec![what.to_owned().into()], cells.into()].concat());
     }
-    format!("\n{}", table.render())
+    format!("\n{}", table.render(look))
 }
 
-fn fill(fill: Fill, wide: bool) -> String {
-    if wide { format!("{}/{}", fill.used, fill.capacity) } else { percent(fill.ratio()) }
+fn fill(fill: Fill, look: Look) -> Cell {
+    let text =
+        if look.wide { format!("{}/{}", fill.used, fill.capacity) } else { tight(percent(fill.ratio())) };
+    toned(if fill.ratio() >= FULL_RATIO { Tone::Bad } else { Tone::Plain }, text)
 }
