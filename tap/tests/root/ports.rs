@@ -268,9 +268,11 @@ fn root_moves_miss_nothing() {
         let mut taps = ["p1", "p2"].map(|p| attach(&net, p, &sets[0], how, Some(&dirs[0])));
         net.up();
         let loads = everything(&net);
-        let until = Instant::now() + Duration::from_millis(1500);
+        let begun = Instant::now();
         let mut moves = 0;
-        while Instant::now() < until {
+        // on a slow machine each move waits long for the kernel
+        while begun.elapsed() < Duration::from_millis(1500) || moves < 32 {
+            assert!(begun.elapsed() < Duration::from_secs(60), "{how:?}: only {moves} moves in a minute");
             moves += 1;
             for tap in &mut taps {
                 inside(&net.host, || tap.move_to(sets[moves % 2].programs(), Some(&dirs[moves % 2])))
@@ -285,7 +287,7 @@ fn root_moves_miss_nothing() {
             assert!(all.tx.0 > 2_000 && all.rx.0 > 2_000, "{how:?}: too little traffic: {all:?}");
         }
         let shares = [a, b].map(|r| counted(r, net.port("p1")).tx.packets);
-        assert!(moves > 30 && shares.iter().all(|n| *n > 100), "{how:?}: {moves} moves, {shares:?} packets");
+        assert!(shares.iter().all(|n| *n > 100), "{how:?}: {moves} moves, {shares:?} packets");
         println!("{how:?}: {moves} moves of two ports, {shares:?} packets from p1, none missed");
     }
 }
