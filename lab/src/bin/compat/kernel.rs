@@ -5,6 +5,7 @@ use anyhow::{Context, Result, bail};
 use lab::{find_program, output, output_text};
 use std::collections::BTreeMap;
 use std::fs;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -23,7 +24,9 @@ impl Kernel {
     pub fn get(package: &str, cache: &Path, wanted: &[&str]) -> Result<Self> {
         let name = resolve(package)?;
         let version = candidate(&name)?;
-        let dir = cache.join(format!("{name}_{version}_{}", wanted.len()));
+        let mut hasher = DefaultHasher::new();
+        wanted.hash(&mut hasher);
+        let dir = cache.join(format!("{name}_{version}_{:016x}", hasher.finish()));
         if !dir.join("release").is_file() {
             let work = cache.join(format!("unpack-{}", std::process::id()));
             fs::create_dir_all(&work)?;

@@ -8,7 +8,9 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 /// Modules that the tests and the engine need; a kernel may have them built in.
-pub const MODULES: [&str; 16] = [
+pub const MODULES: [&str; 17] = [
+    // connection tracking's own module asks for this one by another name than its own
+    "crc32c_generic",
     "veth",
     "bridge",
     "sch_ingress",
