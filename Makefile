@@ -28,7 +28,7 @@ UNITDIR ?= /etc/systemd/system
 
 SHARE = $(DESTDIR)$(PREFIX)/share
 
-.PHONY: help setup build test lint demo screenshots bench soak fuzz fmt image install uninstall clean
+.PHONY: help setup build test lint demo screenshots bench soak fuzz compat fmt image install uninstall clean
 
 help: ## this list
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
@@ -82,6 +82,11 @@ fuzz: setup ## random packets and inputs, FUZZ_TIMES (50) as many as the tests t
 	seed=$${CONMON_FUZZ_SEED:-$$(date +%s)}; echo "CONMON_FUZZ_SEED=$$seed"; \
 	    CONMON_FUZZ_SEED=$$seed CONMON_FUZZ_PACKETS=$$(( 200000 * $(FUZZ_TIMES) )) \
 	    $(AS_ROOT) cargo test --release --locked -p tap --test root -- root_both_parsers_agree
+
+compat: ## the tests on Debian's other kernels, emulated; some minutes each (COMPAT_KERNELS="PACKAGE ...")
+	@scripts/setup.sh compat
+	@$(MAKE) build
+	@$(OUT)/compat $(COMPAT_KERNELS)
 
 fmt: ## rewrite the sources in the house format
 	cargo fmt --all

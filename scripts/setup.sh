@@ -3,6 +3,7 @@
 # where rustup is there. Does nothing, and needs no root, when everything is there already. No service is started and
 # none is enabled: the lab packs the programs into images and starts its own engines.
 #
+# compat                  as its argument: also what `make compat` needs
 # CONMON_INSTALL_RUST=1   also fetch rustup from https://sh.rustup.rs when there is no Rust at all
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -26,6 +27,11 @@ needs=(
     tcpdump:tcpdump tshark:tshark tcptrace:tcptrace prometheus:prometheus promtool:prometheus ping:iputils-ping
     jq:jq tmux:tmux ethtool:ethtool
 )
+
+# An emulator for other kernels, and what unpacks them.
+if [[ ${1:-} == compat ]]; then
+    needs+=(qemu-system-x86_64:qemu-system-x86 dpkg-deb:dpkg xz:xz-utils zstd:zstd sysctl:procps bash:bash)
+fi
 
 # Where the kernel enforces AppArmor, engines load a profile with this; minimal installations lack it.
 if [[ $(cat /sys/module/apparmor/parameters/enabled 2>/dev/null) == Y ]]; then

@@ -177,7 +177,7 @@ fn root_the_ledger_balances_until_something_is_miscounted() {
     assert_eq!(doctor.ledger.map(|l| l.balanced), Some(false));
 
     // and the interface sees what no tap counts
-    port.detach().unwrap();
+    host.within(|| port.detach()).unwrap();
     assert!(ping(&container, 20).status().unwrap().success());
     let answer = host.within(|| view.ledger()).unwrap();
     assert!(

@@ -1,6 +1,7 @@
-//! Packs executables of this machine into image layers: the file, the shared libraries the loader would give it, and
-//! whatever else the application needs. The same input gives the same bytes.
+//! Packs executables of this machine into image layers and into kernels' first file systems: the file, the shared
+//! libraries the loader would give it, and whatever else the application needs. The same input gives the same bytes.
 
+use crate::cpio;
 use crate::run::{output_text, text};
 use anyhow::{Context, Result, bail};
 use std::collections::BTreeMap;
@@ -13,9 +14,9 @@ use std::process::Command;
 /// Raised when the same files would be packed another way.
 const FORMAT: u8 = 1;
 
-/// An image's files, by their path without the leading `/`.
+/// The files of an image or of a first file system, by their path without the leading `/`.
 #[derive(Debug, Default)]
-pub(crate) struct Layer {
+pub struct Layer {
     entries: BTreeMap<PathBuf, Entry>,
 }
 
@@ -42,6 +43,12 @@ impl Layer {
     /// A file with the given contents, owned by root.
     pub fn file(&mut self, path: &str, contents: impl Into<Vec<u8>>) {
         self.insert(Path::new(path), Entry { kind: Kind::File(contents.into()), mode: 0o644, owner: 0 });
+    }
+
+    /// An executable script, owned by root.
+    pub fn script(&mut self, path: &str, text: &str) {
+        let kind = Kind::File(text.as_bytes().to_vec());
+        self.insert(Path::new(path), Entry { kind, mode: 0o755, owner: 0 });
     }
 
     /// A symbolic link.
@@ -114,19 +121,24 @@ impl Layer {
         format!("{:016x}", hasher.finish())
     }
 
-    /// Writes the layer as a tar archive. Folders above files are added where they were not given.
-    pub fn write(&self, to: impl std::io::Write) -> Result<()> {
-        let mut archive = tar::Builder::new(to);
-        let above = Entry { kind: Kind::Folder, mode: 0o755, owner: 0 };
+    /// All entries in order. Folders above files are added where they were not given.
+    fn whole(&self) -> BTreeMap<&Path, &Entry> {
+        const ABOVE: &Entry = &Entry { kind: Kind::Folder, mode: 0o755, owner: 0 };
         let mut all: BTreeMap<&Path, &Entry> = BTreeMap::new();
         for (path, entry) in &self.entries {
             let folders = path.ancestors().skip(1).filter(|p| !p.as_os_str().is_empty());
             folders.for_each(|folder| {
-                all.entry(folder).or_insert(&above);
+                all.entry(folder).or_insert(ABOVE);
             });
             all.insert(path, entry);
         }
-        for (path, entry) in all {
+        all
+    }
+
+    /// Writes the layer as a tar archive.
+    pub fn write(&self, to: impl std::io::Write) -> Result<()> {
+        let mut archive = tar::Builder::new(to);
+        for (path, entry) in self.whole() {
             let mut header = tar::Header::new_gnu();
             header.set_mode(entry.mode);
             header.set_uid(u64::from(entry.owner));
@@ -152,6 +164,23 @@ impl Layer {
             added.with_context(|| format!("cannot pack {}", path.display()))?;
         }
         archive.into_inner().and_then(|mut to| to.flush()).context("cannot write the image")
+    }
+
+    /// Writes the layer as an archive that a kernel unpacks into its first file system.
+    pub fn write_cpio(&self, to: impl std::io::Write) -> Result<()> {
+        let mut archive = cpio::Writer::new(to);
+        for (path, entry) in self.whole() {
+            let name = path.as_os_str().as_encoded_bytes();
+            match &entry.kind {
+                Kind::Folder => archive.folder(name, entry.mode, entry.owner),
+                Kind::File(bytes) => archive.file(name, entry.mode, entry.owner, bytes),
+                Kind::Symlink(target) => {
+                    archive.symlink(name, entry.owner, target.as_os_str().as_encoded_bytes())
+                }
+            }
+            .with_context(|| format!("cannot pack {}", path.display()))?;
+        }
+        archive.finish().map(drop).context("cannot write the first file system")
     }
 }
 
@@ -249,6 +278,27 @@ mod tests {
         let paths: Vec<String> =
             archive.entries().unwrap().map(|e| e.unwrap().path().unwrap().display().to_string()).collect();
         assert_eq!(paths, ["bin", "bin/sh", "etc", "etc/a", "etc/a/b", "tmp"]);
+    }
+
+    #[test]
+    fn cpio_reads_what_is_written() {
+        let mut layer = Layer::default();
+        layer.file("/etc/a/b", "five.");
+        layer.file("/etc/empty", "");
+        layer.script("/init", "#!/bin/sh\n");
+        layer.symlink("/bin/sh", "busybox");
+        layer.folder("/tmp", 0o1777, 0);
+        let mut bytes = Vec::new();
+        layer.write_cpio(&mut bytes).unwrap();
+        // another's reader: busybox, which the lab needs anyway
+        let folder = std::env::temp_dir().join(format!("conmon-lab-cpio-{}", std::process::id()));
+        fs::create_dir_all(&folder).unwrap();
+        fs::write(folder.join("archive"), &bytes).unwrap();
+        let script = "busybox cpio -idm <archive 2>/dev/null && cat etc/a/b init && readlink bin/sh && \
+                      stat -c '%a %s' etc/empty init && stat -c %a tmp";
+        let read = output_text(Command::new("sh").arg("-c").arg(script).current_dir(&folder));
+        fs::remove_dir_all(&folder).unwrap();
+        assert_eq!(read.unwrap(), "five.#!/bin/sh\nbusybox\n644 0\n755 10\n1777");
     }
 
     #[test]

@@ -51,6 +51,14 @@ pub enum Error {
         #[source]
         source: io::Error,
     },
+    /// TCX was asked for where the kernel has none.
+    #[error(
+        "cannot attach to port {ifindex}: this kernel has no TCX, which Linux 6.6 brought; leave `tap` at `auto`, or set it to `clsact`"
+    )]
+    NoTcx {
+        /// The port.
+        ifindex: u32,
+    },
     /// An attached program could not be exchanged for another.
     #[error("cannot move port {ifindex} ({direction}) to another set{}", hint(source))]
     Update {

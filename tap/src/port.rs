@@ -99,10 +99,12 @@ const DIRECTIONS: [Direction; 2] = [Direction::Tx, Direction::Rx];
 
 fn links(programs: &Programs, ifindex: u32) -> Result<Links, Error> {
     let made = |direction| {
-        link(programs, ifindex, direction).map_err(|source| Error::Attach {
-            ifindex,
-            direction: direction_name(direction),
-            source,
+        link(programs, ifindex, direction).map_err(|source| {
+            // a kernel that does not know the attach type calls it invalid
+            if source.raw_os_error() == Some(libc::EINVAL) && !has_tcx(programs) {
+                return Error::NoTcx { ifindex };
+            }
+            Error::Attach { ifindex, direction: direction_name(direction), source }
         })
     };
     Ok(Links { tx: made(Direction::Tx)?, rx: made(Direction::Rx)? })
@@ -174,8 +176,11 @@ impl Port {
         how: Attach,
         set_dir: Option<&Path>,
     ) -> Result<Self, Error> {
-        let unknown_here = |e: &Error, codes: &[i32]| match e {
-            Error::Attach { source, .. } => source.raw_os_error().is_some_and(|code| codes.contains(&code)),
+        // a kernel without the qdisc, or without its BPF classifier
+        let has_no_clsact = |e: &Error| match e {
+            Error::Attach { source, .. } => {
+                matches!(source.raw_os_error(), Some(libc::ENOENT | libc::EOPNOTSUPP))
+            }
             _ => false,
         };
         let tcx = || links(programs, ifindex).map(Hold::Tcx);
@@ -184,13 +189,11 @@ impl Port {
             Attach::Clsact => clsact()?,
             Attach::Tcx => tcx()?,
             Attach::Auto => match tcx() {
-                // a kernel that does not know TCX calls the attach type invalid
-                Err(e) if unknown_here(&e, &[libc::EINVAL]) => clsact()?,
+                Err(Error::NoTcx { .. }) => clsact()?,
                 other => other?,
             },
             Attach::Quick => match clsact() {
-                // a kernel without the qdisc, or without its BPF classifier
-                Err(e) if unknown_here(&e, &[libc::ENOENT, libc::EOPNOTSUPP]) => tcx()?,
+                Err(e) if has_no_clsact(&e) => tcx()?,
                 other => other?,
             },
         };

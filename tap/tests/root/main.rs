@@ -3,6 +3,8 @@
 
 mod cost;
 mod differential;
+mod imposed;
+mod kernel;
 mod net;
 mod oracle;
 mod ports;

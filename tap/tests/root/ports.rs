@@ -25,11 +25,10 @@ use ippm::time::Timestamp;
 use lab::Namespace;
 use tap::{Attach, Command, Janitor, Port, Reader, Set, SetSpec, has_tcx};
 
+use crate::kernel::{self, has_tcx_for, ways};
 use crate::net::{LEFT, Load, Net, RIGHT, inside};
 use crate::oracle::{FlowTruth, Oracle};
 use crate::privileged;
-
-const BOTH_WAYS: [Attach; 2] = [Attach::Tcx, Attach::Clsact];
 
 fn set() -> Set {
     Set::create(SetSpec { flows: 4096, pairs: 256, ports: 16, hists: 256, ..SetSpec::default() }).unwrap()
@@ -115,8 +114,8 @@ fn assert_exact(what: &str, net: &Net, port: &str, readers: &mut [&mut Reader]) 
 fn attach(net: &Net, port: &str, set: &Set, how: Attach, dir: Option<&std::path::Path>) -> Port {
     let ifindex = net.port(port);
     let port = inside(&net.host, || Port::attach(ifindex, set.programs(), how, dir)).unwrap();
-    assert_eq!(port.how(), if how == Attach::Clsact { "clsact" } else { "tcx" });
-    assert!(how == Attach::Clsact || has_tcx(set.programs()));
+    let wanted = if how == Attach::Clsact || !kernel::has_tcx() { "clsact" } else { "tcx" };
+    assert_eq!(port.how(), wanted);
     port
 }
 
@@ -174,7 +173,7 @@ fn root_totals_are_the_interfaces() {
     if !privileged("root_totals_are_the_interfaces") {
         return;
     }
-    for how in BOTH_WAYS {
+    for how in ways("root_totals_are_the_interfaces") {
         for offloads in [true, false] {
             let net = Net::new();
             let set = set();
@@ -212,7 +211,7 @@ fn root_segments_are_the_interfaces_packets() {
     for merging in [true, false] {
         let net = Net::new();
         let set = set();
-        let _taps = ["p1", "p2"].map(|p| attach(&net, p, &set, Attach::Tcx, None));
+        let _taps = ["p1", "p2"].map(|p| attach(&net, p, &set, Attach::Auto, None));
         for port in ["p1", "p2"] {
             if merging {
                 offload(&net.host, port, &[(SGRO, true)]);
@@ -259,7 +258,7 @@ fn root_moves_miss_nothing() {
     if !privileged("root_moves_miss_nothing") {
         return;
     }
-    for how in BOTH_WAYS {
+    for how in ways("root_moves_miss_nothing") {
         let net = Net::new();
         let sets = [set(), set()];
         let dirs = [pins(&net, "a"), pins(&net, "b")];
@@ -269,9 +268,11 @@ fn root_moves_miss_nothing() {
         let mut taps = ["p1", "p2"].map(|p| attach(&net, p, &sets[0], how, Some(&dirs[0])));
         net.up();
         let loads = everything(&net);
-        let until = Instant::now() + Duration::from_millis(1500);
+        let begun = Instant::now();
         let mut moves = 0;
-        while Instant::now() < until {
+        // on a slow machine each move waits long for the kernel
+        while begun.elapsed() < Duration::from_millis(1500) || moves < 32 {
+            assert!(begun.elapsed() < Duration::from_secs(60), "{how:?}: only {moves} moves in a minute");
             moves += 1;
             for tap in &mut taps {
                 inside(&net.host, || tap.move_to(sets[moves % 2].programs(), Some(&dirs[moves % 2])))
@@ -286,7 +287,7 @@ fn root_moves_miss_nothing() {
             assert!(all.tx.0 > 2_000 && all.rx.0 > 2_000, "{how:?}: too little traffic: {all:?}");
         }
         let shares = [a, b].map(|r| counted(r, net.port("p1")).tx.packets);
-        assert!(moves > 30 && shares.iter().all(|n| *n > 100), "{how:?}: {moves} moves, {shares:?} packets");
+        assert!(shares.iter().all(|n| *n > 100), "{how:?}: {moves} moves, {shares:?} packets");
         println!("{how:?}: {moves} moves of two ports, {shares:?} packets from p1, none missed");
     }
 }
@@ -301,7 +302,9 @@ fn classifiers(net: &Net, port: &str) -> (bool, usize) {
 
 #[test]
 fn root_fastening_misses_nothing_and_counts_nothing_twice() {
-    if !privileged("root_fastening_misses_nothing_and_counts_nothing_twice") {
+    if !privileged("root_fastening_misses_nothing_and_counts_nothing_twice")
+        || !has_tcx_for("root_fastening_misses_nothing_and_counts_nothing_twice")
+    {
         return;
     }
     for (round, pinned) in [true, false, true].into_iter().enumerate() {
@@ -363,9 +366,71 @@ fn root_fastening_misses_nothing_and_counts_nothing_twice() {
     }
 }
 
+/// The tap finds by itself what the kernel has, and says what it lacks.
+#[test]
+fn root_tcx_is_used_where_the_kernel_has_it_and_only_there() {
+    if !privileged("root_tcx_is_used_where_the_kernel_has_it_and_only_there") {
+        return;
+    }
+    let net = Net::new();
+    let set = set();
+    assert_eq!(has_tcx(set.programs()), kernel::has_tcx());
+    let by_itself = attach(&net, "p1", &set, Attach::Auto, None);
+    let ifindex = net.port("p2");
+    let demanded = inside(&net.host, || Port::attach(ifindex, set.programs(), Attach::Tcx, None));
+    let refused = demanded.as_ref().err().map(ToString::to_string);
+    if kernel::has_tcx() {
+        assert_eq!(refused, None);
+    } else {
+        let said = refused.unwrap();
+        assert!(said.contains("no TCX") && said.contains("6.6") && said.contains("clsact"), "{said}");
+        assert_eq!(classifiers(&net, "p2"), (false, 0), "nothing is left of the attempt");
+    }
+    inside(&net.host, || by_itself.detach()).unwrap();
+}
+
+/// Who fastens where there is no TCX is told so, and the port is tapped as before: by classifiers, each packet counted once.
+#[test]
+fn root_what_cannot_be_fastened_stays_tapped() {
+    if !privileged("root_what_cannot_be_fastened_stays_tapped") {
+        return;
+    }
+    if kernel::has_tcx() {
+        eprintln!("SKIPPED root_what_cannot_be_fastened_stays_tapped: this kernel has TCX");
+        return;
+    }
+    let net = Net::new();
+    let dir = pins(&net, "set");
+    let set = set();
+    set.pin(&dir).unwrap();
+    let mut taps = ["p1", "p2"].map(|p| attach(&net, p, &set, Attach::Quick, Some(&dir)));
+    net.up();
+    let loads = everything(&net);
+    for tap in &mut taps {
+        thread::sleep(Duration::from_millis(200));
+        let said = inside(&net.host, || tap.fasten(&set)).unwrap_err().to_string();
+        assert!(said.contains("no TCX"), "{said}");
+        assert!(inside(&net.host, || tap.is_alive()) && tap.how() == "clsact" && !tap.is_fast());
+    }
+    for port in ["p1", "p2"] {
+        assert_eq!(classifiers(&net, port), (true, 2));
+    }
+    assert_eq!(dir.join("taps").read_dir().unwrap().count(), 2, "one pin a port");
+    thread::sleep(Duration::from_millis(200));
+    stop(loads);
+    let mut reader = reader(&set);
+    for port in ["p1", "p2"] {
+        let all = assert_exact("not fastened", &net, port, &mut [&mut reader]);
+        assert!(all.tx.0 > 1_000 && all.rx.0 > 1_000, "too little traffic: {all:?}");
+    }
+    Set::unpin(&dir).unwrap();
+}
+
 #[test]
 fn root_a_death_while_fastening_misses_nothing() {
-    if !privileged("root_a_death_while_fastening_misses_nothing") {
+    if !privileged("root_a_death_while_fastening_misses_nothing")
+        || !has_tcx_for("root_a_death_while_fastening_misses_nothing")
+    {
         return;
     }
     // between the halves; and before the second link was there
@@ -417,7 +482,8 @@ fn root_a_death_while_fastening_misses_nothing() {
 /// Another's filter on our qdisc keeps it.
 #[test]
 fn root_a_qdisc_that_others_use_stays() {
-    if !privileged("root_a_qdisc_that_others_use_stays") {
+    if !privileged("root_a_qdisc_that_others_use_stays") || !has_tcx_for("root_a_qdisc_that_others_use_stays")
+    {
         return;
     }
     let net = Net::new();
@@ -438,7 +504,7 @@ fn root_the_owners_death_misses_nothing() {
     if !privileged("root_the_owners_death_misses_nothing") {
         return;
     }
-    for how in BOTH_WAYS {
+    for how in ways("root_the_owners_death_misses_nothing") {
         let net = Net::new();
         let dir = pins(&net, "set");
         let set = set();
@@ -525,7 +591,7 @@ fn root_detaching_leaves_nothing() {
     if !privileged("root_detaching_leaves_nothing") {
         return;
     }
-    for how in BOTH_WAYS {
+    for how in ways("root_detaching_leaves_nothing") {
         for pinned in [true, false] {
             let net = Net::new();
             let dir = pins(&net, "set");
@@ -610,7 +676,7 @@ fn drop_all(ifindex: u32, at: u32) -> OwnedFd {
 /// goes out after it.
 #[test]
 fn root_another_program_that_drops() {
-    if !privileged("root_another_program_that_drops") {
+    if !privileged("root_another_program_that_drops") || !has_tcx_for("root_another_program_that_drops") {
         return;
     }
     const TCX: [u32; 2] = [46, 47];
