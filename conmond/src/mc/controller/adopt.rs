@@ -150,7 +150,8 @@ impl Work {
             let monitor = if role == SetRole::Nursery {
                 MonitorSeen::Inline
             } else {
-                MonitorSeen::Starting { since: now }
+                // as old as the daemon, so that nobody takes it for one that is being made
+                MonitorSeen::Starting { since: self.started }
             };
             let dir = self.set_dir(id);
             for mut port in Port::adopt(&dir)? {
