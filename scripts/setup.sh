@@ -20,6 +20,7 @@ needs=(
     "/usr/lib/*-linux-gnu/libc.a:libc6-dev" /etc/ssl/certs/ca-certificates.crt:ca-certificates
     # the lab: engine, namespaces, applications
     dockerd:docker.io docker:docker.io containerd:containerd runc:runc iptables:iptables
+    podman:podman /usr/lib/podman/netavark:netavark /usr/lib/podman/aardvark-dns:aardvark-dns
     ip:iproute2 nsenter:util-linux setpriv:util-linux ldd:libc-bin busybox:busybox-static
     redis-server:redis-server redis-benchmark:redis-tools nginx:nginx-light wrk:wrk iperf3:iperf3
     memcached:memcached "/usr/lib/postgresql/*/bin/postgres:postgresql" "/usr/lib/postgresql/*/bin/pgbench:postgresql"
@@ -82,7 +83,8 @@ if (( ${#missing[@]} > 0 )); then
     "${sudo[@]}" chmod 755 "$policy"
 
     services=(docker.service docker.socket containerd.service redis-server.service nginx.service memcached.service
-        postgresql.service prometheus.service)
+        postgresql.service prometheus.service podman.service podman.socket podman-restart.service
+        podman-auto-update.service podman-auto-update.timer)
     enabled() { command -v systemctl >/dev/null && systemctl is-enabled --quiet "$1" 2>/dev/null; }
     before=()
     for service in "${services[@]}"; do

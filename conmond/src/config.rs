@@ -36,7 +36,8 @@ pub const EXIT_CODE: u8 = 64;
 pub struct Config {
     /// Name of this instance. Socket, pins, state and image names carry it, so several can run on one machine.
     pub instance: String,
-    /// The container engine's socket, in the form of DOCKER_HOST.
+    /// The container engine's socket, in the form of DOCKER_HOST. When it is not given and Docker's is not there, Podman's
+    /// (/run/podman/podman.sock) is taken.
     pub engine: String,
     /// Folder under which each instance has its run folder.
     #[schemars(with = "String")]
@@ -387,6 +388,11 @@ impl Config {
     /// Where the value of a key (`tables.flows`) came from.
     pub fn origin(&self, key: &str) -> &Origin {
         self.origins.get(key).unwrap_or(&Origin::Default)
+    }
+
+    /// The container engine's address, none when nobody gave one: the usual sockets are looked for then.
+    pub fn engine_asked_for(&self) -> Option<&str> {
+        (*self.origin("engine") != Origin::Default).then_some(self.engine.as_str())
     }
 
     /// All values as YAML, each with its origin in a comment.

@@ -139,7 +139,7 @@ pub fn run(config: &Config) -> anyhow::Result<()> {
             "conmond needs root (or CAP_BPF, CAP_NET_ADMIN, CAP_PERFMON and CAP_SYS_ADMIN) to tap ports; start it with sudo"
         );
     }
-    let runtime = Runtime::new(Some(&config.engine), instance.name())?;
+    let runtime = Runtime::new(config.engine_asked_for(), instance.name())?;
     make_run_dir(&instance.run_dir())?;
     // first of all: only one daemon of this instance
     let api = ApiSocket::bind(&instance.socket(), api_group())?;
@@ -276,7 +276,7 @@ pub fn clean(config: &Config) -> anyhow::Result<()> {
         Err(e) => failed.push(format!("cannot look into {}: {e}", dir.display())),
     }
     let tokio = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let runtime = Runtime::new(Some(&config.engine), instance.name())?;
+    let runtime = Runtime::new(config.engine_asked_for(), instance.name())?;
     let removed = tokio.block_on(async {
         runtime.connect().await?;
         runtime.remove_everything().await

@@ -4,7 +4,7 @@
 
 use crate::bins::program;
 use crate::diagnose;
-use crate::host::Host;
+use crate::host::{EngineKind, Host};
 use crate::names::{LabId, is_valid_part, start_time};
 use crate::netns::Namespace;
 use crate::teardown::{self, NOTES_DIR, Note, Removed, note_path};
@@ -67,8 +67,17 @@ impl Lab {
 
     /// Starts a host: a network namespace with an engine of its own. `name` is lower case, digits and `-`.
     pub fn host(&self, name: &str) -> Result<Host> {
+        self.host_with(name, EngineKind::Docker)
+    }
+
+    /// Starts a host whose engine is Podman.
+    pub fn podman_host(&self, name: &str) -> Result<Host> {
+        self.host_with(name, EngineKind::Podman)
+    }
+
+    fn host_with(&self, name: &str, engine: EngineKind) -> Result<Host> {
         check_part(name)?;
-        let host = Host::start(self.id, &self.dir.join(name), name);
+        let host = Host::start(self.id, &self.dir.join(name), name, engine);
         if let Ok(host) = &host {
             self.hosts.lock().unwrap_or_else(|e| e.into_inner()).push(host.clone());
         }
@@ -125,6 +134,9 @@ impl Lab {
             return Ok(Removed::default());
         }
         let hosts = std::mem::take(&mut *self.hosts.lock().unwrap_or_else(|e| e.into_inner()));
+        for host in &hosts {
+            host.tidy();
+        }
         let removed = teardown::destroy(self.id, Some(&self.dir));
         // Reaped here, or they would stay zombies until this process ends.
         for host in hosts {

@@ -1,5 +1,5 @@
 //! [`Host`]: a network namespace with a container engine of its own. The engine (`dockerd`, and a `containerd` that
-//! serves it alone, so that the machine's own is never touched) runs in the namespace but in the machine's mount
+//! serves it alone, so that the machine's own is never touched; or Podman's service) runs in the namespace but in the machine's mount
 //! namespace: control groups stay visible, and monitors see the same paths as on a real host.
 
 use crate::container::{Container, Spec};
@@ -7,6 +7,7 @@ use crate::engine;
 use crate::image::{self, App};
 use crate::names::LabId;
 use crate::netns::{Link, Namespace};
+use crate::podman;
 use crate::run::{describe, find_program, output, output_text, text};
 use crate::wait::wait_for;
 use anyhow::{Context, Result, bail};
@@ -22,6 +23,15 @@ use std::time::{Duration, Instant};
 /// Longest wait for an engine to answer.
 const ENGINE_START: Duration = Duration::from_secs(60);
 
+/// A host's engine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum EngineKind {
+    /// `dockerd`.
+    Docker,
+    /// Podman's service.
+    Podman,
+}
+
 /// A host of the lab. Clones are handles of the same host; it lives as long as its [`crate::Lab`].
 #[derive(Debug, Clone)]
 pub struct Host(Arc<Inner>);
@@ -30,6 +40,7 @@ pub struct Host(Arc<Inner>);
 struct Inner {
     name: String,
     full_name: String,
+    engine: EngineKind,
     namespace: Namespace,
     dir: PathBuf,
     client: PathBuf,
@@ -41,37 +52,29 @@ struct Inner {
 }
 
 impl Host {
-    pub(crate) fn start(id: LabId, dir: &Path, name: &str) -> Result<Self> {
+    pub(crate) fn start(id: LabId, dir: &Path, name: &str, engine: EngineKind) -> Result<Self> {
         let begin = Instant::now();
-        let dockerd = find_program("dockerd", "docker.io")?;
-        let containerd = find_program("containerd", "containerd")?;
         for sub in ["docker-cli", "run", "captures"] {
             fs::create_dir_all(dir.join(sub)).with_context(|| format!("cannot make {}", dir.display()))?;
         }
         let namespace = Namespace::create(id.part(name))?;
         let iptables = ["iptables", "ip6tables"].iter().all(|tool| iptables_works(&namespace, tool));
-        let containerd_config = dir.join("containerd.toml");
-        fs::write(&containerd_config, containerd_toml(dir)).context("containerd.toml")?;
-        // The machine's own /etc/docker/daemon.json must not steer the lab's engines.
-        fs::write(dir.join("daemon.json"), "{}").context("daemon.json")?;
-        let mut first = namespace.command(containerd);
-        first.arg("--config").arg(&containerd_config);
-        let mut second = namespace.command(dockerd);
-        second.arg("--config-file").arg(dir.join("daemon.json"));
-        second.arg("--containerd").arg(dir.join("containerd.sock"));
-        second.arg("--data-root").arg(dir.join("data")).arg("--exec-root").arg(dir.join("exec"));
-        second.arg("--pidfile").arg(dir.join("dockerd.pid"));
-        second.arg("--host").arg(format!("unix://{}", dir.join("docker.sock").display()));
-        // A control group of the lab's own makes every container's process findable after a crash; cgroupfs so that
-        // the name is taken as it stands on machines with systemd too.
-        second.arg("--exec-opt").arg("native.cgroupdriver=cgroupfs");
-        second.arg(format!("--cgroup-parent=/{}", namespace.name()));
-        second.arg(format!("--iptables={iptables}"));
-        let mut processes = vec![spawn(&mut first, &dir.join("containerd.log"))?];
-        processes.push(spawn(&mut second, &dir.join("dockerd.log"))?);
+        let socket = dir.join("docker.sock");
+        let processes = match engine {
+            EngineKind::Docker => docker(&namespace, dir, &socket, iptables)?,
+            EngineKind::Podman => {
+                let mut service = podman::service(&namespace, dir, &socket)?;
+                vec![spawn(&mut service, &dir.join("podman.log"))?]
+            }
+        };
+        let logs: &[&str] = match engine {
+            EngineKind::Docker => &["dockerd.log", "containerd.log"],
+            EngineKind::Podman => &["podman.log"],
+        };
         let mut host = Inner {
             name: name.to_string(),
             full_name: id.part(name),
+            engine,
             namespace,
             dir: dir.to_path_buf(),
             client: PathBuf::new(),
@@ -79,7 +82,7 @@ impl Host {
             start_took: Duration::ZERO,
             processes: Mutex::new(processes),
             images: Mutex::default(),
-            logs: Mutex::new(vec![dir.join("dockerd.log"), dir.join("containerd.log")]),
+            logs: Mutex::new(logs.iter().map(|log| dir.join(log)).collect()),
         };
         host.await_engine()?;
         host.client = host.find_client()?;
@@ -128,9 +131,14 @@ impl Host {
         format!("unix://{}", self.socket().display())
     }
 
-    /// Where the running `dockerd` writes its log.
+    /// Its engine.
+    pub fn engine(&self) -> EngineKind {
+        self.0.engine
+    }
+
+    /// Where the running engine writes its log.
     pub fn engine_log(&self) -> PathBuf {
-        self.0.dir.join("dockerd.log")
+        self.0.log()
     }
 
     /// A command that will run in the host's network namespace, with `DOCKER_HOST` set.
@@ -186,7 +194,13 @@ impl Host {
         if let Some(app) = spec.app_of() {
             self.image(app)?;
         }
-        let id = output_text(self.docker_command().arg("create").args(spec.arguments()))?;
+        let mut create = self.docker_command();
+        create.arg("create");
+        if self.0.engine == EngineKind::Podman {
+            // Docker's daemon has an option for all of its containers
+            create.arg(format!("--cgroup-parent=/{}", self.0.namespace.name()));
+        }
+        let id = output_text(create.args(spec.arguments()))?;
         Ok(Container::new(self.clone(), id, spec.name().to_string()))
     }
 
@@ -234,6 +248,16 @@ impl Host {
         self.0.await_engine()
     }
 
+    /// Has Podman remove its containers: monitors' control groups bear no name of the lab's, so that nobody could find
+    /// them later. What fails here is ended by force.
+    pub(crate) fn tidy(&self) {
+        if self.0.engine == EngineKind::Podman
+            && let Ok(ids) = self.docker(&["ps", "--all", "--quiet"])
+        {
+            let _ = self.docker_command().args(["rm", "--force"]).args(ids.split_whitespace()).output();
+        }
+    }
+
     pub(crate) fn reap(&self) {
         for mut child in self.0.processes.lock().unwrap_or_else(|e| e.into_inner()).drain(..) {
             // Killed already by the teardown; kill again, so that waiting cannot hang whatever happened before.
@@ -248,14 +272,18 @@ impl Inner {
         self.dir.join("docker.sock")
     }
 
+    fn log(&self) -> PathBuf {
+        self.dir.join(match self.engine {
+            EngineKind::Docker => "dockerd.log",
+            EngineKind::Podman => "podman.log",
+        })
+    }
+
     fn await_engine(&self) -> Result<()> {
         wait_for("engine's answer", ENGINE_START, || {
             for child in self.processes.lock().unwrap_or_else(|e| e.into_inner()).iter_mut() {
                 if let Some(status) = child.try_wait()? {
-                    bail!(
-                        "the engine ended ({status}):\n{}",
-                        crate::diagnose::tail(&self.dir.join("dockerd.log"), 20)
-                    );
+                    bail!("the engine ended ({status}):\n{}", crate::diagnose::tail(&self.log(), 20));
                 }
             }
             let answer = engine::request(&self.socket(), "GET", "/_ping", None);
@@ -301,6 +329,32 @@ impl Drop for Inner {
             let _ = child.wait();
         }
     }
+}
+
+/// Starts `containerd`, and `dockerd` after it.
+fn docker(namespace: &Namespace, dir: &Path, socket: &Path, iptables: bool) -> Result<Vec<Child>> {
+    let dockerd = find_program("dockerd", "docker.io")?;
+    let containerd = find_program("containerd", "containerd")?;
+    let containerd_config = dir.join("containerd.toml");
+    fs::write(&containerd_config, containerd_toml(dir)).context("containerd.toml")?;
+    // The machine's own /etc/docker/daemon.json must not steer the lab's engines.
+    fs::write(dir.join("daemon.json"), "{}").context("daemon.json")?;
+    let mut first = namespace.command(containerd);
+    first.arg("--config").arg(&containerd_config);
+    let mut second = namespace.command(dockerd);
+    second.arg("--config-file").arg(dir.join("daemon.json"));
+    second.arg("--containerd").arg(dir.join("containerd.sock"));
+    second.arg("--data-root").arg(dir.join("data")).arg("--exec-root").arg(dir.join("exec"));
+    second.arg("--pidfile").arg(dir.join("dockerd.pid"));
+    second.arg("--host").arg(format!("unix://{}", socket.display()));
+    // A control group of the lab's own makes every container's process findable after a crash; cgroupfs so that
+    // the name is taken as it stands on machines with systemd too.
+    second.arg("--exec-opt").arg("native.cgroupdriver=cgroupfs");
+    second.arg(format!("--cgroup-parent=/{}", namespace.name()));
+    second.arg(format!("--iptables={iptables}"));
+    let mut processes = vec![spawn(&mut first, &dir.join("containerd.log"))?];
+    processes.push(spawn(&mut second, &dir.join("dockerd.log"))?);
+    Ok(processes)
 }
 
 fn iptables_works(namespace: &Namespace, tool: &str) -> bool {

@@ -228,9 +228,17 @@ fn processes_of(id: LabId) -> Vec<i32> {
             || fs::metadata(format!("/proc/{pid}/ns/net")).is_ok_and(|m| namespaces.contains(&m.ino()));
         let in_group =
             || fs::read_to_string(format!("/proc/{pid}/cgroup")).is_ok_and(|t| group_names(&t, id));
-        in_namespace() || in_group()
+        in_namespace() || in_group() || is_rooted(*pid, id)
     });
     ours.filter_map(|pid| i32::try_from(pid).ok()).collect()
+}
+
+/// Whether a process's root file system lies in a folder of the lab: a container of Podman's whose own monitor process
+/// was killed first.
+fn is_rooted(pid: u32, id: LabId) -> bool {
+    let table = fs::read_to_string(format!("/proc/{pid}/mountinfo")).unwrap_or_default();
+    let root = table.lines().find(|line| line.split(' ').nth(4) == Some("/"));
+    root.is_some_and(|line| line.split(['/', ':', ',', ' ']).any(|part| id.owns(part)))
 }
 
 /// Whether a `/proc/PID/cgroup` file names a control group of the lab.

@@ -65,7 +65,8 @@ pub enum MonitorMode {
     Shared,
     /// One container, asked for by the label `conmon.monitor=dedicated`.
     Dedicated,
-    /// None: the daemon itself runs these functions, for ports whose tenant is not yet known.
+    /// None: the daemon itself runs these functions, for ports whose tenant is not yet known, and for tenants whose
+    /// monitoring container cannot be had.
     Host,
 }
 

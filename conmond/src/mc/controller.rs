@@ -7,7 +7,9 @@
 
 mod adopt;
 mod engine_events;
+mod note;
 mod publish;
+mod standin;
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
@@ -151,8 +153,8 @@ impl Controller {
 struct Hand {
     set: Arc<Set>,
     served: Option<Served>,
-    /// Kept for its thread.
-    _inline: Option<Inline>,
+    /// Kept for its thread: the nursery's, and that of a set whose monitoring container cannot be had.
+    inline: Option<Inline>,
 }
 
 /// A tapped port in the controller's hands.
@@ -169,7 +171,7 @@ struct Work {
     events: Sender<Event>,
     asks: UnboundedSender<Ask>,
     engine_address: String,
-    engine_version: Option<String>,
+    engine_version: Option<crate::runtime::EngineVersion>,
     engine_error: Option<String>,
     query: LinkQuery,
     janitor: Option<Janitor>,
@@ -330,6 +332,10 @@ impl Work {
             .insert(link.ifindex, LinkSeen { link, joined_at: joined, up_at: up, peer, look_at, looked });
         if fresh_bridge && !found {
             self.look_at_host_addresses();
+            // Podman does not tell of networks, and one of a name of its own is watched once the engine is asked
+            if self.world.engine {
+                self.ask_snapshot();
+            }
         }
     }
 
@@ -384,6 +390,14 @@ impl Work {
                     seen.idle_since = since;
                 }
             }
+            Action::MarkUnread { set, since } => {
+                if let Some(seen) = self.world.sets.get_mut(&set) {
+                    seen.unread_since = since;
+                }
+            }
+            Action::StandIn { set } => self.stand_in(set),
+            Action::StandDown { set } => self.stand_down(set),
+            Action::AskMode { id } => self.ask_mode(id),
             Action::Retire { set } => self.retire(set),
         }
     }
@@ -684,8 +698,8 @@ impl Work {
         };
         self.send(Job::Add(id, set.clone()));
         self.shared.set_loaded(id, Some(set.clone()));
-        self.hands.insert(id, Hand { set, served, _inline: inline });
-        self.world.sets.insert(id, SetSeen { role, monitor, restarts: 0, idle_since: None });
+        self.hands.insert(id, Hand { set, served, inline });
+        self.world.sets.insert(id, SetSeen::new(role, monitor));
         self.unsaved = true;
         Ok(())
     }

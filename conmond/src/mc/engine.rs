@@ -9,8 +9,8 @@ use tokio::sync::{Mutex, Semaphore, mpsc};
 
 use super::world::SetId;
 use crate::runtime::{
-    EngineEvent, Monitor, MonitorImage, MonitorLimits, MonitorSpec, NetworkMembers, Runtime, RuntimeError,
-    Snapshot,
+    EngineEvent, Monitor, MonitorImage, MonitorLimits, MonitorSpec, NetworkMembers, NetworkMode, Runtime,
+    RuntimeError, Snapshot,
 };
 
 /// Something asked of the engine.
@@ -20,6 +20,8 @@ pub enum Ask {
     Snapshot,
     /// Who is on a network.
     Members(String),
+    /// Whose network a container uses.
+    Mode(String),
     /// Have a monitoring container made and started for a set, in place of one there may be.
     StartMonitor {
         /// The set.
@@ -44,6 +46,8 @@ pub enum Answer {
     Snapshot(Result<Snapshot, RuntimeError>),
     /// To [`Ask::Members`].
     Members(String, Result<Option<NetworkMembers>, RuntimeError>),
+    /// To [`Ask::Mode`].
+    Mode(String, Result<Option<NetworkMode>, RuntimeError>),
     /// To [`Ask::StartMonitor`]: the container's id and its process.
     Started(SetId, Result<(String, Option<u32>), RuntimeError>),
     /// To [`Ask::Monitors`], with each running one's process and whether it is made of this build.
@@ -84,6 +88,10 @@ pub async fn run(
                 Ask::Members(id) => {
                     let members = engine.runtime.network_endpoints(&id).await;
                     sink(Answer::Members(id, members));
+                }
+                Ask::Mode(id) => {
+                    let mode = engine.runtime.network_mode(&id).await;
+                    sink(Answer::Mode(id, mode));
                 }
                 Ask::StartMonitor { set, dir } => {
                     let _one = making.acquire().await;

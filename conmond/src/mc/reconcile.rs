@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use ippm::time::Timestamp;
 
-use super::world::{MonitorSeen, SetId, SetRole, TapHold, TapSeen, World};
+use super::world::{MonitorSeen, SetId, SetRole, SetSeen, TapHold, TapSeen, World};
 
 /// Something to do.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -101,6 +101,28 @@ pub enum Action {
         /// Since when.
         since: Option<Timestamp>,
     },
+    /// Note since when no monitoring container reads a set, or that one does again.
+    MarkUnread {
+        /// The set.
+        set: SetId,
+        /// Since when.
+        since: Option<Timestamp>,
+    },
+    /// Read a set in place of its monitoring container, which cannot be had.
+    StandIn {
+        /// The set.
+        set: SetId,
+    },
+    /// The set has its own monitoring container again: stop reading it.
+    StandDown {
+        /// The set.
+        set: SetId,
+    },
+    /// Ask the engine whose network a container uses.
+    AskMode {
+        /// The container.
+        id: String,
+    },
     /// Nobody needs the set any more: remove it and its monitor.
     Retire {
         /// The set.
@@ -123,6 +145,7 @@ pub fn reconcile(world: &World, now: Timestamp) -> Vec<Action> {
     ports(world, now, &mut actions);
     actions.extend(fasten(world, now));
     networks(world, &mut actions);
+    modes(world, now, &mut actions);
     sets(world, now, &mut actions);
     monitors(world, now, &mut actions);
     actions
@@ -243,6 +266,19 @@ fn networks(world: &World, actions: &mut Vec<Action>) {
     }
 }
 
+/// A container that runs without a port that we know of: perhaps it has none, and the engine can tell.
+fn modes(world: &World, now: Timestamp, actions: &mut Vec<Action>) {
+    if !world.engine {
+        return;
+    }
+    for (id, seen) in &world.containers {
+        let unknown = seen.container.mode.is_none() && seen.container.state.is_alive();
+        if unknown && seen.ask_mode_at <= now && !world.owners.values().any(|o| o.container == *id) {
+            actions.push(Action::AskMode { id: id.clone() });
+        }
+    }
+}
+
 fn sets(world: &World, now: Timestamp, actions: &mut Vec<Action>) {
     let needed = world.needed_roles();
     let mut waiting: Vec<SetId> =
@@ -282,8 +318,31 @@ fn sets(world: &World, now: Timestamp, actions: &mut Vec<Action>) {
     }
 }
 
+/// So long a set waits for its monitoring container before the controller reads it: longer than replacing one takes.
+const STAND_IN: Duration = Duration::from_secs(10);
+
+/// The controller reads what no monitoring container reads, so that no tenant stays unmeasured.
+fn standins(set: (SetId, &SetSeen), now: Timestamp) -> Option<Action> {
+    let (id, set) = (set.0, set.1);
+    if set.role == SetRole::Nursery {
+        return None;
+    }
+    let serves = set.role != SetRole::Pool;
+    match (&set.monitor, set.unread_since) {
+        (MonitorSeen::Connected { .. }, _) if set.standin => Some(Action::StandDown { set: id }),
+        (MonitorSeen::Connected { .. }, Some(_)) => Some(Action::MarkUnread { set: id, since: None }),
+        (MonitorSeen::Connected { .. }, None) => None,
+        (_, None) => Some(Action::MarkUnread { set: id, since: Some(now) }),
+        (_, Some(since)) if serves && !set.standin && now - since >= STAND_IN => {
+            Some(Action::StandIn { set: id })
+        }
+        _ => None,
+    }
+}
+
 fn monitors(world: &World, now: Timestamp, actions: &mut Vec<Action>) {
     for (id, set) in &world.sets {
+        actions.extend(standins((*id, set), now));
         match &set.monitor {
             MonitorSeen::Missing { retry_at }
                 if world.engine && world.wishes.monitors && *retry_at <= now =>

@@ -80,6 +80,8 @@ pub struct ContainerSeen {
     pub container: Container,
     /// When it ended, by our clock.
     pub ended_at: Option<Timestamp>,
+    /// Not before this is the engine asked whose network it uses.
+    pub ask_mode_at: Timestamp,
 }
 
 /// A tapped port.
@@ -130,6 +132,17 @@ pub struct SetSeen {
     pub restarts: u32,
     /// Since when nobody needs it.
     pub idle_since: Option<Timestamp>,
+    /// Since when no monitoring container of its own reads it.
+    pub unread_since: Option<Timestamp>,
+    /// The controller reads it, in place of a monitoring container that cannot be had.
+    pub standin: bool,
+}
+
+impl SetSeen {
+    /// A set that has just been loaded or adopted.
+    pub fn new(role: SetRole, monitor: MonitorSeen) -> Self {
+        Self { role, monitor, restarts: 0, idle_since: None, unread_since: None, standin: false }
+    }
 }
 
 /// A monitoring container's life.
@@ -296,11 +309,33 @@ impl World {
     }
 }
 
-/// Bridges that Docker names: `docker0`, `br-` and the first twelve digits of the network's id. They are watched
-/// even before the engine tells of the network.
+/// Bridges that engines name. Docker: `docker0`, `br-` and the first twelve digits of the network's id. Podman: `podman`
+/// and a number, with CNI `cni-podman` and a number. They are watched even before the engine tells of the network.
 pub fn is_engine_bridge(name: &str) -> bool {
+    let counted = |prefix: &str| {
+        name.strip_prefix(prefix).is_some_and(|n| !n.is_empty() && n.bytes().all(|b| b.is_ascii_digit()))
+    };
     name == "docker0"
+        || counted("podman")
+        || counted("cni-podman")
         || name
             .strip_prefix("br-")
             .is_some_and(|id| id.len() == 12 && id.bytes().all(|b| b.is_ascii_hexdigit()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_engine_bridge;
+
+    #[test]
+    fn bridges_of_engines_are_known_by_their_names() {
+        for name in ["docker0", "br-8e5bc990c0a8", "podman0", "podman12", "cni-podman0"] {
+            assert!(is_engine_bridge(name), "{name}");
+        }
+        for name in
+            ["", "docker1", "br-lan", "br-8e5bc990c0a", "podman", "podmanx", "cni-podman", "cni0", "virbr0"]
+        {
+            assert!(!is_engine_bridge(name), "{name}");
+        }
+    }
 }

@@ -1,4 +1,4 @@
-//! Docker Engine, by its Unix socket.
+//! Docker Engine, or Podman's service, by its Unix socket.
 //!
 //! Each call opens a connection of its own and ends within a bound. The interface version is negotiated at every
 //! (re)connection, because the engine may have been upgraded meanwhile. Nothing here keeps a task running; [`Docker::watch`]
@@ -8,6 +8,8 @@ mod convert;
 mod events;
 mod image;
 mod monitor;
+mod podman;
+mod sockets;
 
 use std::collections::HashMap;
 use std::future::Future;
@@ -23,10 +25,11 @@ use bollard::query_parameters::{
 };
 use futures_util::{StreamExt, TryStreamExt, stream};
 
-use super::{EngineVersion, NetworkMembers, RuntimeError, Snapshot};
+use super::{EngineKind, EngineVersion, NetworkMembers, NetworkMode, RuntimeError, Snapshot};
 
-const DEFAULT_SOCKET: &str = "/var/run/docker.sock";
-/// The interface version of Docker Engine 20.10.
+/// What Podman's service calls the part of it that runs containers.
+const PODMAN: &str = "Podman Engine";
+/// The interface version of Docker Engine 20.10 and of Podman 4.
 const OLDEST_API: (usize, usize) = (1, 41);
 /// Bound on calls that only ask.
 const ASK: Duration = Duration::from_secs(10);
@@ -35,7 +38,7 @@ const ACT: Duration = Duration::from_secs(120);
 /// How many networks are asked for at a time.
 const PARALLEL: usize = 8;
 
-/// A Docker Engine, seen by one conmond instance.
+/// A Docker Engine or Podman, seen by one conmond instance.
 #[derive(Clone, Debug)]
 pub struct Docker {
     inner: Arc<Inner>,
@@ -43,27 +46,32 @@ pub struct Docker {
 
 #[derive(Debug)]
 struct Inner {
-    socket: PathBuf,
+    /// The socket that was asked for; none: the usual one that is there.
+    socket: Option<PathBuf>,
     instance: String,
-    /// The client of the last negotiation. The lock is held only to clone or replace it.
-    client: Mutex<Option<bollard::Docker>>,
+    /// The client of the last negotiation, and with whom. The lock is held only to clone or replace it.
+    client: Mutex<Option<(bollard::Docker, EngineKind)>>,
 }
 
 impl Docker {
-    /// The engine that `DOCKER_HOST` names (none or empty: the default socket). Nothing is sent yet.
+    /// The engine that `DOCKER_HOST` names (none or empty: the usual sockets are looked for). Nothing is sent yet.
     pub fn new(docker_host: Option<&str>, instance: &str) -> Result<Docker, RuntimeError> {
         let socket = match docker_host.map(str::trim).filter(|host| !host.is_empty()) {
-            None => DEFAULT_SOCKET,
+            None => None,
             Some(host) => match host.strip_prefix("unix://").filter(|path| path.starts_with('/')) {
-                Some(path) => path,
-                None if host.starts_with('/') => host,
+                Some(path) => Some(path),
+                None if host.starts_with('/') => Some(host),
                 None => return Err(RuntimeError::NoUnixSocket { host: host.to_owned() }),
             },
         };
         if !is_instance(instance) {
             return Err(RuntimeError::BadInstance { name: instance.to_owned() });
         }
-        let inner = Inner { socket: socket.into(), instance: instance.to_owned(), client: Mutex::new(None) };
+        let inner = Inner {
+            socket: socket.map(PathBuf::from),
+            instance: instance.to_owned(),
+            client: Mutex::new(None),
+        };
         Ok(Docker { inner: Arc::new(inner) })
     }
 
@@ -72,9 +80,10 @@ impl Docker {
         &self.inner.instance
     }
 
-    /// The engine's socket.
-    pub fn socket(&self) -> &Path {
-        &self.inner.socket
+    /// The engine's socket: the one asked for, else the usual one that is there, else Docker's.
+    pub fn socket(&self) -> PathBuf {
+        let usual = || sockets::look(Path::new("/")).socket.unwrap_or_else(|| sockets::DOCKER.into());
+        self.inner.socket.clone().unwrap_or_else(usual)
     }
 
     /// Asks for the engine's version and agrees on the interface version.
@@ -84,7 +93,8 @@ impl Docker {
 
     async fn dial(&self) -> Result<(bollard::Docker, EngineVersion), RuntimeError> {
         const WHAT: &str = "tell its version";
-        let path = self.inner.socket.to_string_lossy();
+        let socket = self.socket();
+        let path = socket.to_string_lossy();
         let connected = async {
             let client = bollard::Docker::connect_with_unix(&path, ACT.as_secs(), API_DEFAULT_VERSION)?;
             let client = client.negotiate_version().await?;
@@ -93,63 +103,115 @@ impl Docker {
         };
         let (client, version) = self.within(WHAT, ASK, connected).await?;
         let agreed = client.client_version();
+        let parts = version.components.unwrap_or_default();
+        let kind = match parts.iter().any(|part| part.name == PODMAN) {
+            true => EngineKind::Podman,
+            false => EngineKind::Docker,
+        };
         let version = EngineVersion {
+            kind,
             engine: version.version.unwrap_or_else(|| "unknown".to_owned()),
             api: agreed.to_string(),
+            address: format!("unix://{path}"),
         };
         if (agreed.major_version, agreed.minor_version) < OLDEST_API {
             return Err(RuntimeError::TooOld { version });
         }
-        *self.inner.client.lock().unwrap_or_else(PoisonError::into_inner) = Some(client.clone());
+        *self.inner.client.lock().unwrap_or_else(PoisonError::into_inner) = Some((client.clone(), kind));
         Ok((client, version))
     }
 
     /// All application containers and networks, from lists that the engine keeps beside its locks.
     pub async fn snapshot(&self) -> Result<Snapshot, RuntimeError> {
-        let client = self.client().await?;
+        let (client, kind) = self.client_and_kind().await?;
         let options = ListContainersOptionsBuilder::new().all(true).build();
-        let containers = self.within("list containers", ASK, client.list_containers(Some(options))).await?;
-        let networks =
+        let summaries = self.within("list containers", ASK, client.list_containers(Some(options))).await?;
+        let listed =
             self.within("list networks", ASK, client.list_networks(None::<ListNetworksOptions>)).await?;
+        let mut networks: Vec<_> = listed.into_iter().filter_map(convert::network).collect();
+        let mut places = None;
+        if kind == EngineKind::Podman {
+            podman::complete(networks.iter_mut(), &self.podman_networks().await?);
+            places = Some(self.podman_places().await?);
+        }
         // The container list lags behind while a container starts; its networks know its endpoint at once.
-        let ids: Vec<String> = networks
-            .iter()
-            .filter(|network| network.driver.as_deref() == Some("bridge"))
-            .filter_map(|network| network.id.clone())
-            .collect();
+        let ids: Vec<String> =
+            networks.iter().filter(|network| network.has_ports()).map(|network| network.id.clone()).collect();
         let members: Vec<NetworkMembers> = stream::iter(ids)
             .map(|id| async move { self.network_endpoints(&id).await })
             .buffer_unordered(PARALLEL)
             .try_filter_map(|members| std::future::ready(Ok(members)))
             .try_collect()
             .await?;
-        let networks = networks.into_iter().filter_map(convert::network).collect();
-        Ok(convert::snapshot(containers, networks, &members))
+        let mut snapshot = convert::snapshot(summaries, networks, &members);
+        if let Some(places) = places {
+            self.podman_modes(&mut snapshot, &places).await;
+        }
+        Ok(snapshot)
+    }
+
+    /// Podman's list does not say whose network a container uses. Those with a place of their own use their own; the few
+    /// others are asked one by one, and left unknown where that fails: they are asked again.
+    async fn podman_modes(&self, snapshot: &mut Snapshot, places: &HashMap<String, Vec<String>>) {
+        for container in &mut snapshot.containers {
+            let own = places.get(&container.id).is_some_and(|networks| !networks.is_empty());
+            if own {
+                container.mode = Some(NetworkMode::Own);
+                continue;
+            }
+            // whatever places are shown are another's
+            container.networks.clear();
+            if container.state.is_alive() {
+                container.mode = self.network_mode(&container.id).await.ok().flatten();
+            }
+        }
     }
 
     /// A network and its endpoints, none when there is no such network.
     pub async fn network_endpoints(&self, network_id: &str) -> Result<Option<NetworkMembers>, RuntimeError> {
-        let client = self.client().await?;
+        let (client, kind) = self.client_and_kind().await?;
         let asked = client.inspect_network(network_id, None::<InspectNetworkOptions>);
         let found = present(self.within("show a network", ASK, asked).await)?;
-        Ok(found.and_then(convert::members))
+        let mut members = found.and_then(convert::members);
+        if let Some(members) = members.as_mut().filter(|_| kind == EngineKind::Podman) {
+            podman::complete(std::iter::once(&mut members.network), &self.podman_networks().await?);
+            podman::keep_own(members, &self.podman_places().await?);
+        }
+        Ok(members)
     }
 
     /// When a running container's process was started. Needs the container's lock, so it waits while it starts.
     pub async fn started_at(&self, container_id: &str) -> Result<Option<jiff::Timestamp>, RuntimeError> {
+        let state = self.inspect(container_id).await?.and_then(|container| container.state);
+        let state = state.filter(|state| state.running == Some(true));
+        Ok(state.and_then(|state| state.started_at?.parse().ok()))
+    }
+
+    /// Whose network a container uses, none when it is not there. Needs the container's lock as well.
+    pub async fn network_mode(&self, container_id: &str) -> Result<Option<NetworkMode>, RuntimeError> {
+        let found = self.inspect(container_id).await?.and_then(|container| container.host_config);
+        Ok(found.map(|host| NetworkMode::parse(host.network_mode.as_deref().unwrap_or_default())))
+    }
+
+    async fn inspect(
+        &self,
+        container_id: &str,
+    ) -> Result<Option<bollard::models::ContainerInspectResponse>, RuntimeError> {
         let client = self.client().await?;
         let asked = client.inspect_container(container_id, None::<InspectContainerOptions>);
-        let found = present(self.within("inspect a container", ASK, asked).await)?;
-        let state = found.and_then(|container| container.state).filter(|state| state.running == Some(true));
-        Ok(state.and_then(|state| state.started_at?.parse().ok()))
+        present(self.within("inspect a container", ASK, asked).await)
     }
 
     /// The client of the last negotiation, or of a new one.
     async fn client(&self) -> Result<bollard::Docker, RuntimeError> {
+        Ok(self.client_and_kind().await?.0)
+    }
+
+    async fn client_and_kind(&self) -> Result<(bollard::Docker, EngineKind), RuntimeError> {
         let known = self.inner.client.lock().unwrap_or_else(PoisonError::into_inner).clone();
         match known {
-            Some(client) => Ok(client),
-            None => Ok(self.dial().await?.0),
+            Some(known) => Ok(known),
+            None => self.dial().await.map(|(client, version)| (client, version.kind)),
         }
     }
 
@@ -170,14 +232,23 @@ impl Docker {
     }
 
     fn explain(&self, what: &'static str, error: ApiError) -> RuntimeError {
-        let path = self.inner.socket.clone();
+        let missing = || match &self.inner.socket {
+            Some(path) => RuntimeError::SocketMissing { looked: vec![path.clone()], rootless: Vec::new() },
+            None => {
+                let sockets::Found { looked, rootless, .. } = sockets::look(Path::new("/"));
+                RuntimeError::SocketMissing { looked, rootless }
+            }
+        };
         if matches!(error, ApiError::SocketNotFoundError(_)) {
-            return RuntimeError::SocketMissing { path };
+            return missing();
+        }
+        if let ApiError::DockerResponseServerError { status_code: 403 | 405, .. } = &error {
+            return RuntimeError::Forbidden { what, source: Box::new(error) };
         }
         match io_kind(&error) {
-            Some(io::ErrorKind::NotFound) => RuntimeError::SocketMissing { path },
-            Some(io::ErrorKind::PermissionDenied) => RuntimeError::PermissionDenied { path },
-            Some(io::ErrorKind::ConnectionRefused) => RuntimeError::NobodyListens { path },
+            Some(io::ErrorKind::NotFound) => missing(),
+            Some(io::ErrorKind::PermissionDenied) => RuntimeError::PermissionDenied { path: self.socket() },
+            Some(io::ErrorKind::ConnectionRefused) => RuntimeError::NobodyListens { path: self.socket() },
             _ => RuntimeError::Call { what, source: Box::new(error) },
         }
     }
@@ -241,9 +312,11 @@ mod tests {
 
     #[test]
     fn the_socket_comes_from_docker_host() {
-        let socket = |host| Docker::new(host, "default").map(|d| d.socket().to_owned());
-        assert_eq!(socket(None).unwrap(), Path::new("/var/run/docker.sock"));
-        assert_eq!(socket(Some("")).unwrap(), Path::new("/var/run/docker.sock"));
+        let socket = |host| Docker::new(host, "default").map(|d| d.socket());
+        // unless another engine's is there and Docker's is not
+        let usual = sockets::look(Path::new("/")).socket.unwrap_or_else(|| sockets::DOCKER.into());
+        assert_eq!(socket(None).unwrap(), usual);
+        assert_eq!(socket(Some("")).unwrap(), usual);
         assert_eq!(socket(Some("unix:///x/y.sock")).unwrap(), Path::new("/x/y.sock"));
         assert_eq!(socket(Some("/x/y.sock")).unwrap(), Path::new("/x/y.sock"));
         for host in ["tcp://10.0.0.1:2375", "ssh://me@there", "unix://relative", "npipe:////./pipe/docker"] {
@@ -271,6 +344,10 @@ mod tests {
         let docker = Docker::new(path.to_str(), "default").unwrap();
         let missing = docker.connect().await.unwrap_err();
         assert!(matches!(missing, RuntimeError::SocketMissing { .. }), "{missing:?}");
+        assert!(
+            missing.to_string().contains(&format!("no engine socket at {};", path.display())),
+            "{missing}"
+        );
         drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
         let deaf = docker.connect().await.unwrap_err();
         std::fs::remove_dir_all(&dir).unwrap();

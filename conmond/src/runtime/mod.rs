@@ -54,8 +54,41 @@ pub struct Container {
     pub started_at: Option<jiff::Timestamp>,
     /// What its labels ask of ConMon: tenant, service, opt-out, kind of monitor.
     pub policy: Policy,
+    /// Whose network it uses; none where that is not known yet.
+    pub mode: Option<NetworkMode>,
     /// The networks it is connected to.
     pub networks: Vec<Endpoint>,
+}
+
+/// Whose network a container uses.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum NetworkMode {
+    /// Its own, connected to the engine's networks.
+    Own,
+    /// The host's: it has no port.
+    Host,
+    /// None but its own loopback.
+    Nothing,
+    /// Another container's, named by identifier or name: it has no port, the other one has.
+    Container(String),
+    /// One that the engine did not make, as the engine names it: `ns:PATH`, `slirp4netns`, …
+    Other(String),
+}
+
+impl NetworkMode {
+    /// From the engine's word. Networks are named as the user named them, so whatever is no word of the engine's is one.
+    pub fn parse(word: &str) -> NetworkMode {
+        match word {
+            "host" => NetworkMode::Host,
+            "none" => NetworkMode::Nothing,
+            "slirp4netns" | "pasta" | "private" => NetworkMode::Other(word.to_owned()),
+            _ => match word.split_once(':') {
+                Some(("container", other)) => NetworkMode::Container(other.to_owned()),
+                Some(("ns" | "slirp4netns" | "pasta", _)) => NetworkMode::Other(word.to_owned()),
+                _ => NetworkMode::Own,
+            },
+        }
+    }
 }
 
 /// What a container does.
@@ -120,6 +153,13 @@ pub struct Network {
     pub internal: bool,
     /// With IPv6.
     pub ipv6: bool,
+}
+
+impl Network {
+    /// Whether containers have interfaces of their own on it, seen by the host or not.
+    pub fn has_ports(&self) -> bool {
+        !matches!(self.driver.as_str(), "host" | "null" | "none")
+    }
 }
 
 /// One endpoint as the network tells it, complete before the container's process runs.
@@ -267,6 +307,13 @@ pub enum EngineEvent {
         /// When.
         at: EventTime,
     },
+    /// A container was connected to a network or disconnected from one, and the engine does not say which: Podman.
+    NetworksChanged {
+        /// The container.
+        container_id: String,
+        /// When.
+        at: EventTime,
+    },
     /// There is a new network.
     NetworkCreated {
         /// The network.
@@ -287,18 +334,42 @@ pub enum EngineEvent {
     },
 }
 
+/// The engines that we know the ways of.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum EngineKind {
+    /// Docker Engine, and whatever calls itself by no other name.
+    #[default]
+    Docker,
+    /// Podman's service, which speaks Docker's interface with differences.
+    Podman,
+}
+
+impl EngineKind {
+    /// Its name in answers.
+    pub fn name(self) -> &'static str {
+        match self {
+            EngineKind::Docker => "docker",
+            EngineKind::Podman => "podman",
+        }
+    }
+}
+
 /// Whom we talk to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EngineVersion {
+    /// What it is.
+    pub kind: EngineKind,
     /// The engine's release, such as `20.10.24`.
     pub engine: String,
     /// The interface version both sides speak, such as `1.41`.
     pub api: String,
+    /// Where it answers: `unix:///var/run/docker.sock`.
+    pub address: String,
 }
 
 impl fmt::Display for EngineVersion {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} (API {})", self.engine, self.api)
+        write!(f, "{} {} (API {})", self.kind.name(), self.engine, self.api)
     }
 }
 
@@ -399,13 +470,13 @@ pub struct Removed {
 /// A container engine of one of the kinds that ConMon serves. Cheap to clone; clones share one connection state.
 #[derive(Clone, Debug)]
 pub enum Runtime {
-    /// Docker Engine 20.10 or later, by its Unix socket.
+    /// Docker Engine 20.10 or later, or Podman 4 or later, by its Unix socket.
     Docker(Docker),
 }
 
 impl Runtime {
-    /// The engine that `DOCKER_HOST` names (none: the default socket), for the conmond instance of that name.
-    /// Nothing is sent yet.
+    /// The engine that `DOCKER_HOST` names, for the conmond instance of that name. Without, the usual sockets are looked
+    /// for at each connection. Nothing is sent yet.
     pub fn new(docker_host: Option<&str>, instance: &str) -> Result<Runtime, RuntimeError> {
         Ok(Runtime::Docker(Docker::new(docker_host, instance)?))
     }
@@ -450,6 +521,13 @@ impl Runtime {
     pub async fn started_at(&self, container_id: &str) -> Result<Option<jiff::Timestamp>, RuntimeError> {
         match self {
             Runtime::Docker(docker) => docker.started_at(container_id).await,
+        }
+    }
+
+    /// Whose network a container uses, none when it is not there. Waits while the engine starts it.
+    pub async fn network_mode(&self, container_id: &str) -> Result<Option<NetworkMode>, RuntimeError> {
+        match self {
+            Runtime::Docker(docker) => docker.network_mode(container_id).await,
         }
     }
 
@@ -526,6 +604,33 @@ impl Runtime {
     }
 }
 
+/// `A`, `A or B`, `A, B or C`.
+fn or(paths: &[PathBuf]) -> String {
+    let mut text = String::new();
+    for (place, path) in paths.iter().enumerate() {
+        text.push_str(match place {
+            0 => "",
+            _ if place + 1 == paths.len() => " or ",
+            _ => ", ",
+        });
+        text.push_str(&path.to_string_lossy());
+    }
+    text
+}
+
+fn socket_advice(rootless: &[PathBuf]) -> String {
+    match rootless {
+        [] => "; start the engine (systemctl start docker, or systemctl start podman.socket) or set \
+               DOCKER_HOST=unix://PATH"
+            .to_owned(),
+        _ => format!(
+            ", but a rootless engine's at {}. Its containers' network lies in a namespace of its own: run conmond in \
+             that namespace, as root, with DOCKER_HOST=unix://PATH (docs/network-modes.md), or start an engine as root",
+            or(rootless)
+        ),
+    }
+}
+
 /// Why the engine could not be used.
 #[derive(Debug, thiserror::Error)]
 pub enum RuntimeError {
@@ -539,13 +644,12 @@ pub enum RuntimeError {
         host: String,
     },
     /// No socket file.
-    #[error(
-        "there is no engine socket at {}; start the engine (systemctl start docker) or set DOCKER_HOST=unix://PATH",
-        path.display()
-    )]
+    #[error("there is no engine socket at {}{}", or(looked), socket_advice(rootless))]
     SocketMissing {
         /// Where it was looked for.
-        path: PathBuf,
+        looked: Vec<PathBuf>,
+        /// Sockets of rootless engines, which are not taken by themselves.
+        rootless: Vec<PathBuf>,
     },
     /// A socket file that we may not use.
     #[error("no permission to use the engine socket {}; run conmond as root", path.display())]
@@ -554,16 +658,30 @@ pub enum RuntimeError {
         path: PathBuf,
     },
     /// A socket file without an engine.
-    #[error("no engine listens at {}; start it (systemctl start docker)", path.display())]
+    #[error("no engine listens at {}; start it (systemctl start docker, or systemctl start podman.socket)", path.display())]
     NobodyListens {
         /// The socket.
         path: PathBuf,
     },
-    /// An engine before 20.10.
-    #[error("the engine {version} is too old; ConMon needs Docker Engine 20.10 (API 1.41) or later")]
+    /// An engine before Docker 20.10 or Podman 4.
+    #[error(
+        "the engine {version} is too old; ConMon needs Docker Engine 20.10 or Podman 4 (API 1.41) or later"
+    )]
     TooOld {
         /// What it said of itself.
         version: EngineVersion,
+    },
+    /// A guard before the engine's socket said no.
+    #[error(
+        "what guards the engine's socket forbids to {what}; let it pass the request \
+         (in docker-socket-proxy: CONTAINERS, NETWORKS, IMAGES, POST)"
+    )]
+    Forbidden {
+        /// What was asked.
+        what: &'static str,
+        /// Its words.
+        #[source]
+        source: Box<bollard::errors::Error>,
     },
     /// The engine said no, or the connection broke.
     #[error("the engine failed to {what}")]

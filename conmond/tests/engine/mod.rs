@@ -1,9 +1,10 @@
-//! A Docker Engine of its own for one test: own network namespace, data root and socket. Gone when dropped.
+//! A container engine of its own for one test, Docker or Podman: own network namespace, data root and socket. Gone when
+//! dropped.
 
 #![allow(dead_code, reason = "each test file uses its part")]
 
 use std::collections::HashMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -19,7 +20,10 @@ use crate::netns::Netns;
 /// The image that applications run: a static busybox and nothing else.
 pub const APP_IMAGE: &str = "app:1";
 
+pub use conmond::runtime::EngineKind as Kind;
+
 pub struct Engine {
+    pub kind: Kind,
     pub ns: Netns,
     pub dir: PathBuf,
     daemon: Option<Child>,
@@ -27,15 +31,17 @@ pub struct Engine {
 
 impl Engine {
     /// Starts an engine and imports [`APP_IMAGE`].
-    pub async fn start(tag: &str) -> Engine {
+    pub async fn start(kind: Kind, tag: &str) -> Engine {
         let ns = Netns::new(tag);
         let dir = std::env::temp_dir().join(&ns.name);
         std::fs::create_dir_all(dir.join("root/bin")).expect("the engine's folder");
-        // The default network's bridge, so that the engine need not touch another one's docker0.
-        ns.ip("link add br-app type bridge");
-        ns.ip("addr add 10.201.0.1/16 dev br-app");
-        ns.ip("link set br-app up");
-        let mut engine = Engine { ns, dir, daemon: None };
+        if kind == Kind::Docker {
+            // The default network's bridge, so that the engine need not touch another one's docker0.
+            ns.ip("link add br-app type bridge");
+            ns.ip("addr add 10.201.0.1/16 dev br-app");
+            ns.ip("link set br-app up");
+        }
+        let mut engine = Engine { kind, ns, dir, daemon: None };
         engine.boot();
         engine.ready().await;
         engine.import_app().await;
@@ -46,6 +52,14 @@ impl Engine {
         self.dir.join("sock").to_string_lossy().into_owned()
     }
 
+    /// The default network's name and bridge.
+    pub fn default_network(&self) -> (&'static str, &'static str) {
+        match self.kind {
+            Kind::Docker => ("bridge", "br-app"),
+            Kind::Podman => ("podman", "podman0"),
+        }
+    }
+
     /// Starts the daemon without waiting for it.
     pub fn boot(&mut self) {
         let log = std::fs::File::options()
@@ -53,18 +67,48 @@ impl Engine {
             .append(true)
             .open(self.dir.join("log"))
             .expect("the engine's log");
+        let mut command = match self.kind {
+            Kind::Docker => self.dockerd(),
+            Kind::Podman => self.podman(),
+        };
+        let child = command.stdout(Stdio::null()).stderr(log).spawn().expect("starting the engine");
+        self.daemon = Some(child);
+    }
+
+    fn dockerd(&self) -> Command {
         let path = |name: &str| self.dir.join(name).to_string_lossy().into_owned();
         // Only the network namespace: the engine must see the host's cgroup mounts.
-        let child = Command::new("nsenter")
+        let mut command = Command::new("nsenter");
+        command
             .arg(format!("--net={}", self.ns.path()))
             .args(["dockerd", "--bridge", "br-app", "--iptables=false", "--ip6tables=false"])
             .args(["--data-root", &path("data"), "--exec-root", &path("exec"), "--pidfile", &path("pid")])
-            .args(["-H", &format!("unix://{}", self.socket())])
-            .stdout(Stdio::null())
-            .stderr(log)
-            .spawn()
-            .expect("starting dockerd (Debian: docker.io)");
-        self.daemon = Some(child);
+            .args(["-H", &format!("unix://{}", self.socket())]);
+        command
+    }
+
+    /// Podman's service. Its mounts are its own, and so is the folder in which it counts addresses, which it has no
+    /// option for: other Podmans of this machine must not notice.
+    fn podman(&self) -> Command {
+        let write = |name: &str, text: String| {
+            let path = self.dir.join(name);
+            std::fs::write(&path, text).expect("the engine's configuration");
+            path
+        };
+        let config = write("containers.conf", podman_config());
+        let storage = write("storage.conf", podman_storage(&self.dir));
+        let script = "mkdir -p /run/containers && mount -t tmpfs tmpfs /run/containers && exec podman \"$@\"";
+        let mut command = Command::new("nsenter");
+        command
+            .arg(format!("--net={}", self.ns.path()))
+            .args(["unshare", "--mount", "--propagation", "slave", "sh", "-c", script, "sh"])
+            .arg(format!("--network-config-dir={}", self.dir.join("networks").display()))
+            .arg(format!("--tmpdir={}", self.dir.join("tmp").display()))
+            .args(["--cgroup-manager=cgroupfs", "--events-backend=file"])
+            .args(["system", "service", "--time=0", &format!("unix://{}", self.socket())])
+            .env("CONTAINERS_CONF", config)
+            .env("CONTAINERS_STORAGE_CONF", storage);
+        command
     }
 
     pub async fn ready(&self) {
@@ -115,8 +159,7 @@ impl Engine {
         header.set_size(0);
         archive.append_link(&mut header, "bin/sh", "busybox").expect("a link");
         let bytes = archive.into_inner().expect("an archive");
-        let (repo, tag) = APP_IMAGE.split_once(':').expect("a tag");
-        let options = CreateImageOptionsBuilder::new().from_src("-").repo(repo).tag(tag).build();
+        let options = CreateImageOptionsBuilder::new().from_src("-").repo(APP_IMAGE).build();
         self.client()
             .create_image(Some(options), Some(bollard::body_full(bytes.into())), None)
             .try_collect::<Vec<_>>()
@@ -217,16 +260,40 @@ impl Drop for Engine {
     }
 }
 
+/// runc, because crun refuses the machine that has both kinds of control groups; small limits, because a machine may
+/// not let its engines raise any.
+fn podman_config() -> String {
+    let text = r#"[containers]
+default_ulimits = ["nofile=1024:1024", "nproc=1024:1024"]
+[engine]
+runtime = "runc"
+lock_type = "file"
+[network]
+network_backend = "netavark"
+"#;
+    text.to_owned()
+}
+
+fn podman_storage(dir: &Path) -> String {
+    let dir = dir.display();
+    format!("[storage]\ndriver = \"overlay\"\nrunroot = \"{dir}/run\"\ngraphroot = \"{dir}/data\"\n")
+}
+
 /// Whether what the engine needs is installed; says so loudly when not.
-pub fn installed() -> bool {
+pub fn installed(kind: Kind) -> bool {
     let there = |program: &str| Command::new(program).arg("--help").output().is_ok();
-    if there("dockerd") && std::path::Path::new("/bin/busybox").exists() {
+    let (needed, packages) = match kind {
+        Kind::Docker => (&["dockerd"][..], "docker.io busybox-static"),
+        Kind::Podman => (&["podman", "runc"][..], "podman netavark runc busybox-static"),
+    };
+    let helpers = kind == Kind::Docker || Path::new("/usr/lib/podman/netavark").exists();
+    if needed.iter().all(|program| there(program)) && helpers && Path::new("/bin/busybox").exists() {
         return true;
     }
     assert!(
         std::env::var_os("CONMON_TEST_REQUIRE_ROOT").is_none(),
-        "this test needs dockerd and /bin/busybox (Debian: docker.io busybox-static)"
+        "this test needs {needed:?} and /bin/busybox (Debian: {packages})"
     );
-    eprintln!("SKIPPED: needs dockerd and /bin/busybox (Debian: docker.io busybox-static)");
+    eprintln!("SKIPPED: needs {needed:?} and /bin/busybox (Debian: {packages})");
     false
 }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use super::standin::{ASK_MODE, retry_after};
 use super::*;
 use crate::clock::Wall;
 use crate::mc::world::{ContainerSeen, NetworkSeen};
@@ -28,6 +29,7 @@ impl Work {
             }
             Answer::Snapshot(result) => self.take_snapshot(result),
             Answer::Members(id, result) => self.take_members(&id, result),
+            Answer::Mode(id, result) => self.take_mode(&id, result),
             Answer::Started(set, result) => self.take_started(set, result),
             Answer::Monitors(result) => self.take_monitors(result),
         }
@@ -47,7 +49,8 @@ impl Work {
             EngineEvent::Connected { version, .. } => {
                 self.world.engine = true;
                 self.engine_error = None;
-                self.engine_version = Some(version.engine.clone());
+                self.engine_address.clone_from(&version.address);
+                self.engine_version = Some(version.clone());
                 self.shared.tell(
                     EventKind::EngineConnected,
                     format!("the engine answers: {version}"),
@@ -101,7 +104,7 @@ impl Work {
                     gone(c);
                 }
             }
-            EngineEvent::NetworkCreated { .. } => self.ask_snapshot(),
+            EngineEvent::NetworkCreated { .. } | EngineEvent::NetworksChanged { .. } => self.ask_snapshot(),
             EngineEvent::NetworkRemoved { network_id, .. } => {
                 self.world.networks.remove(&network_id);
             }
@@ -132,14 +135,14 @@ impl Work {
                 state: ContainerState::Created,
                 created_at: None,
                 started_at: None,
+                mode: None,
                 networks: Vec::new(),
             },
             ended_at: None,
+            ask_mode_at: monotonic() + ASK_MODE,
         });
         let renamed = seen.container.name != name;
-        if renamed {
-            seen.container.name = name.clone();
-        }
+        let before = renamed.then(|| std::mem::replace(&mut seen.container.name, name.clone()));
         let tenant = seen.container.policy.tenant.clone();
         let tell = |shared: &Shared, kind, text: String| {
             shared.tell(kind, text, |e| {
@@ -151,6 +154,7 @@ impl Work {
             A::Start | A::Restart => {
                 seen.container.state = ContainerState::Running;
                 seen.ended_at = None;
+                seen.ask_mode_at = monotonic() + ASK_MODE;
                 if action == A::Start {
                     seen.container.started_at = Some(at.engine);
                     tell(&self.shared, EventKind::ContainerStarted, format!("{name} has started"));
@@ -167,6 +171,8 @@ impl Work {
                 }
             }
             A::Rename { ref old_name } => {
+                // Podman does not say what the name was
+                let old_name = before.as_ref().filter(|_| old_name.is_empty()).unwrap_or(old_name);
                 tell(&self.shared, EventKind::ContainerRenamed, format!("{old_name} is now {name}"));
             }
             A::Create | A::Kill { .. } | A::Stop | A::Update | A::OutOfMemory | A::Destroy => {}
@@ -208,6 +214,7 @@ impl Work {
             Ok(snapshot) => {
                 self.apply_snapshot(snapshot, asked_at);
                 self.snapshots += 1;
+                self.engine_error = None;
                 for event in meanwhile {
                     if !matches!(event, EngineEvent::Connected { .. } | EngineEvent::Disconnected { .. }) {
                         self.take_event(event);
@@ -238,13 +245,15 @@ impl Work {
             let before = self.world.containers.get(&container.id);
             if let Some(before) = before {
                 container.started_at = container.started_at.or(before.container.started_at);
+                container.mode = container.mode.or_else(|| before.container.mode.clone());
             }
+            let ask_mode_at = before.map_or(now, |b| b.ask_mode_at);
             let ended_at = if container.state.is_alive() || container.state == ContainerState::Created {
                 None
             } else {
                 before.and_then(|b| b.ended_at).or(Some(now))
             };
-            containers.insert(container.id.clone(), ContainerSeen { container, ended_at });
+            containers.insert(container.id.clone(), ContainerSeen { container, ended_at, ask_mode_at });
         }
         let gone: Vec<String> =
             self.world.containers.keys().filter(|id| !containers.contains_key(*id)).cloned().collect();
@@ -362,9 +371,14 @@ impl Work {
             }
             Err(error) => {
                 let text = chain(&error);
-                tracing::error!(set = %set, error = text, "a monitoring container could not be started; trying again in 5 s");
+                let again = retry_after(&error);
+                tracing::error!(set = %set, error = text, again_after = ?again, "a monitoring container could not be started");
                 self.monitor_error = Some(text);
-                seen.monitor = MonitorSeen::Missing { retry_at: now + Duration::from_secs(5) };
+                seen.monitor = MonitorSeen::Missing { retry_at: now + again };
+                if matches!(error, RuntimeError::Forbidden { .. }) {
+                    // no use in waiting for it
+                    seen.unread_since = Some(Timestamp::ZERO);
+                }
             }
         }
     }

@@ -27,10 +27,10 @@ impl Work {
         let ready = pool.filter(|s| matches!(s.monitor, MonitorSeen::Connected { .. })).count();
         Published {
             engine: api::EngineStatus {
-                name: "docker".into(),
+                name: self.engine_version.as_ref().map(|v| v.kind).unwrap_or_default().name().into(),
                 address: self.engine_address.clone(),
                 connected: self.world.engine,
-                version: self.engine_version.clone(),
+                version: self.engine_version.as_ref().map(|v| v.engine.clone()),
                 error: self.engine_error.clone(),
             },
             ready: self.snapshots > 0 || self.engine_error.is_some(),
@@ -82,7 +82,7 @@ impl Work {
         owner.is_some_and(|c| !self.world.wants(&c.container))
     }
 
-    fn tenant_of(&self, role: &SetRole) -> Option<String> {
+    pub(super) fn tenant_of(&self, role: &SetRole) -> Option<String> {
         match role {
             SetRole::Nursery | SetRole::Pool => None,
             SetRole::Tenant(t) => Some(t.clone()),
@@ -98,10 +98,12 @@ impl Work {
             && !self.world.engine
         {
             all.push(format!("the engine does not answer ({error}); counting goes on, new containers are named when it is back"));
+        } else if let Some(error) = &self.engine_error {
+            all.push(format!(
+                "the engine does not tell of its containers ({error}); counting goes on without names"
+            ));
         }
-        if let Some(error) = &self.monitor_error {
-            all.push(format!("monitoring containers cannot be made ({error}); the kernel goes on counting"));
-        }
+        all.extend(self.monitor_problem());
         if let Some(error) = &self.load_error {
             all.push(format!("no set can be loaded for new tenants ({error})"));
         }
@@ -171,46 +173,27 @@ impl Work {
         let monitor = tenant_sets
             .iter()
             .find(|id| self.world.sets.get(id).is_some_and(|s| s.role != SetRole::Nursery))
-            .map(|id| self.monitor_name(*id));
+            .map(|id| self.reader_name(*id));
+        let note = self.note(seen, &networks);
+        let mut places: Vec<api::Network> = networks.into_values().collect();
+        places.sort_by(|a, b| a.name.cmp(&b.name));
         api::Container {
             name: c.name.clone(),
             id: c.id.clone(),
             tenant: c.policy.tenant.clone(),
             service: c.policy.service.clone(),
             state: state_word(c.state).to_owned(),
-            note: self.note(seen, networks.values().any(|n| n.tapped_at.is_some())),
-            networks: networks.into_values().collect(),
+            note,
+            networks: places,
             monitor,
         }
-    }
-
-    fn note(&self, seen: &ContainerSeen, tapped: bool) -> Option<String> {
-        let c = &seen.container;
-        let mut notes = c.policy.problems.clone();
-        if !self.world.wants(c) {
-            let how = if c.policy.enable.is_some() { "its label conmon.enable" } else { "--opt-in" };
-            notes.push(format!("not watched, by {how}"));
-        } else if c.state.is_alive() && !tapped {
-            let drivers: BTreeSet<&str> = c
-                .networks
-                .iter()
-                .filter_map(|e| self.world.networks.get(&e.network_id).map(|n| n.network.driver.as_str()))
-                .collect();
-            notes.push(match drivers.iter().next() {
-                Some(&"host") => "on the host's own network: it has no port that could be tapped".to_owned(),
-                Some(&"null") => "without a network".to_owned(),
-                Some(&"bridge") => "its port is not tapped yet".to_owned(),
-                Some(other) => format!("on a network of kind {other}, which is not tapped yet"),
-                None => "on another container's network, or on none".to_owned(),
-            });
-        }
-        (!notes.is_empty()).then(|| notes.join("; "))
     }
 
     fn monitors_view(&self) -> Vec<(SetId, api::Monitor, Alive)> {
         let mut all = Vec::new();
         for (id, set) in &self.world.sets {
             let (state, container_id) = match &set.monitor {
+                _ if set.standin => (api::MonitorState::Working, None),
                 MonitorSeen::Inline => (api::MonitorState::Working, None),
                 MonitorSeen::Missing { .. } => (api::MonitorState::Gone, None),
                 MonitorSeen::Starting { .. } => (api::MonitorState::Starting, None),
@@ -222,6 +205,7 @@ impl Work {
             };
             let mode = match &set.role {
                 SetRole::Nursery => api::MonitorMode::Host,
+                _ if set.standin => api::MonitorMode::Host,
                 SetRole::Dedicated(_) => api::MonitorMode::Dedicated,
                 SetRole::Tenant(_) | SetRole::Pool => api::MonitorMode::Shared,
             };
@@ -230,8 +214,7 @@ impl Work {
                 _ => None,
             };
             let alive = self.alive.get(id).copied().unwrap_or_default();
-            let name =
-                if set.role == SetRole::Nursery { "conmond".to_owned() } else { self.monitor_name(*id) };
+            let name = self.reader_name(*id);
             let monitor = api::Monitor {
                 name,
                 id: container_id,
@@ -243,7 +226,7 @@ impl Work {
                 last_report_at: None,
                 last_report_age_seconds: None,
                 restarts: set.restarts,
-                memory_bytes: alive.memory_bytes.filter(|_| set.role != SetRole::Nursery),
+                memory_bytes: alive.memory_bytes.filter(|_| set.role != SetRole::Nursery && !set.standin),
             };
             all.push((*id, monitor, alive));
         }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::*;
 use crate::mac::Mac;
 use crate::mc::world::{ContainerSeen, LinkSeen, NetworkSeen, PortOwner, SetSeen, Wishes};
-use crate::runtime::{Container, ContainerState, Network, NetworkEndpoint, Policy};
+use crate::runtime::{Container, ContainerState, Network, NetworkEndpoint, NetworkMode, Policy};
 use crate::switch::{Link, Peer};
 
 const BRIDGE: u32 = 1;
@@ -34,7 +34,7 @@ fn set(role: SetRole) -> SetSeen {
     } else {
         MonitorSeen::Connected { id: "m".into(), pid: 1, heard_at: NOW }
     };
-    SetSeen { role, monitor, restarts: 0, idle_since: None }
+    SetSeen::new(role, monitor)
 }
 
 fn container(id: &str, labels: &[(&str, &str)]) -> ContainerSeen {
@@ -49,9 +49,10 @@ fn container(id: &str, labels: &[(&str, &str)]) -> ContainerSeen {
         state: ContainerState::Running,
         created_at: None,
         started_at: None,
+        mode: Some(NetworkMode::Own),
         networks: Vec::new(),
     };
-    ContainerSeen { container, ended_at: None }
+    ContainerSeen { container, ended_at: None, ask_mode_at: Timestamp::ZERO }
 }
 
 /// A bridge with one veth port on it, a nursery and one waiting set.
@@ -304,4 +305,60 @@ fn one_port_is_fastened_at_a_time_and_left_alone_meanwhile() {
     world.taps.insert(PORT, tapped(TapHold::Fastening, 5_000));
     world.links.remove(&PORT);
     assert!(reconcile(&world, NOW).contains(&Action::Forget { ifindex: PORT }), "gone is gone");
+}
+
+#[test]
+fn a_set_without_a_monitoring_container_is_read_by_the_controller_after_a_while() {
+    let mut world = world_with(container("c", &[]));
+    own(&mut world, "c");
+    let mut tenant = set(SetRole::Tenant("default".into()));
+    tenant.monitor = MonitorSeen::Missing { retry_at: NOW + Duration::from_secs(600) };
+    world.sets.insert(SetId(3), tenant);
+    let about = |world: &World, now| -> Vec<Action> {
+        let all = reconcile(world, now).into_iter();
+        all.filter(|a| {
+            matches!(a, Action::MarkUnread { .. } | Action::StandIn { .. } | Action::StandDown { .. })
+        })
+        .collect()
+    };
+    let mark = |since| Action::MarkUnread { set: SetId(3), since };
+    assert_eq!(about(&world, NOW), [mark(Some(NOW))]);
+    world.sets.get_mut(&SetId(3)).unwrap().unread_since = Some(NOW);
+    assert_eq!(about(&world, NOW + Duration::from_secs(9)), []);
+    assert_eq!(about(&world, NOW + STAND_IN), [Action::StandIn { set: SetId(3) }]);
+    // whatever becomes of further attempts, it is read once
+    let seen = world.sets.get_mut(&SetId(3)).unwrap();
+    seen.standin = true;
+    seen.monitor = MonitorSeen::Starting { since: NOW };
+    assert_eq!(about(&world, NOW + STAND_IN), []);
+    let seen = world.sets.get_mut(&SetId(3)).unwrap();
+    seen.monitor = MonitorSeen::Connected { id: "m".into(), pid: 1, heard_at: NOW };
+    assert_eq!(about(&world, NOW), [Action::StandDown { set: SetId(3) }]);
+    world.sets.get_mut(&SetId(3)).unwrap().standin = false;
+    assert_eq!(about(&world, NOW), [mark(None)]);
+    // nobody's set waits unread, and is read at once when it becomes somebody's
+    let pool = world.sets.get_mut(&SetId(2)).unwrap();
+    pool.monitor = MonitorSeen::Missing { retry_at: NOW + Duration::from_secs(600) };
+    pool.unread_since = Some(Timestamp::ZERO);
+    world.sets.get_mut(&SetId(3)).unwrap().unread_since = None;
+    assert_eq!(about(&world, NOW), []);
+    world.sets.get_mut(&SetId(2)).unwrap().role = SetRole::Tenant("other".into());
+    assert_eq!(about(&world, NOW), [Action::StandIn { set: SetId(2) }]);
+}
+
+#[test]
+fn a_container_without_a_port_is_asked_for_once() {
+    let mut world = world_with(container("c", &[]));
+    let asks = |world: &World| reconcile(world, NOW).contains(&Action::AskMode { id: "c".into() });
+    assert!(!asks(&world), "known");
+    world.containers.get_mut("c").unwrap().container.mode = None;
+    assert!(asks(&world));
+    world.containers.get_mut("c").unwrap().ask_mode_at = Timestamp(NOW.0 + 1);
+    assert!(!asks(&world), "not yet");
+    world.containers.get_mut("c").unwrap().ask_mode_at = NOW;
+    world.engine = false;
+    assert!(!asks(&world), "nobody to ask");
+    world.engine = true;
+    own(&mut world, "c");
+    assert!(!asks(&world), "its port tells enough");
 }

@@ -6,7 +6,7 @@ use std::io;
 use std::path::Path;
 use std::time::Duration;
 
-use conmon::api::{ApiError, Check, Fill};
+use conmon::api::{ApiError, Check, Fill, MonitorMode};
 use ippm::time::{Timestamp, nanos};
 use nix::time::{ClockId, clock_gettime};
 use rustix::thread::{MembarrierCommand, membarrier_query};
@@ -75,6 +75,7 @@ pub fn checks(
         names(published, now),
         translations(published),
         monitors(published, &silent_monitors(shared, published, now)),
+        coverage(published),
         tables(shared, published),
         ring(shared, published),
         pins(shared, pins_dir),
@@ -85,20 +86,23 @@ pub fn checks(
 
 fn engine(published: &Published) -> Check {
     let e = &published.engine;
-    let problem = (!e.connected).then(|| {
-        format!(
-            "{} at {} does not answer: {}",
-            e.name,
-            e.address,
-            e.error.as_deref().unwrap_or("not asked yet")
-        )
-    });
+    let why = e.error.as_deref();
+    let problem = match (e.connected, why) {
+        (true, None) => None,
+        (true, Some(why)) => {
+            Some(format!("{} at {} does not tell of its containers: {why}", e.name, e.address))
+        }
+        (false, why) => {
+            Some(format!("{} at {} does not answer: {}", e.name, e.address, why.unwrap_or("not asked yet")))
+        }
+    };
     let fine = format!("{} {} answers at {}", e.name, e.version.as_deref().unwrap_or(""), e.address);
     check(
         "engine",
         problem,
         fine,
-        "start the engine, or give its address (conmond --help); counting goes on meanwhile",
+        "start the engine, or give its address (conmond --help), or let what guards its socket pass GET requests \
+         (docs/network-modes.md); counting goes on meanwhile",
     )
 }
 
@@ -230,6 +234,19 @@ fn monitors(published: &Published, silent: &[String]) -> Check {
         let whose = if tenant.is_empty() { "the pool's".to_owned() } else { format!("tenant {tenant}'s") };
         format!("{whose} monitoring container was replaced {n} times since the daemon started")
     }));
+    let alone: Vec<&str> = published
+        .monitors
+        .iter()
+        .filter(|(_, m, _)| m.mode == MonitorMode::Host)
+        .filter_map(|(_, m, _)| m.tenant.as_deref())
+        .collect();
+    if !alone.is_empty() {
+        // the daemon has put the reason in a sentence
+        let why = published.problems.iter().find(|p| p.contains("monitoring containers"));
+        wrong.push(
+            why.cloned().unwrap_or_else(|| format!("conmond itself measures tenants {}", list(&alone))),
+        );
+    }
     let working =
         published.sets.iter().filter(|s| !matches!(s.role, SetRole::Pool | SetRole::Nursery)).count();
     check(
@@ -239,8 +256,24 @@ fn monitors(published: &Published, silent: &[String]) -> Check {
             "{working} monitoring containers report, {} of {} wait",
             published.pool.ready, published.pool.wanted
         ),
-        "see the engine's log of the monitoring container; it may need more memory (conmond --help)",
+        "see the engine's log of the monitoring container; it may need more memory (conmond --help), and the engine's \
+         socket must allow making images and containers; until then all is measured, but not apart from the daemon",
     )
+}
+
+/// Containers that run and are not measured, or not at ports of their own. Nothing is wrong with that, but whoever misses
+/// their traffic looks here.
+fn coverage(published: &Published) -> Check {
+    let running = || published.containers.iter().filter(|c| super::is_running(&c.state));
+    let measured = running().filter(|c| c.networks.iter().any(|n| n.tapped_at.is_some())).count();
+    let others: Vec<String> =
+        running().filter_map(|c| Some(format!("{}: {}", c.name, c.note.as_deref()?))).collect();
+    let mut fine =
+        format!("{measured} of {} running containers are measured at their ports", running().count());
+    if !others.is_empty() {
+        fine.push_str(&format!("; {}", list(&others)));
+    }
+    check("coverage", None, fine, "")
 }
 
 fn tables(shared: &Shared, published: &Published) -> Check {

@@ -9,7 +9,7 @@ use ippm::time::Timestamp;
 
 use crate::runtime::{
     Container, ContainerAction, ContainerState, Endpoint, EngineEvent, EventTime, LABEL_INSTANCE, LABEL_ROLE,
-    LABEL_SLOT, Network, NetworkEndpoint, NetworkMembers, Policy, ROLE_MONITOR, Snapshot,
+    LABEL_SLOT, Network, NetworkEndpoint, NetworkMembers, NetworkMode, Policy, ROLE_MONITOR, Snapshot,
 };
 
 /// Attributes of container events that are not labels.
@@ -24,6 +24,9 @@ const NOT_LABELS: &[&str] = &[
     "comment",
     "imageID",
     "imageRef",
+    // Podman's
+    "containerExitCode",
+    "podId",
 ];
 
 /// Whether these are the labels of a monitoring container, this instance's or another's.
@@ -36,9 +39,11 @@ pub fn snapshot(
     networks: Vec<Network>,
     members: &[NetworkMembers],
 ) -> Snapshot {
-    let bridges: HashMap<&str, &Network> = networks.iter().map(|n| (n.id.as_str(), n)).collect();
+    // Podman's list has a network's name where Docker's has its identifier.
+    let by_name = networks.iter().map(|n| (n.name.as_str(), n));
+    let known: HashMap<&str, &Network> = by_name.chain(networks.iter().map(|n| (n.id.as_str(), n))).collect();
     let mut containers: Vec<Container> =
-        summaries.into_iter().filter_map(|summary| container(summary, &bridges)).collect();
+        summaries.into_iter().filter_map(|summary| container(summary, &known)).collect();
     let places: HashMap<String, usize> =
         containers.iter().enumerate().map(|(place, container)| (container.id.clone(), place)).collect();
     for NetworkMembers { network, endpoints } in members {
@@ -75,18 +80,26 @@ fn container(summary: models::ContainerSummary, networks: &HashMap<&str, &Networ
         return None;
     }
     let endpoints = summary.network_settings.and_then(|settings| settings.networks).unwrap_or_default();
+    let mode = summary.host_config.and_then(|host| host.network_mode);
     let mut places: Vec<Endpoint> = endpoints
         .into_iter()
         .filter_map(|(name, endpoint)| {
-            let network_id = text(endpoint.network_id)?;
+            let named = text(endpoint.network_id)?;
+            let network = networks.get(named.as_str());
             let v4 = endpoint.ip_address.as_deref().and_then(address);
             let v6 = endpoint.global_ipv6_address.as_deref().and_then(address);
+            let mac = endpoint.mac_address.and_then(|mac| mac.parse().ok());
+            let endpoint_id = text(endpoint.endpoint_id);
+            // what does not run has places without anything in them; Podman never names an endpoint
+            if endpoint_id.is_none() && mac.is_none() {
+                return None;
+            }
             Some(Endpoint {
-                bridge: networks.get(network_id.as_str()).and_then(|network| network.bridge.clone()),
-                network_id,
+                bridge: network.and_then(|network| network.bridge.clone()),
+                network_id: network.map_or(named, |network| network.id.clone()),
                 network_name: name,
-                endpoint_id: text(endpoint.endpoint_id)?,
-                mac: endpoint.mac_address.and_then(|mac| mac.parse().ok()),
+                endpoint_id: endpoint_id.unwrap_or_default(),
+                mac,
                 addresses: v4.into_iter().chain(v6).collect(),
                 gateway: endpoint.gateway.as_deref().and_then(address),
             })
@@ -102,6 +115,7 @@ fn container(summary: models::ContainerSummary, networks: &HashMap<&str, &Networ
         state: state(summary.state),
         created_at: summary.created.and_then(|seconds| jiff::Timestamp::from_second(seconds).ok()),
         started_at: None,
+        mode: mode.as_deref().map(NetworkMode::parse),
         networks: places,
     })
 }
@@ -135,8 +149,10 @@ pub fn members(network: models::NetworkInspect) -> Option<NetworkMembers> {
     let mut endpoints: Vec<NetworkEndpoint> = containers
         .unwrap_or_default()
         .into_iter()
-        // Before a container has joined, the engine lists its endpoint as `ep-ENDPOINT`.
+        // Before a container has joined, Docker lists its endpoint as `ep-ENDPOINT`.
         .filter(|(container_id, _)| !container_id.starts_with("ep-"))
+        // Podman lists containers that do not run, too.
+        .filter(|(_, e)| [&e.endpoint_id, &e.mac_address].into_iter().flatten().any(|text| !text.is_empty()))
         .map(|(container_id, endpoint)| {
             let v4 = endpoint.ipv4_address.as_deref().and_then(address);
             let v6 = endpoint.ipv6_address.as_deref().and_then(address);
@@ -220,7 +236,8 @@ fn container_action(action: &str, attributes: &HashMap<String, String>) -> Optio
         "die" => ContainerAction::Die { exit_code: number("exitCode") },
         "kill" => ContainerAction::Kill { signal: number("signal").and_then(|n| i32::try_from(n).ok()) },
         "stop" => ContainerAction::Stop,
-        "destroy" => ContainerAction::Destroy,
+        // Docker's word, and Podman's
+        "destroy" | "remove" => ContainerAction::Destroy,
         "rename" => {
             let old = attributes.get("oldName").map_or("", String::as_str);
             ContainerAction::Rename { old_name: old.strip_prefix('/').unwrap_or(old).to_owned() }
@@ -247,6 +264,10 @@ fn network_event(
     }
     let network_name = attributes.remove("name").unwrap_or_default();
     match action {
+        // Podman tells whom, where Docker tells to what
+        "connect" | "disconnect" if attributes.contains_key("podId") => {
+            Some(EngineEvent::NetworksChanged { container_id: network_id, at })
+        }
         "connect" | "disconnect" => {
             let container_id = text(attributes.remove("container"))?;
             Some(if action == "connect" {
@@ -375,6 +396,67 @@ mod tests {
             Some(EngineEvent::NetworkRemoved { .. })
         ));
         assert_eq!(read("volume", "v", "create", json!({})), None);
+    }
+
+    #[test]
+    fn podmans_words_are_understood() {
+        let attributes = json!({"conmon.tenant": "x", "containerExitCode": "0", "image": "docker.io/library/bb:1",
+            "name": "aa", "podId": ""});
+        let told = read("container", ID, "remove", attributes);
+        let Some(EngineEvent::Container { action: ContainerAction::Destroy, labels, .. }) = told else {
+            panic!("{told:?}")
+        };
+        assert_eq!(labels.into_iter().collect::<Vec<_>>(), [("conmon.tenant".to_owned(), "x".to_owned())]);
+        let attributes = json!({"containerExitCode": "0", "image": "", "name": "aa", "podId": ""});
+        let want = EngineEvent::NetworksChanged { container_id: ID.into(), at: at() };
+        assert_eq!(read("network", ID, "connect", attributes), Some(want));
+        for action in ["init", "cleanup", "mount", "sync"] {
+            assert_eq!(read("container", ID, action, json!({"name": "aa", "podId": ""})), None, "{action}");
+        }
+    }
+
+    #[test]
+    fn podmans_lists_are_understood() {
+        let networks =
+            vec![network(serde_json::from_value(network_json()).expect("a network")).expect("ours")];
+        let place = |mac: &str, ip: &str| json!({"NetworkID": "front", "EndpointID": "", "MacAddress": mac, "IPAddress": ip});
+        let summaries: Vec<models::ContainerSummary> = serde_json::from_value(json!([
+            {"Id": ID, "Names": ["/aa"], "State": "running", "NetworkSettings": {"Networks": {
+                "front": place("86:31:0f:e0:89:ff", "10.5.0.5")}}},
+            {"Id": "b", "Names": ["/bb"], "State": "created", "NetworkSettings": {"Networks": {
+                "front": place("", "")}}}]))
+        .expect("summaries");
+        let all = snapshot(summaries, networks, &[]);
+        let [aa, bb] = &all.containers[..] else { panic!("{:?}", all.containers) };
+        let [place] = &aa.networks[..] else { panic!("{aa:?}") };
+        assert_eq!((place.network_id.as_str(), place.bridge.as_deref()), (NET, Some("br-8e5bc990c0a8")));
+        assert_eq!(place.mac, "86:31:0f:e0:89:ff".parse().ok());
+        assert_eq!((bb.networks.len(), &bb.mode), (0, &None), "it does not run");
+        let mut inspected = network_json();
+        inspected["Containers"] = json!({
+            ID: {"Name": "aa", "EndpointID": "", "MacAddress": "86:31:0f:e0:89:ff", "IPv4Address": "10.5.0.5/24"},
+            "b": {"Name": "bb", "EndpointID": "", "MacAddress": "", "IPv4Address": "", "IPv6Address": ""}});
+        let members = members(serde_json::from_value(inspected).expect("a network")).expect("ours");
+        let ids: Vec<_> = members.endpoints.iter().map(|e| e.container_id.as_str()).collect();
+        assert_eq!(ids, [ID]);
+    }
+
+    #[test]
+    fn whose_network_a_container_uses() {
+        use NetworkMode::*;
+        let modes = [
+            ("default", Own),
+            ("bridge", Own),
+            ("front", Own),
+            ("host", Host),
+            ("none", Nothing),
+            ("container:abc", Container("abc".into())),
+            ("ns:/run/netns/x", Other("ns:/run/netns/x".into())),
+            ("slirp4netns", Other("slirp4netns".into())),
+        ];
+        for (word, mode) in modes {
+            assert_eq!(NetworkMode::parse(word), mode, "{word}");
+        }
     }
 
     #[test]

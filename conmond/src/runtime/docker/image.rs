@@ -16,11 +16,13 @@ use sha2::{Digest, Sha256};
 
 use super::{ACT, ASK, Docker, filter, present, status_code};
 use crate::runtime::{
-    LABEL_INSTANCE, LABEL_ROLE, MONITOR_RUN_DIR, MONITOR_UID, MonitorImage, ROLE_MONITOR, RuntimeError,
+    EngineKind, LABEL_INSTANCE, LABEL_ROLE, MONITOR_RUN_DIR, MONITOR_UID, MonitorImage, ROLE_MONITOR,
+    RuntimeError,
 };
 
 /// Label with the executable's whole SHA-256 digest.
 const LABEL_EXECUTABLE: &str = "conmon.executable";
+const IMPORT: &str = "import the monitoring image";
 /// Digits of the digest in the tag.
 const TAG_DIGITS: usize = 12;
 /// Where the executable lies in the image.
@@ -64,17 +66,20 @@ impl Docker {
 
     pub(super) async fn remove_images(&self, keep: Option<&str>) -> Result<ImagesRemoved, RuntimeError> {
         let client = self.client().await?;
-        let options = ListImagesOptionsBuilder::new()
-            .filters(&filter("reference", vec![self.image_repository()]))
-            .build();
+        // one label: Podman 4 finds no image by two
+        let labels = vec![format!("{LABEL_INSTANCE}={}", self.instance())];
+        let options = ListImagesOptionsBuilder::new().filters(&filter("label", labels)).build();
         let images = self.within("list images", ASK, client.list_images(Some(options))).await?;
+        let repository = self.image_repository();
         let mut count = ImagesRemoved::default();
-        for tag in images.into_iter().flat_map(|image| image.repo_tags) {
-            if keep == Some(tag.as_str()) {
+        for tag in images.iter().flat_map(|image| &image.repo_tags).map(|tag| short_name(tag)) {
+            // the labels alone do not make it ours: a copy under another name is somebody else's
+            let ours = tag.strip_prefix(&repository).is_some_and(|rest| rest.starts_with(':'));
+            if keep == Some(tag) || !ours {
                 continue;
             }
             let options = RemoveImageOptionsBuilder::new().build();
-            match self.within("remove an image", ACT, client.remove_image(&tag, Some(options), None)).await {
+            match self.within("remove an image", ACT, client.remove_image(tag, Some(options), None)).await {
                 Ok(_) => count.removed += 1,
                 // Somebody was faster.
                 Err(error) if status_code(&error) == Some(404) => {}
@@ -105,26 +110,33 @@ impl Docker {
         let archive = blocking(move || root_file_system(&executable))
             .await
             .map_err(|error| refused(Box::new(error.into())))?;
-        let (repository, version) = tag.split_once(':').unwrap_or((tag, "latest"));
-        let options = CreateImageOptionsBuilder::new()
-            .from_src("-")
-            .repo(repository)
-            .tag(version)
-            .message("ConMon monitoring container")
-            .changes(vec![
-                format!("ENTRYPOINT [\"{EXECUTABLE}\", \"{ROLE_ARGUMENT}\"]"),
-                format!("USER {MONITOR_UID}:{MONITOR_UID}"),
-                "WORKDIR /".to_owned(),
-                format!("LABEL {LABEL_INSTANCE}={} {LABEL_ROLE}={ROLE_MONITOR}", self.instance()),
-                format!("LABEL {LABEL_EXECUTABLE}={digest}"),
-            ])
-            .build();
-        let client = self.client().await?;
-        let progress = client.create_image(Some(options), Some(body_full(archive.into())), None);
-        let imported =
-            self.within("import the monitoring image", ACT, progress.try_collect::<Vec<_>>()).await;
+        let changes = vec![
+            format!("ENTRYPOINT [\"{EXECUTABLE}\", \"{ROLE_ARGUMENT}\"]"),
+            format!("USER {MONITOR_UID}:{MONITOR_UID}"),
+            "WORKDIR /".to_owned(),
+            // one a line: Podman takes a line for one label
+            format!("LABEL {LABEL_INSTANCE}={}", self.instance()),
+            format!("LABEL {LABEL_ROLE}={ROLE_MONITOR}"),
+            format!("LABEL {LABEL_EXECUTABLE}={digest}"),
+        ];
+        let (client, kind) = self.client_and_kind().await?;
+        let imported = match kind {
+            EngineKind::Podman => self.podman_import(IMPORT, tag, &changes, archive).await,
+            EngineKind::Docker => {
+                let (repository, version) = tag.split_once(':').unwrap_or((tag, "latest"));
+                let options = CreateImageOptionsBuilder::new()
+                    .from_src("-")
+                    .repo(repository)
+                    .tag(version)
+                    .message("ConMon monitoring container")
+                    .changes(changes)
+                    .build();
+                let progress = client.create_image(Some(options), Some(body_full(archive.into())), None);
+                self.within(IMPORT, ACT, progress.try_collect::<Vec<_>>()).await.map(drop)
+            }
+        };
         match imported {
-            Ok(_) => {}
+            Ok(()) => {}
             Err(RuntimeError::Call { source, .. }) => return Err(refused(source)),
             Err(error) => return Err(error),
         }
@@ -133,6 +145,11 @@ impl Docker {
             refused(Box::new(bollard::errors::Error::DockerStreamError { error }))
         })
     }
+}
+
+/// An image's name without what Podman puts before names that have no registry.
+fn short_name(tag: &str) -> &str {
+    ["docker.io/library/", "localhost/"].iter().find_map(|prefix| tag.strip_prefix(prefix)).unwrap_or(tag)
 }
 
 /// Runs what computes or reads files for long beside the tasks.

@@ -20,12 +20,15 @@ use futures_util::{StreamExt, TryStreamExt};
 use super::image::{EXECUTABLE, ROLE_ARGUMENT};
 use super::{ACT, ASK, Docker, convert, present, status_code};
 use crate::runtime::{
-    ContainerState, LABEL_INSTANCE, LABEL_ROLE, LABEL_SLOT, MONITOR_RUN_DIR, MONITOR_UID, Monitor,
-    MonitorSpec, MonitorStatus, MonitorUsage, ROLE_MONITOR, Removed, RuntimeError,
+    ContainerState, EngineKind, LABEL_INSTANCE, LABEL_ROLE, LABEL_SLOT, MONITOR_RUN_DIR, MONITOR_UID,
+    Monitor, MonitorSpec, MonitorStatus, MonitorUsage, ROLE_MONITOR, Removed, RuntimeError,
 };
 
 /// Open files: descriptors of maps and rings come over the socket, a handful for each tenant.
 const OPEN_FILES: i64 = 256;
+/// Podman sets a limit of all processes of the user where none is given, and one so high that it may not itself. What
+/// counts is the limit for each container.
+const PROCESSES: i64 = 4096;
 /// Between attempts to remove a container that the engine is removing already.
 const REMOVAL_PAUSE: Duration = Duration::from_millis(50);
 
@@ -38,7 +41,7 @@ impl Docker {
         let name = self.monitor_name(&spec.slot);
         match self.create(&name, spec).await {
             // The name is taken: what an earlier run left.
-            Err(error) if status_code(&error) == Some(409) => {
+            Err(error) if says(&error, 409, "already in use") => {
                 self.remove_monitor(&name).await?;
                 self.create(&name, spec).await
             }
@@ -47,9 +50,9 @@ impl Docker {
     }
 
     async fn create(&self, name: &str, spec: &MonitorSpec) -> Result<String, RuntimeError> {
-        let client = self.client().await?;
+        let (client, kind) = self.client_and_kind().await?;
         let options = CreateContainerOptionsBuilder::new().name(name).build();
-        let body = create_body(self.instance(), spec);
+        let body = create_body(self.instance(), spec, kind);
         let created = self
             .within("create a monitoring container", ACT, client.create_container(Some(options), body))
             .await?;
@@ -76,7 +79,8 @@ impl Docker {
         let options = KillContainerOptionsBuilder::new().signal("SIGKILL").build();
         match self.within("kill a monitoring container", ACT, client.kill_container(id, Some(options))).await
         {
-            Err(error) if matches!(status_code(&error), Some(404 | 409)) => Ok(()),
+            Err(error) if status_code(&error) == Some(404) => Ok(()),
+            Err(error) if says(&error, 409, "can only kill running containers") => Ok(()),
             outcome => outcome,
         }
     }
@@ -192,7 +196,7 @@ impl Docker {
 }
 
 /// Everything that the engine is asked to give, and above all not to give, to a monitoring container.
-fn create_body(instance: &str, spec: &MonitorSpec) -> ContainerCreateBody {
+fn create_body(instance: &str, spec: &MonitorSpec, kind: EngineKind) -> ContainerCreateBody {
     let memory = i64::try_from(spec.limits.memory_bytes).unwrap_or(i64::MAX);
     let nano_cpus = i64::try_from(spec.limits.cpu_millicores.saturating_mul(1_000_000)).unwrap_or(i64::MAX);
     let limit = |name: &str, value| ResourcesUlimits {
@@ -200,6 +204,10 @@ fn create_body(instance: &str, spec: &MonitorSpec) -> ContainerCreateBody {
         soft: Some(value),
         hard: Some(value),
     };
+    let mut ulimits = vec![limit("nofile", OPEN_FILES), limit("core", 0)];
+    if kind == EngineKind::Podman {
+        ulimits.push(limit("nproc", PROCESSES));
+    }
     let mount = Mount {
         target: Some(MONITOR_RUN_DIR.to_owned()),
         source: Some(spec.host_dir.to_string_lossy().into_owned()),
@@ -226,7 +234,7 @@ fn create_body(instance: &str, spec: &MonitorSpec) -> ContainerCreateBody {
         memory_swap: Some(memory),
         nano_cpus: Some(nano_cpus),
         pids_limit: Some(i64::from(spec.limits.pids)),
-        ulimits: Some(vec![limit("nofile", OPEN_FILES), limit("core", 0)]),
+        ulimits: Some(ulimits),
         mounts: Some(vec![mount]),
         restart_policy: Some(RestartPolicy {
             name: Some(RestartPolicyNameEnum::NO),
@@ -265,6 +273,15 @@ fn status(status: Option<ContainerStateStatusEnum>) -> ContainerState {
     }
 }
 
+/// Whether the engine said so: Docker by a status, Podman 4 by words beside a status that means anything.
+fn says(error: &RuntimeError, status: u16, words: &str) -> bool {
+    let in_words = || match error {
+        RuntimeError::Call { source, .. } => source.to_string().contains(words),
+        _ => false,
+    };
+    status_code(error) == Some(status) || (status_code(error) == Some(500) && in_words())
+}
+
 /// Whether a slot may be the end of a container's name.
 fn is_slot(slot: &str) -> bool {
     (1..=64).contains(&slot.len())
@@ -285,7 +302,7 @@ mod tests {
             limits: MonitorLimits { memory_bytes: 32 << 20, cpu_millicores: 250, pids: 16 },
             env: vec!["A=b".into()],
         };
-        let body = serde_json::to_value(create_body("ci", &spec)).unwrap();
+        let body = serde_json::to_value(create_body("ci", &spec, EngineKind::Docker)).unwrap();
         let host = &body["HostConfig"];
         let expected = [
             ("NetworkMode", serde_json::json!("none")),
@@ -322,7 +339,7 @@ mod tests {
             limits,
             env: Vec::new(),
         };
-        let host = create_body("ci", &spec).host_config.unwrap();
+        let host = create_body("ci", &spec, EngineKind::Podman).host_config.unwrap();
         assert_eq!((host.memory, host.nano_cpus), (Some(i64::MAX), Some(i64::MAX)));
         assert_eq!(host.pids_limit, Some(i64::from(u32::MAX)));
     }
