@@ -1,6 +1,6 @@
 //! Round-trip delays at a real port, held to bounds that hold on any machine, however slow: the peer acknowledges with its
-//! answer alone, and answers after a pause, so a delay is never shorter than the pause, and the application never sees
-//! its answer sooner than the port saw the acknowledgement.
+//! answer, and answers after a pause, so most delays are not shorter than the pause, and the application never sees its
+//! answer sooner than the port saw the acknowledgement.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -96,10 +96,13 @@ fn root_delays_lie_between_the_peers_pause_and_what_the_application_saw() {
                 let tap = Duration::from_nanos(s.rtt_ns);
                 assert_eq!(s.key.remote, RIGHT[family]);
                 assert!(
-                    PAUSE <= tap && tap <= *took,
+                    tap <= *took,
                     "{how:?} {to}, request {n}: the tap says {tap:?}, the application {took:?}"
                 );
             }
+            // a peer that gets no processor in time acknowledges before its answer, now and then
+            let waited = away.iter().filter(|s| Duration::from_nanos(s.rtt_ns) >= PAUSE).count();
+            assert!(waited > REQUESTS / 2, "{how:?} {to}: only {waited} delays with the pause in them");
             println!("{how:?} {to}: {} delays, the first {} ns", away.len(), away[0].rtt_ns);
         }
     }
