@@ -285,17 +285,21 @@ impl Reader {
             let taken_at = clock::monotonic();
             let coarse = clock::coarse().as_nanos();
             self.read_flows();
-            let mut pairs = Vec::new();
+            let (mut pairs, mut freed) = (Vec::new(), Vec::new());
             for slot in 0..self.pairs.len() {
                 if self.pairs.u32(slot, offset_of!(Pair, state)) >= state::LIVE {
                     pairs.push((slot, self.pairs.get(slot)));
                 } else if self.pair_slots[slot as usize].tag != 0 {
-                    self.pair_slots[slot as usize] = PairSlot::default();
+                    freed.push(slot);
                 }
             }
             std::sync::atomic::fence(std::sync::atomic::Ordering::Acquire);
             if self.fold_seq() != before {
                 continue;
+            }
+            // not before: a pair that was freed together with its flows has live sums until those are seen to be free
+            for slot in freed {
+                self.pair_slots[slot as usize] = PairSlot::default();
             }
             self.scanned = coarse;
             let rtts = self.changed_histograms(&pairs);

@@ -208,3 +208,53 @@ fn root_what_a_monitor_is_handed_cannot_be_written() {
         assert_eq!(error(r), Some(libc::EPERM), "{name}");
     }
 }
+
+/// Flows and their pair are freed together while a reader is in the middle of its scan: what it knows of them must go
+/// together, too, or the slot's next pair begins with less than nothing.
+#[test]
+fn root_a_scan_that_meets_the_janitor_counts_nothing_twice_or_less_than_nothing() {
+    if !privileged("root_a_scan_that_meets_the_janitor_counts_nothing_twice_or_less_than_nothing") {
+        return;
+    }
+    use std::sync::atomic::{AtomicBool, Ordering};
+    // one slot for pairs, so that each life follows the other in it
+    let set = Set::create(SetSpec { flows: 4096, pairs: 1, ..small() }).unwrap();
+    let mut reader = Reader::new(set.descriptors().unwrap()).unwrap();
+    let mut scans = Reader::new(set.descriptors().unwrap()).unwrap();
+    let stop = AtomicBool::new(false);
+    let frames: Vec<Vec<u8>> = (0..16).map(|n| udp(100 + n, 2, 50)).collect();
+    let most = frames.iter().map(|f| f.len() as u64).sum::<u64>();
+    std::thread::scope(|scope| {
+        let scanning = scope.spawn(|| {
+            let mut seen = 0u64;
+            while !stop.load(Ordering::Relaxed) {
+                for pair in scans.scan().into_iter().flat_map(|s| s.pairs) {
+                    seen += 1;
+                    let bytes = pair.counters.tx.bytes;
+                    assert!(bytes <= most, "after {seen} readings: {bytes} of at most {most} bytes, {pair:?}");
+                }
+            }
+            seen
+        });
+        let until = std::time::Instant::now() + std::time::Duration::from_secs(2);
+        let mut lives = 0u64;
+        while std::time::Instant::now() < until && !scanning.is_finished() {
+            for frame in &frames {
+                set.test_run(Direction::Tx, frame, 1, 0).unwrap();
+            }
+            let scan = reader.scan();
+            let Some(scan) = scan else { continue };
+            let flows: Vec<_> = reader.live_flows().map(|f| f.id).collect();
+            let mut commands: Vec<Command> =
+                flows.iter().map(|id| Command::EndFlow(*id, Timestamp::MAX)).collect();
+            commands.extend(flows.iter().map(|id| Command::FreeFlow(*id, EndReason::ForcedEnd)));
+            commands.extend(scan.pairs.iter().flat_map(|p| [Command::EndPair(p.id), Command::FreePair(p.id)]));
+            set.janitor().run(&commands).unwrap();
+            lives += 1;
+        }
+        stop.store(true, Ordering::Relaxed);
+        let seen = scanning.join().unwrap();
+        println!("{lives} lives of a pair, read {seen} times");
+        assert!(lives > 100 && seen > 50, "{lives} lives, {seen} readings");
+    });
+}
