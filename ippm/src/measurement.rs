@@ -268,6 +268,14 @@ pub enum BatchError {
         /// The limit.
         limit: usize,
     },
+    /// A counter that no counting reaches: whoever reports it is broken, or lies.
+    #[error("a batch says {found} {what}, more than anything can have counted")]
+    Absurd {
+        /// What was counted.
+        what: &'static str,
+        /// The value.
+        found: u64,
+    },
 }
 
 impl Batch {
@@ -289,7 +297,12 @@ impl Batch {
     /// Expiry proposals in one batch.
     pub const MAX_EXPIRIES: usize = 8_192;
 
-    /// Refuses a batch that holds more than a monitoring function may send at once.
+    /// The greatest number of bytes, packets and segments that is believed: a terabyte a second takes more than a century to it.
+    pub const MAX_COUNT: u64 = 1 << 62;
+    /// The same for what is rarer (retransmitted segments, flow records): sums of 65,536 such do not overflow.
+    pub const MAX_RARE: u64 = 1 << 48;
+
+    /// Refuses a batch that holds more than a monitoring function may send at once, or counters that cannot be.
     pub fn check(&self) -> Result<(), BatchError> {
         let lists = [
             ("ports", self.ports.len(), Self::MAX_PORTS),
@@ -303,6 +316,28 @@ impl Batch {
         for (what, found, limit) in lists {
             if found > limit {
                 return Err(BatchError::TooMany { what, found, limit });
+            }
+        }
+        let counted = |c: &Both<Counters>| {
+            [c.tx.bytes, c.rx.bytes, c.tx.packets, c.rx.packets, c.tx.segments, c.rx.segments]
+        };
+        let counters = self
+            .pairs
+            .iter()
+            .map(|p| &p.counters)
+            .chain(self.flows.iter().map(|f| &f.counters))
+            .chain(self.events.iter().map(|e| &e.counters));
+        let pairs = self
+            .pairs
+            .iter()
+            .flat_map(|p| [p.retransmitted.tx, p.retransmitted.rx, p.reordered, p.flows, p.no_slot]);
+        let flows = self.flows.iter().flat_map(|f| [f.retransmitted.tx, f.retransmitted.rx, f.reordered]);
+        for (what, found, most) in counters
+            .flat_map(|c| counted(c).map(|n| ("bytes or packets", n, Self::MAX_COUNT)))
+            .chain(pairs.chain(flows).map(|n| ("segments or flows", n, Self::MAX_RARE)))
+        {
+            if found > most {
+                return Err(BatchError::Absurd { what, found });
             }
         }
         Ok(())

@@ -410,7 +410,7 @@ pub fn group(store: &Store, names: &Names, level: Level) -> (Vec<Totals>, Option
         merged.into_values().collect()
     };
     rows.sort_by(|a, b| {
-        let bytes = |t: &Totals| t.counters.tx.bytes + t.counters.rx.bytes;
+        let bytes = |t: &Totals| t.counters.tx.bytes.saturating_add(t.counters.rx.bytes);
         bytes(b).cmp(&bytes(a)).then_with(|| (&a.src, &a.dst).cmp(&(&b.src, &b.dst)))
     });
     (rows, longest)

@@ -19,7 +19,8 @@ fn key() -> FlowKey {
 fn widest() -> Batch {
     let id = SlotTag { slot: u32::MAX, tag: u32::MAX };
     let key = FlowKey { local: IpAddr::from([u16::MAX; 8]), remote: IpAddr::from([u16::MAX; 8]), ..key() };
-    let big = Counters { bytes: u64::MAX, packets: u64::MAX, segments: u64::MAX };
+    let most = Batch::MAX_COUNT;
+    let big = Counters { bytes: most, packets: most, segments: most };
     let both = Both::new(big, big);
     let (time, count) = (Timestamp::MAX, u64::MAX);
     let set = SetCounters {
@@ -50,10 +51,10 @@ fn widest() -> Batch {
         first_seen: time,
         last_seen: time,
         counters: both,
-        retransmitted: Both::new(count, count),
-        reordered: count,
-        flows: count,
-        no_slot: count,
+        retransmitted: Both::new(Batch::MAX_RARE, Batch::MAX_RARE),
+        reordered: Batch::MAX_RARE,
+        flows: Batch::MAX_RARE,
+        no_slot: Batch::MAX_RARE,
         active_flows: u32::MAX,
     };
     let flow = FlowMeasurement {
@@ -66,8 +67,8 @@ fn widest() -> Batch {
         last_seen: time,
         counters: both,
         tcp_flags: Both::new(255, 255),
-        retransmitted: Both::new(count, count),
-        reordered: count,
+        retransmitted: Both::new(Batch::MAX_RARE, Batch::MAX_RARE),
+        reordered: Batch::MAX_RARE,
     };
     let counts = (0..crate::histogram::BUCKETS as u16).map(|b| (b, u64::MAX));
     let histogram = Histogram::from_counts(counts, u64::MAX, 63, u64::MAX).unwrap();
@@ -130,6 +131,24 @@ fn a_batch_beyond_any_limit_is_refused() {
         grow(&mut batch);
         let Err(BatchError::TooMany { what, found, limit }) = batch.check() else { panic!("{name} pass") };
         assert_eq!((what, found), (name, limit + 1));
+    }
+}
+
+#[test]
+fn counters_that_cannot_be_are_refused() {
+    type Lie = fn(&mut Batch);
+    let lies: [Lie; 6] = [
+        |b| b.pairs[3].counters.rx.bytes = u64::MAX,
+        |b| b.flows[2].counters.tx.packets = Batch::MAX_COUNT + 1,
+        |b| b.events[1].counters.tx.segments = u64::MAX - 5,
+        |b| b.pairs[0].flows = u64::MAX,
+        |b| b.pairs[1].retransmitted.tx = Batch::MAX_RARE + 1,
+        |b| b.flows[0].reordered = u64::MAX,
+    ];
+    for lie in lies {
+        let mut batch = widest();
+        lie(&mut batch);
+        assert!(matches!(batch.check(), Err(BatchError::Absurd { .. })), "{:?}", batch.check());
     }
 }
 

@@ -231,7 +231,10 @@ fn root_a_scan_that_meets_the_janitor_counts_nothing_twice_or_less_than_nothing(
                 for pair in scans.scan().into_iter().flat_map(|s| s.pairs) {
                     seen += 1;
                     let bytes = pair.counters.tx.bytes;
-                    assert!(bytes <= most, "after {seen} readings: {bytes} of at most {most} bytes, {pair:?}");
+                    assert!(
+                        bytes <= most,
+                        "after {seen} readings: {bytes} of at most {most} bytes, {pair:?}"
+                    );
                 }
             }
             seen
@@ -248,7 +251,8 @@ fn root_a_scan_that_meets_the_janitor_counts_nothing_twice_or_less_than_nothing(
             let mut commands: Vec<Command> =
                 flows.iter().map(|id| Command::EndFlow(*id, Timestamp::MAX)).collect();
             commands.extend(flows.iter().map(|id| Command::FreeFlow(*id, EndReason::ForcedEnd)));
-            commands.extend(scan.pairs.iter().flat_map(|p| [Command::EndPair(p.id), Command::FreePair(p.id)]));
+            commands
+                .extend(scan.pairs.iter().flat_map(|p| [Command::EndPair(p.id), Command::FreePair(p.id)]));
             set.janitor().run(&commands).unwrap();
             lives += 1;
         }
