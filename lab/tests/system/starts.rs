@@ -241,9 +241,17 @@ fn exact<'a>(answer: &Value, senders: impl Iterator<Item = (&'a str, &'a UdpSent
 #[test]
 fn root_no_packet_is_missed_from_the_first_instruction_on() -> Result<()> {
     let plan = Plan::from_environment()?;
-    // What has gone is answered until the end of the test.
-    let retention = ("CONMON_RETENTION_SECONDS".to_string(), (2 * LIMIT.as_secs()).to_string());
-    let options = ConmondOptions { env: vec![retention], ..ConmondOptions::default() };
+    let settings = [
+        // What has gone is answered until the end of the test.
+        ("CONMON_RETENTION_SECONDS", 2 * LIMIT.as_secs()),
+        // Each link's neighbour discovery reaches every port of the bridge: fifty ports have some ten thousand pairs.
+        ("CONMON_TABLES_FLOWS", 32 << 10),
+        ("CONMON_TABLES_PAIRS", 32 << 10),
+        ("CONMON_TABLES_HISTS", 4 << 10),
+        ("CONMON_TABLES_PORTS", 1 << 10),
+    ];
+    let env = settings.map(|(key, value)| (key.to_string(), value.to_string())).to_vec();
+    let options = ConmondOptions { env, ..ConmondOptions::default() };
     with_conmond("zero missed packets", &[], options, |_, host, conmond| {
         let udp = listening(host, "udp-sink", "udp-sink")?;
         let tcp = listening(host, "tcp-sink", "tcp-sink")?;
