@@ -65,6 +65,19 @@ pub fn write_pages(
     Ok(files)
 }
 
+/// The page with a title line that readers of all kinds understand: the generator writes an absent date as nothing, and
+/// what follows would be taken for it.
+fn with_title(page: &[u8], name: &str, number: &str) -> Vec<u8> {
+    let title = format!(
+        ".TH \"{}\" \"{number}\" \"\" \"ConMon {}\" \"ConMon\"",
+        name.to_uppercase(),
+        env!("CARGO_PKG_VERSION")
+    );
+    let page = String::from_utf8_lossy(page);
+    let lines = page.lines().map(|line| if line.starts_with(".TH ") { title.as_str() } else { line });
+    lines.flat_map(|line| [line, "\n"]).collect::<String>().into_bytes()
+}
+
 fn pages(
     command: &Command,
     number: &str,
@@ -74,11 +87,8 @@ fn pages(
 ) -> io::Result<()> {
     let name = command.get_display_name().unwrap_or_else(|| command.get_name()).to_owned();
     let mut page = Vec::new();
-    Man::new(command.clone())
-        .section(number)
-        .source(format!("ConMon {}", env!("CARGO_PKG_VERSION")))
-        .manual("ConMon")
-        .render(&mut page)?;
+    Man::new(command.clone()).section(number).render(&mut page)?;
+    let mut page = with_title(&page, &name, number);
     let mut rest = Roff::new();
     for section in sections {
         rest.control("SH", [section.heading.to_uppercase().as_str()]);

@@ -714,9 +714,13 @@ fn man_pages_are_there_for_every_verb() {
     assert!(output.status.success(), "{}", stderr(&output));
     let page = |name: &str| fs::read_to_string(folder.join(name)).expect(name);
     let whole = page("conmonctl.1");
-    for sign in
-        [".TH conmonctl 1", "EXIT STATUS", "NO_COLOR", "conmonctl\\-pairs(1)", "conmonctl explain web db"]
-    {
+    for sign in [
+        ".TH \"CONMONCTL\" \"1\" \"\" \"ConMon ",
+        "EXIT STATUS",
+        "NO_COLOR",
+        "conmonctl\\-pairs(1)",
+        "conmonctl explain web db",
+    ] {
         assert!(whole.contains(sign), "{sign} is missing:\n{whole}");
     }
     let mut expected: Vec<String> = verbs(&host).iter().map(|verb| format!("conmonctl-{verb}.1")).collect();

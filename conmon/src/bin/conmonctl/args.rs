@@ -237,7 +237,7 @@ pub struct Pairs {
 /// Options of `explain`.
 #[derive(Debug, Args)]
 pub struct Explain {
-    /// The pair: SRC DST, or one of SRC→DST, SRC-\>DST, SRC:DST. Each is a name, an address or the beginning of an id
+    /// The pair: SRC DST, or one of SRC→DST, SRC->DST, SRC:DST. Each is a name, an address or the beginning of an id
     #[arg(value_name = "PAIR", num_args = 1..=2, required = true)]
     pub pair: Vec<String>,
     #[command(flatten)]

@@ -8,11 +8,12 @@ use crate::format::compact_delay;
 /// A cell's fill in eighths.
 const EIGHTHS: [char; 9] = [' ', '▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
 
-/// The newest values that fit, right-aligned, the highest one full. Zero is empty, anything more is seen.
+/// The newest values that fit, right-aligned. Zero is empty, anything more is seen, and the highest leaves an eighth free:
+/// full cells of one line would grow together with those of the next.
 pub fn sparkline(values: &[f32], width: usize) -> String {
     let shown = &values[values.len().saturating_sub(width)..];
     let highest = shown.iter().copied().fold(0.0, f32::max);
-    let cell = |value: f32| EIGHTHS[eighths(value.into(), highest.into(), 8)];
+    let cell = |value: f32| EIGHTHS[eighths(value.into(), highest.into(), 7)];
     let line: String = shown.iter().map(|value| cell(*value)).collect();
     format!("{line:>width$}")
 }
@@ -108,8 +109,8 @@ mod tests {
 
     #[test]
     fn sparklines_show_what_is_there() {
-        assert_eq!(sparkline(&[0.0, 1.0, 500.0, 1000.0], 6), "   ▁▄█");
-        assert_eq!(sparkline(&[9.0, 1000.0, 500.0], 2), "█▄");
+        assert_eq!(sparkline(&[0.0, 1.0, 500.0, 1000.0], 6), "   ▁▄▇");
+        assert_eq!(sparkline(&[9.0, 1000.0, 500.0], 2), "▇▄");
         assert_eq!(sparkline(&[0.0, 0.0], 3), "   ");
         assert_eq!(sparkline(&[], 3), "   ");
         assert_eq!(sparkline(&[1.0], 0), "");

@@ -83,7 +83,13 @@ fn row(app: &App, theme: Theme, shares: &Shares, pair: &Pair, selected: bool, wi
             format!("{:gap$}{:padding$}{text}", "", "")
         };
         used += gap + width;
-        spans.push(theme.span(if tone == Tone::Plain { usual } else { tone }, text));
+        let tone = match tone {
+            // Under the cursor, which reverses, only what is amiss stands out.
+            Tone::Accent | Tone::Faint | Tone::Plain if selected => Tone::Plain,
+            Tone::Plain => usual,
+            tone => tone,
+        };
+        spans.push(theme.span(tone, text));
     };
     cell(&view::endpoint(&pair.src), Tone::Plain, true, 0, shares.names[0]);
     cell(&view::endpoint(&pair.dst), Tone::Plain, true, 1, shares.names[1]);
