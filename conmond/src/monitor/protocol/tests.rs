@@ -1,6 +1,6 @@
 use ippm::flow::{Both, Counters, EndReason, FlowKey, Leg, Role, Service};
 use ippm::histogram::Histogram;
-use ippm::measurement::{FlowEventKind, PairKey, SlotTag};
+use ippm::measurement::{BatchError, FlowEventKind, PairKey, SlotTag};
 use proptest::prelude::*;
 
 use super::*;
@@ -298,7 +298,9 @@ proptest! {
         let at = at % bytes.len();
         bytes[at] = to;
         if let Ok(FromMonitor::Batch { batch, .. }) = decode(&bytes) {
-            prop_assert_eq!(batch.check(), Ok(()));
+            // its lists are as long as they were; its counters may be nonsense, and are then refused
+            let checked = batch.check();
+            prop_assert!(matches!(checked, Ok(()) | Err(BatchError::Absurd { .. })), "{:?}", checked);
         }
     }
 }
