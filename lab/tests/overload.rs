@@ -134,7 +134,8 @@ fn root_ten_times_more_flows_than_slots() -> Result<()> {
             again.wait_line("\"packets\"", WAIT)?;
             let own = |f: &&Value| f["protocol"] == "udp" && f["observed_at"] == "src";
             // reports come once a second
-            let all = conmond.wait_ctl("its flows", WAIT, &["flows", "--src", &name], |answer| {
+            let soon = Duration::from_secs(4);
+            let all = conmond.wait_ctl("its flows", soon, &["flows", "--src", &name], |answer| {
                 Some(list(answer, "flows").iter().filter(own).count()).filter(|n| *n > 0)
             });
             again.remove()?;

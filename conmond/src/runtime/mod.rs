@@ -719,6 +719,12 @@ pub enum RuntimeError {
         /// What was given.
         slot: String,
     },
+    /// The folder that a monitoring container is to have is not there. Some engines would make it, somewhere.
+    #[error("the monitoring container's folder {} is not there; is the run folder conmond's own, under the same path as the engine sees it?", path.display())]
+    NoFolder {
+        /// The folder.
+        path: PathBuf,
+    },
     /// The executable could not be read.
     #[error("cannot read the executable {} to make the monitoring image of it", path.display())]
     ReadExecutable {

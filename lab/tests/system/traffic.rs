@@ -61,8 +61,9 @@ impl Traffic {
             port_agrees(conmond, container)?;
         }
         balanced(conmond)?;
+        let dropped = dropped_before(&self.udp)?;
         let received: UdpReceived = self.udp.stop_and_report()?;
-        received_from(&received, &sent)?;
+        received_from(&received, dropped, &sent)?;
         let connections: TcpReceived = self.tcp.stop_and_report()?;
         ensure!(connections.connections.iter().any(|c| c.intact && c.bytes == streamed.bytes));
         Ok(sent)

@@ -38,6 +38,9 @@ impl Docker {
         if !is_slot(&spec.slot) {
             return Err(RuntimeError::BadSlot { slot: spec.slot.clone() });
         }
+        if !spec.host_dir.is_dir() {
+            return Err(RuntimeError::NoFolder { path: spec.host_dir.clone() });
+        }
         let name = self.monitor_name(&spec.slot);
         match self.create(&name, spec).await {
             // The name is taken: what an earlier run left.
