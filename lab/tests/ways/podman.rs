@@ -27,6 +27,11 @@ fn root_the_product_works_on_podman() -> Result<()> {
         for network in ["net", "podman"] {
             let (sink_name, sender_name) = (format!("sink-{network}"), format!("sender-{network}"));
             let udp = sink(&host, &sink_name, network)?;
+            // the bridge is known from now on: what its first container loses before is told in docs/limits.md
+            conmond.wait_ctl("the sink's port", END, &["containers"], |answer| {
+                let place = rows(container(answer, &sink_name)?, "networks").first()?;
+                place["tapped_at"].is_string().then_some(())
+            })?;
             let words =
                 format!("udp-send --to {}:9000 --rate 1000 --count 2000 --hold 1", udp.ipv4(network)?);
             let sender = host.run(&labgen(&sender_name, network, &words))?;

@@ -11,7 +11,7 @@ fn root_the_cost_bench_runs() {
     }
     sizes();
     hot(1000);
-    let rows = run(1, Duration::from_millis(100), |_| true);
+    let rows = run(1, Duration::from_millis(300), |_| true);
     assert_eq!(rows.len(), LOADS.len());
     for row in rows {
         for (variant, runs) in VARIANTS.iter().zip(row.runs) {
