@@ -403,6 +403,16 @@ fn top_says_when_conmond_goes_and_goes_on_when_it_is_back() {
 }
 
 #[test]
+fn top_begins_as_asked() {
+    let host = Host::with_daemon(Behaviour::default());
+    let mut top = Session::start(&host, "top --level tenant --sort rtt99 --all");
+    let screen = top.pty.shows("sorted by RTT 99th percentile");
+    assert!(screen.contains("by tenant"), "{screen}");
+    top.pty.press("q");
+    assert_eq!(ended(top.child).status.code(), Some(0));
+}
+
+#[test]
 fn top_follows_the_window() {
     let host = Host::with_daemon(Behaviour::default());
     let mut top = Session::start(&host, "top");

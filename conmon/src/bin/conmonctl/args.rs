@@ -194,6 +194,9 @@ pub struct Top {
     /// Show multicast and link-local traffic too
     #[arg(long)]
     pub all: bool,
+    /// Order by this column to begin with: numbers largest first, words from A to Z
+    #[arg(long, value_name = "COLUMN", default_value = "rate")]
+    pub sort: Order,
 }
 
 /// Which ends.

@@ -82,7 +82,7 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     let client = Client::new(cli.socket.clone().unwrap_or_else(|| instance.socket()));
     match cli.command {
         Command::Launch { command } => daemon::launch(&command),
-        Command::Top(options) => top::run(client, options.level.into(), options.all, cli.color),
+        Command::Top(options) => top::run(client, &options, cli.color),
         Command::Completions { shell } => {
             let mut script = Vec::new();
             manual::write_completions(Cli::command(), shell, &mut script)

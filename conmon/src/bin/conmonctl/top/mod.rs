@@ -23,6 +23,7 @@ use conmon::client::Client;
 use ratatui::crossterm::event::{self, Event};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
+use crate::args::Top;
 use crate::tone::Color;
 use app::{App, Effect};
 use feed::Feed;
@@ -32,17 +33,19 @@ use terminal::Screen;
 const WAIT: Duration = Duration::from_millis(100);
 
 /// Runs `top` until the user quits or a signal ends it.
-pub fn run(client: Client, level: Level, show_all: bool, color: Color) -> anyhow::Result<ExitCode> {
+pub fn run(client: Client, options: &Top, color: Color) -> anyhow::Result<ExitCode> {
     anyhow::ensure!(
         io::stdout().is_terminal() && io::stdin().is_terminal(),
         "`top` needs a terminal; `conmonctl pairs` prints the same rows anywhere"
     );
+    let level = Level::from(options.level);
     // The first answer comes before the screen is taken: what stands in its way is said in plain lines.
     let (feed, first) = Feed::start(client, level)?;
     let color = color.is_on(true);
     // The library below looks at NO_COLOR by itself; `--color` has the last word.
     ratatui::crossterm::style::force_color_output(color);
-    let mut app = App::new(level, show_all, color);
+    let mut app = App::new(level, options.all, color);
+    app.sort = options.sort;
     app.take(first);
     terminal::with(|screen| watch(screen, &mut app, &feed))
 }

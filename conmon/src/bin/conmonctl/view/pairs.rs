@@ -93,7 +93,7 @@ fn columns(wide: bool, sort: Order) -> Vec<Column> {
             right("RTT MIN"),
             right("RTT90"),
             right("RTT MAX"),
-            right("SAMPLES"),
+            right("SINGLETONS"),
             right("NEAR50"),
             right("NEAR99"),
             right("SHAKE50"),

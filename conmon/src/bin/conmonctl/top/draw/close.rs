@@ -264,7 +264,7 @@ fn delays(
     let error = first.relative_error_ratio.map_or_else(String::new, |ratio| format!("±{}", percent(ratio)));
     let title = format!(
         "{span:<16}{:>9}{:>9}{:>9}{:>9}{:>9}{:>9}  {error}",
-        "MIN", "P50", "P90", "P99", "MAX", "SAMPLES"
+        "MIN", "P50", "P90", "P99", "MAX", "COUNT"
     );
     let mut lines = vec![heading(theme, &title, width)];
     for (leg, sample) in legs.iter().zip(samples) {
