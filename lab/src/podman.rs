@@ -44,7 +44,9 @@ pub(crate) fn service(namespace: &Namespace, dir: &Path, socket: &Path) -> Resul
         .args(["system", "service", "--time=0"])
         .arg(format!("unix://{}", socket.display()))
         .env("CONTAINERS_CONF", config)
-        .env("CONTAINERS_STORAGE_CONF", storage);
+        .env("CONTAINERS_STORAGE_CONF", storage)
+        // containers' supervisors leave files where the service runs
+        .current_dir(dir);
     Ok(command)
 }
 

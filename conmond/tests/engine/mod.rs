@@ -71,6 +71,8 @@ impl Engine {
             Kind::Docker => self.dockerd(),
             Kind::Podman => self.podman(),
         };
+        // containers' supervisors leave files where the engine runs
+        command.current_dir(&self.dir);
         let child = command.stdout(Stdio::null()).stderr(log).spawn().expect("starting the engine");
         self.daemon = Some(child);
     }
