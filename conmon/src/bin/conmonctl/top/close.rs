@@ -9,6 +9,7 @@ use conmon::api::{Container, DelaySummary, FlowsAnswer, Pair};
 use ippm::histogram::{Histogram, bucket_of};
 use jiff::Timestamp;
 
+use super::history::{Continuity, Reading};
 use super::rows::RowKey;
 use crate::legs::legs;
 
@@ -54,28 +55,34 @@ pub struct Close {
     pub scroll: usize,
     /// Distributions of the last minute, in the order of [`legs`], oldest first.
     before: VecDeque<(Timestamp, [Option<Histogram>; 4])>,
+    continuity: Continuity,
 }
 
 impl Close {
     /// A look at this pair.
     pub fn at(key: RowKey, late: bool) -> Self {
-        Self { key, answer: None, late, scroll: 0, before: VecDeque::new() }
+        Self {
+            key,
+            answer: None,
+            late,
+            scroll: 0,
+            before: VecDeque::new(),
+            continuity: Continuity::default(),
+        }
     }
 
     /// Takes in an answer.
     pub fn take(&mut self, answer: CloseAnswer) {
         if let Some(pair) = &answer.pair {
             let now = legs(pair).map(|leg| leg.summary.and_then(histogram));
-            // A daemon that began anew counts from zero: there is no difference to what was before.
-            let fell = self.before.back().is_some_and(|(_, last)| {
-                let count =
-                    |all: &[Option<Histogram>; 4]| all.iter().flatten().map(Histogram::count).sum::<u64>();
-                count(last) > count(&now)
-            });
-            if fell {
+            let reading =
+                self.continuity.judge(pair.first_seen, now.iter().flatten().map(Histogram::count).sum());
+            if reading != Reading::Next {
                 self.before.clear();
             }
-            self.before.push_back((answer.generated_at, now));
+            if reading != Reading::Partial {
+                self.before.push_back((answer.generated_at, now));
+            }
             let age = |then: Timestamp| answer.generated_at.duration_since(then).as_secs_f64();
             while self.before.get(1).is_some_and(|(then, _)| age(*then) >= LATE_SECONDS) {
                 self.before.pop_front();
@@ -177,8 +184,17 @@ mod tests {
             close.take(answer(310.0 + f64::from(seconds)));
         }
         assert_eq!((counted(&close), close.late_seconds()), (Some(54000), 60.0));
-        close.take(answer(5.0));
-        assert_eq!(counted(&close), None, "a daemon that counts anew");
+        let mut without = answer(402.0);
+        if let Some(pair) = &mut without.pair {
+            (pair.rtt_seconds, pair.near_rtt_seconds) = (None, None);
+        }
+        close.take(without);
+        assert_eq!(counted(&close), None, "a daemon that was restarted has not all of it at once");
+        close.take(answer(403.0));
+        assert_eq!(counted(&close), None, "what comes back is not new");
+        close.take(answer(404.0));
+        // The made-up distributions do not grow quite bucket by bucket.
+        assert!(counted(&close).is_some_and(|count| (890..=910).contains(&count)), "{:?}", counted(&close));
     }
 
     #[test]
