@@ -218,13 +218,6 @@ fn speed(pair: &Pair) -> String {
             (false, true) => continue,
         });
     }
-    let [away, near, ..] = legs(pair);
-    if let (Some(away), Some(near)) = (away.summary, near.summary) {
-        lines.push(format!(
-            "The application's own socket sees both legs: about {} at the medians.",
-            delay(away.p50 + near.p50)
-        ));
-    }
     if lines.is_empty() { "Not measured; the reason is below.".to_owned() } else { lines.join("\n") }
 }
 
@@ -269,7 +262,11 @@ fn method(pair: &Pair) -> Option<String> {
     }
     text.push_str(&match first.relative_error_ratio {
         Some(ratio) => {
-            format!("Percentiles are within ±{} (width of a bucket), extremes exact. ", percent(ratio))
+            // Relative to less than this a bucket is wider.
+            let mins = legs(pair).into_iter().filter_map(|leg| leg.summary).map(|summary| summary.min);
+            let tiny = mins.min_by(f64::total_cmp).is_some_and(|least| least < FINE_SECONDS);
+            let below = if tiny { ", below 1 µs within 32 ns" } else { "" };
+            format!("Percentiles are within ±{}{below} (half a bucket), extremes exact. ", percent(ratio))
         }
         None => "No error bound is stated. ".to_owned(),
     });
@@ -277,6 +274,8 @@ fn method(pair: &Pair) -> Option<String> {
     Some(format!("{text}In the API: {}.", names.join(", ")))
 }
 
+/// From here on the histogram's relative error holds.
+const FINE_SECONDS: f64 = 1.024e-6;
 /// What names of methods begin with.
 const PASSIVE: &str = "passive_";
 const DATA: &str = "passive_tcp_ack";
@@ -305,11 +304,17 @@ fn place(of: &Explanation) -> String {
     if other.is_some_and(tapped) {
         let _ = write!(text, ", and not a second time at {}'s", name(remote(pair)));
     }
-    match at.and_then(|container| container.monitor.as_ref()) {
-        Some(monitor) => {
+    match at.map(|container| container.monitor.as_ref()) {
+        Some(Some(monitor)) => {
             let _ = write!(text, ". Read by the monitoring container {}.", harmless(monitor));
         }
-        None => text.push_str(". Read by conmond itself: no monitoring container serves this port yet."),
+        Some(None) => {
+            text.push_str(". Read by conmond itself: no monitoring container serves this port yet.")
+        }
+        None if here.kind == EndpointKind::Container => {
+            text.push_str(". The container has gone, or the engine has not named it yet.");
+        }
+        None => text.push('.'),
     }
     for network in at.map(|container| networks(pair, container)).unwrap_or_default() {
         match (network.tapped_at, network.link_up_at) {
