@@ -34,7 +34,7 @@ pub(crate) fn service(namespace: &Namespace, dir: &Path, socket: &Path) -> Resul
         "[storage]\ndriver = \"overlay\"\nrunroot = \"{folders}/podman-run\"\ngraphroot = \"{folders}/data\"\n"
     );
     fs::write(&storage, text).context("storage.conf")?;
-    let script = "mkdir -p /run/containers && mount -t tmpfs tmpfs /run/containers && exec podman \"$@\"";
+    let script = "mkdir -p /run/containers && mount -t tmpfs tmpfs /run/containers && mount -t tmpfs tmpfs /run/netns && exec podman \"$@\"";
     let mut command = namespace.command(find_program("unshare", "util-linux")?);
     command
         .args(["--mount", "--propagation", "slave", "sh", "-c", script, "sh"])

@@ -99,7 +99,7 @@ impl Engine {
         };
         let config = write("containers.conf", podman_config());
         let storage = write("storage.conf", podman_storage(&self.dir));
-        let script = "mkdir -p /run/containers && mount -t tmpfs tmpfs /run/containers && exec podman \"$@\"";
+        let script = "mkdir -p /run/containers && mount -t tmpfs tmpfs /run/containers && mount -t tmpfs tmpfs /run/netns && exec podman \"$@\"";
         let mut command = Command::new("nsenter");
         command
             .arg(format!("--net={}", self.ns.path()))
