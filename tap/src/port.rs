@@ -115,12 +115,17 @@ fn filters(programs: &Programs, ifindex: u32) -> Result<Filters, Error> {
         move |source| Error::Attach { ifindex, direction: direction_name(direction), source }
     };
     let filters = Filters { qdisc_is_ours: netlink::add_clsact(ifindex).map_err(failed(Direction::Tx))? };
-    for direction in DIRECTIONS {
-        let set = if filters.qdisc_is_ours { netlink::set_first_filter } else { netlink::set_filter };
-        if let Err(source) = set(ifindex, direction, programs.of(direction)) {
-            let _ = remove_filters(ifindex, filters);
-            return Err(failed(direction)(source));
-        }
+    let all = DIRECTIONS.map(|direction| (direction, programs.of(direction)));
+    let put = if filters.qdisc_is_ours {
+        netlink::set_first_filters(ifindex, all)
+    } else {
+        all.into_iter().try_for_each(|(direction, program)| {
+            netlink::set_filter(ifindex, direction, program).map_err(|source| (direction, source))
+        })
+    };
+    if let Err((direction, source)) = put {
+        let _ = remove_filters(ifindex, filters);
+        return Err(failed(direction)(source));
     }
     Ok(filters)
 }
