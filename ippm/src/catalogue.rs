@@ -295,6 +295,11 @@ metrics! {
         "From the engine's own time of the event until the end of what was counted with its addresses is under way \
          and answers show the container as ended.";
         "";
+    REACTION_DELAY: Histogram Unit::Seconds, "conmon_reaction_delay_seconds" []
+        "Time from reading the engine's event that a container ended until that was acted on and shown.";
+        "What conmond itself takes of `conmon_stop_delay_seconds`; the rest is the engine's, between the time in its \
+         event and the event's arrival.";
+        "";
     END_DELAY: Histogram Unit::Seconds, "conmon_end_delay_seconds" []
         "Time from a tapped port's going until nothing was counted in its records any more.";
         "From reading the kernel's message that the link is gone until its flows and pairs are ended in the kernel's \

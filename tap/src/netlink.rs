@@ -148,16 +148,6 @@ fn place_of(ifindex: u32, direction: Direction) -> Option<u32> {
     priorities(direction).iter().copied().find(is_at)
 }
 
-/// Adds the clsact qdisc; one that is there already is fine. Returns whether it was added.
-pub(crate) fn add_clsact(ifindex: u32) -> io::Result<bool> {
-    let mut m = message(RTM_NEWQDISC, NLM_F_CREATE | NLM_F_EXCL, ifindex, 0xffff_0000, CLSACT, 0);
-    attribute(&mut m, TCA_KIND, b"clsact\0");
-    match request(m) {
-        Err(e) if e.raw_os_error() == Some(libc::EEXIST) => Ok(false),
-        other => other.map(|_| true),
-    }
-}
-
 /// Takes the clsact qdisc away if it has no filter, anybody's. (One that somebody adds between the look and the removal goes
 /// with it.)
 pub(crate) fn remove_clsact_if_unused(ifindex: u32) -> io::Result<()> {
@@ -179,23 +169,58 @@ pub(crate) fn set_filter(ifindex: u32, direction: Direction, program: BorrowedFd
     set_filter_at(ifindex, direction, program, place_of(ifindex, direction))
 }
 
-/// Puts programs at both directions of a port whose qdisc is new: there is nothing to look for. Every question asked takes the
-/// lock that others hold for long while containers start.
-pub(crate) fn set_first_filters(
+/// Puts programs at both directions of a port that has none of ours, with the clsact qdisc if that is not there. Returns whether the qdisc
+/// was added.
+///
+/// All of it is one message: every other one would wait for the lock that others hold for long while containers start.
+pub(crate) fn add_filters(
     ifindex: u32,
     programs: [(Direction, BorrowedFd<'_>); 2],
-) -> Result<(), (Direction, io::Error)> {
-    let all = programs
-        .map(|(direction, program)| replacement(ifindex, direction, priorities(direction)[0], program));
-    let failed = |(direction, _): (Direction, _)| move |error| (direction, error);
-    let answers = requests(all).map_err(failed(programs[0]))?;
-    for (program, answer) in programs.into_iter().zip(answers) {
-        match answer {
-            // somebody else was quicker to put a filter at our first place
-            Err(e) if e.raw_os_error() == Some(libc::EINVAL) => {
-                set_filter(ifindex, program.0, program.1).map_err(failed(program))?;
+) -> Result<bool, (Direction, io::Error)> {
+    let mut qdisc = message(RTM_NEWQDISC, NLM_F_CREATE | NLM_F_EXCL, ifindex, 0xffff_0000, CLSACT, 0);
+    attribute(&mut qdisc, TCA_KIND, b"clsact\0");
+    let [(tx, at_tx), (rx, at_rx)] = programs;
+    let first = |direction, program| {
+        new_filter(ifindex, direction, priorities(direction)[0], program, NLM_F_CREATE | NLM_F_EXCL)
+    };
+    let all = [qdisc, first(tx, at_tx), first(rx, at_rx)];
+    let [added, put_tx, put_rx] = requests(all).map_err(|error| (tx, error))?;
+    let is = |error: &io::Error, code| error.raw_os_error() == Some(code);
+    let qdisc_is_ours = match added {
+        Ok(_) => true,
+        Err(error) if is(&error, libc::EEXIST) => false,
+        Err(error) => return Err((tx, error)),
+    };
+    for ((direction, program), put) in programs.into_iter().zip([put_tx, put_rx]) {
+        let done = match put {
+            // one of ours that nobody remembers may be at another place: this one is there in its stead
+            Ok(_) if !qdisc_is_ours => remove_other_places(ifindex, direction),
+            Ok(_) => Ok(()),
+            // one of ours is there, or somebody's at our first place
+            Err(error) if is(&error, libc::EEXIST) || is(&error, libc::EINVAL) => {
+                set_filter(ifindex, direction, program)
             }
-            other => other.map(drop).map_err(failed(program))?,
+            Err(error) => Err(error),
+        };
+        if let Err(error) = done {
+            // what can be undone; the port is tapped at both directions or not at all
+            for direction in [tx, rx] {
+                let _ = remove_filter(ifindex, direction);
+            }
+            if qdisc_is_ours {
+                let _ = remove_clsact_if_unused(ifindex);
+            }
+            return Err((direction, error));
+        }
+    }
+    Ok(qdisc_is_ours)
+}
+
+/// Takes ours away from every place but the first.
+fn remove_other_places(ifindex: u32, direction: Direction) -> io::Result<()> {
+    for priority in &priorities(direction)[1..] {
+        if request(filter(RTM_GETTFILTER, 0, ifindex, direction, *priority)).is_ok() {
+            request(filter(RTM_DELTFILTER, 0, ifindex, direction, *priority))?;
         }
     }
     Ok(())
@@ -209,7 +234,7 @@ fn set_filter_at(
 ) -> io::Result<()> {
     let mut refused = io::Error::from_raw_os_error(libc::EINVAL);
     for priority in place.as_ref().map_or(priorities(direction), std::slice::from_ref) {
-        match request(replacement(ifindex, direction, *priority, program)) {
+        match request(new_filter(ifindex, direction, *priority, program, NLM_F_CREATE | NLM_F_REPLACE)) {
             // another kind of filter has this priority
             Err(e) if e.raw_os_error() == Some(libc::EINVAL) => refused = e,
             other => return other.map(drop),
@@ -218,9 +243,15 @@ fn set_filter_at(
     Err(refused)
 }
 
-/// The request for a filter of ours at this priority, in place of one of ours that may be there.
-fn replacement(ifindex: u32, direction: Direction, priority: u32, program: BorrowedFd<'_>) -> Vec<u8> {
-    let mut m = filter(RTM_NEWTFILTER, NLM_F_CREATE | NLM_F_REPLACE, ifindex, direction, priority);
+/// The request for a filter of ours at this priority; `flags` tell what becomes of one of ours that is there.
+fn new_filter(
+    ifindex: u32,
+    direction: Direction,
+    priority: u32,
+    program: BorrowedFd<'_>,
+    flags: u16,
+) -> Vec<u8> {
+    let mut m = filter(RTM_NEWTFILTER, flags, ifindex, direction, priority);
     let mut options = Vec::new();
     attribute(&mut options, TCA_BPF_FD, &program.as_raw_fd().to_ne_bytes());
     attribute(&mut options, TCA_BPF_NAME, b"conmon\0");

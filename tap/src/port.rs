@@ -114,20 +114,11 @@ fn filters(programs: &Programs, ifindex: u32) -> Result<Filters, Error> {
     let failed = |direction: Direction| {
         move |source| Error::Attach { ifindex, direction: direction_name(direction), source }
     };
-    let filters = Filters { qdisc_is_ours: netlink::add_clsact(ifindex).map_err(failed(Direction::Tx))? };
     let all = DIRECTIONS.map(|direction| (direction, programs.of(direction)));
-    let put = if filters.qdisc_is_ours {
-        netlink::set_first_filters(ifindex, all)
-    } else {
-        all.into_iter().try_for_each(|(direction, program)| {
-            netlink::set_filter(ifindex, direction, program).map_err(|source| (direction, source))
-        })
-    };
-    if let Err((direction, source)) = put {
-        let _ = remove_filters(ifindex, filters);
-        return Err(failed(direction)(source));
+    match netlink::add_filters(ifindex, all) {
+        Ok(qdisc_is_ours) => Ok(Filters { qdisc_is_ours }),
+        Err((direction, source)) => Err(failed(direction)(source)),
     }
-    Ok(filters)
 }
 
 fn remove_filters(ifindex: u32, filters: Filters) -> Result<(), (Direction, io::Error)> {

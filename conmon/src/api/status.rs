@@ -57,6 +57,9 @@ pub struct Speed {
     /// From the engine's event that a container ended until that was acted on and shown.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stopped_after_seconds: Option<DelaySummary>,
+    /// From reading the engine's event that a container ended until that was acted on and shown.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reacted_after_seconds: Option<DelaySummary>,
     /// From the kernel's message that a tapped port is gone until nothing was counted in its records any more.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ended_after_seconds: Option<DelaySummary>,

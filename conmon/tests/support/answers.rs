@@ -481,6 +481,7 @@ pub fn status(seconds: f64) -> Status {
             tapped_after_seconds: Some(delays(0.000_31, 9)),
             named_after_seconds: Some(delays(0.000_09, 9)),
             stopped_after_seconds: None,
+            reacted_after_seconds: None,
             ended_after_seconds: None,
         },
         pool: Pool { ready: 2, wanted: 2 },

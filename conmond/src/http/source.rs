@@ -141,6 +141,8 @@ pub struct SelfMetrics {
     pub naming_delay: Histogram,
     /// From the engine's event that a container ended until that was acted on and shown.
     pub stop_delay: Histogram,
+    /// From reading the engine's event that a container ended until that was acted on and shown.
+    pub reaction_delay: Histogram,
     /// From the kernel's message that a port is gone until nothing was counted in its records any more.
     pub end_delay: Histogram,
     /// Run times of the tap's programs during the sampling moments since the daemon started.

@@ -228,6 +228,8 @@ struct Work {
     saved_at: Timestamp,
     swept_at: Timestamp,
     published_at: Timestamp,
+    /// Not before this is the next picture made.
+    publish_at: Timestamp,
     /// Ports whose tap was lost and put on anew: what was counted before and after cannot be held against one baseline.
     no_baseline: std::collections::BTreeSet<u32>,
 }
@@ -235,7 +237,7 @@ struct Work {
 impl Work {
     fn run(&mut self, inbox: &mut Inbox) {
         loop {
-            match inbox.next(TICK) {
+            match inbox.next(self.patience()) {
                 ControlFlow::Break(()) => return,
                 ControlFlow::Continue(event) => event.into_iter().for_each(|event| self.take(event)),
             }
@@ -243,6 +245,11 @@ impl Work {
             self.round();
             self.housekeeping(inbox.is_empty());
         }
+    }
+
+    /// How long nothing may happen.
+    fn patience(&self) -> Duration {
+        if self.dirty { (self.publish_at - monotonic()).min(TICK) } else { TICK }
     }
 
     fn take(&mut self, event: Event) {
@@ -372,7 +379,7 @@ impl Work {
             Action::Untap { ifindex } => self.untap(ifindex),
             Action::Fasten { ifindex } => self.fasten(ifindex),
             Action::Forget { ifindex } => self.forget_port(ifindex),
-            Action::AskPeer { ifindex } => self.ask_peer(ifindex),
+            Action::AskPeer { ifindex, whole } => self.ask_peer(ifindex, whole),
             Action::Name { ifindex, container, network } => self.name(ifindex, container, network),
             Action::LookLater { ifindex, at } => {
                 if let Some(seen) = self.world.links.get_mut(&ifindex) {
@@ -383,6 +390,7 @@ impl Work {
             Action::AskNetwork { id } => {
                 if let Some(network) = self.world.networks.get_mut(&id) {
                     network.asked = true;
+                    network.asked_at = monotonic();
                     network.stale = false;
                 }
                 self.ask(Ask::Members(id));
@@ -702,10 +710,13 @@ impl Work {
         }
         // a stop is over when it can be seen; signs of life change nothing but their own time: once in a while is enough for them
         let urgent = idle || self.shared.has_stops();
-        if (self.dirty && urgent) || now - self.published_at >= AT_LATEST {
+        if (self.dirty && urgent && now >= self.publish_at) || now - self.published_at >= AT_LATEST {
             self.dirty = false;
             self.published_at = now;
             self.shared.publish(self.picture());
+            // a picture of hundreds of containers takes a while: most of the time is for other things
+            let done = monotonic();
+            self.publish_at = done + 3 * (done - now);
         }
     }
 

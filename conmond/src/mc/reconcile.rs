@@ -11,7 +11,8 @@ use std::time::Duration;
 
 use ippm::time::Timestamp;
 
-use super::world::{MonitorSeen, SetId, SetRole, SetSeen, TapHold, TapSeen, World};
+use super::world::{ContainerSeen, MonitorSeen, SetId, SetRole, SetSeen, TapHold, TapSeen, World};
+use crate::runtime::ContainerState;
 
 /// Something to do.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -49,6 +50,8 @@ pub enum Action {
     AskPeer {
         /// The port.
         ifindex: u32,
+        /// For its Ethernet address, too: its addresses have not told whose it is.
+        whole: bool,
     },
     /// The port is this container's.
     Name {
@@ -202,7 +205,7 @@ fn ports(world: &World, now: Timestamp, actions: &mut Vec<Action>) {
             continue;
         }
         match (&seen.peer, world.endpoint_of(seen)) {
-            (None, _) => actions.push(Action::AskPeer { ifindex }),
+            (None, _) => actions.push(Action::AskPeer { ifindex, whole: seen.looked > 0 }),
             (Some(_), Some((network, endpoint))) => {
                 if world.containers.contains_key(&endpoint.container_id) {
                     actions.push(Action::Name {
@@ -215,7 +218,10 @@ fn ports(world: &World, now: Timestamp, actions: &mut Vec<Action>) {
                     actions.push(Action::LookLater { ifindex, at: now + patience(seen.looked) });
                 }
             }
-            (Some(_), None) => {
+            (Some(peer), None) => {
+                if peer.mac.is_none() && seen.looked >= 2 {
+                    actions.push(Action::AskPeer { ifindex, whole: true });
+                }
                 let bridge = world.watched_bridge(&seen.link);
                 let networks = world.networks.iter().filter(|(_, n)| n.network.bridge.as_deref() == bridge);
                 let mut known = false;
@@ -238,6 +244,9 @@ fn ports(world: &World, now: Timestamp, actions: &mut Vec<Action>) {
 /// After so long without a new port the containers that were starting have started.
 const QUIET: Duration = Duration::from_secs(2);
 
+/// A container that was made so long ago and is not started is not about to be.
+const MADE: Duration = Duration::from_secs(30);
+
 /// The next port to fasten. One at a time, and not while containers start: fastening holds the lock that every change of a network
 /// device needs for some 30 ms, so that taps of new ports, and the engine, would have to wait.
 fn fasten(world: &World, now: Timestamp) -> Option<Action> {
@@ -245,7 +254,8 @@ fn fasten(world: &World, now: Timestamp) -> Option<Action> {
         return None;
     }
     let busy = |t: &TapSeen| t.hold == TapHold::Busy || (!t.adopted && now - t.tapped_at < QUIET);
-    if world.taps.values().any(busy) {
+    let starts = |c: &ContainerSeen| c.container.state == ContainerState::Created && now - c.heard_at < MADE;
+    if world.taps.values().any(busy) || world.containers.values().any(starts) {
         return None;
     }
     let (ifindex, _) = world

@@ -168,6 +168,8 @@ pub struct Delays {
     pub naming: Histogram,
     /// From the engine's event that a container ended to its end being acted on and shown.
     pub stop: Histogram,
+    /// The same from when the event was read.
+    pub reaction: Histogram,
     /// From the kernel's message that a tapped port is gone to the end of its records.
     pub end: Histogram,
 }
@@ -180,6 +182,7 @@ impl Delays {
             tapped_after_seconds: of(&self.tap, &catalogue::TAP_DELAY),
             named_after_seconds: of(&self.naming, &catalogue::NAMING_DELAY),
             stopped_after_seconds: of(&self.stop, &catalogue::STOP_DELAY),
+            reacted_after_seconds: of(&self.reaction, &catalogue::REACTION_DELAY),
             ended_after_seconds: of(&self.end, &catalogue::END_DELAY),
         }
     }
@@ -188,6 +191,7 @@ impl Delays {
 /// The end of a container that is acted on and not shown yet.
 struct Stop {
     told: Timestamp,
+    read: Timestamp,
     container: String,
     tenant: String,
 }
@@ -261,7 +265,8 @@ impl Shared {
     pub fn publish(&self, published: Published) {
         *self.published.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(published);
         let stops = std::mem::take(&mut *self.stops.lock().unwrap_or_else(PoisonError::into_inner));
-        for Stop { told, container, tenant } in stops {
+        for Stop { told, read, container, tenant } in stops {
+            self.note_delay(|d| &mut d.reaction, monotonic() - read);
             let took = monotonic() - told;
             self.note_delay(|d| &mut d.stop, took);
             self.tell(EventKind::ContainerStopped, format!("{container} has ended"), |e| {
@@ -272,11 +277,11 @@ impl Shared {
         }
     }
 
-    /// The controller has acted on a container's end, which the engine told of at `told`. Others are told with the next
+    /// The controller has acted on a container's end, which the engine told of at `told`, and we read at `read`. Others are told with the next
     /// picture: who hears of a stop and asks then sees it, and the time taken is that until it can be seen.
-    pub fn stopped(&self, told: Timestamp, container: String, tenant: String) {
+    pub fn stopped(&self, told: Timestamp, read: Timestamp, container: String, tenant: String) {
         let mut stops = self.stops.lock().unwrap_or_else(PoisonError::into_inner);
-        stops.push(Stop { told, container, tenant });
+        stops.push(Stop { told, read, container, tenant });
     }
 
     /// Whether ends of containers wait to be shown.

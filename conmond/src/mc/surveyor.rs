@@ -4,19 +4,22 @@
 use std::sync::mpsc::{Sender, channel};
 use std::thread::JoinHandle;
 
+use super::world::FarEnd;
 use crate::switch::{LinkQuery, LinkStats, Peer, SwitchError};
 
 /// Something to ask about a port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Question {
-    /// Its far end: by our number for its namespace, none for our own, and its ifindex there.
-    Peer {
+    /// Its far end.
+    FarEnd {
         /// The port.
         ifindex: u32,
-        /// Our number for the namespace.
+        /// Our number for the far end's namespace; none for our own.
         netnsid: Option<i32>,
-        /// The far end's ifindex.
+        /// The far end's ifindex there.
         peer: u32,
+        /// Its Ethernet address, too, for which the lock is needed.
+        whole: bool,
     },
     /// Its counters, which bound what passed before it was tapped.
     Stats {
@@ -29,7 +32,7 @@ pub enum Question {
 #[derive(Debug)]
 pub enum Found {
     /// Of the port with this ifindex: its far end; none if that is gone (again).
-    Peer(u32, Result<Option<Peer>, SwitchError>),
+    FarEnd(u32, Result<Option<FarEnd>, SwitchError>),
     /// Of the port with this ifindex: its counters; none if it is gone.
     Stats(u32, Result<Option<LinkStats>, SwitchError>),
 }
@@ -48,8 +51,14 @@ impl Surveyor {
         let thread = std::thread::Builder::new().name("surveyor".into()).spawn(move || {
             for question in inbox {
                 tell(match question {
-                    Question::Peer { ifindex, netnsid, peer } => {
-                        Found::Peer(ifindex, query.peer(netnsid, peer))
+                    Question::FarEnd { ifindex, netnsid, peer, whole: false } => {
+                        let addresses = query.peer_addresses(netnsid, peer);
+                        let far_end = |addresses| FarEnd { mac: None, addresses };
+                        Found::FarEnd(ifindex, addresses.map(|found| found.map(far_end)))
+                    }
+                    Question::FarEnd { ifindex, netnsid, peer, whole: true } => {
+                        let far_end = |peer: Peer| FarEnd { mac: peer.mac, addresses: peer.addresses };
+                        Found::FarEnd(ifindex, query.peer(netnsid, peer).map(|found| found.map(far_end)))
                     }
                     Question::Stats { ifindex } => Found::Stats(ifindex, query.link_stats(ifindex)),
                 });

@@ -386,6 +386,7 @@ impl Source for View {
             tap_delay: delays.tap,
             naming_delay: delays.naming,
             stop_delay: delays.stop,
+            reaction_delay: delays.reaction,
             end_delay: delays.end,
             hooks: self.cost.hooks(),
             controller: self.cost.controller(),

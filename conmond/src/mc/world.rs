@@ -3,12 +3,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::net::IpAddr;
 use std::time::Duration;
 
 use ippm::time::Timestamp;
 
+use crate::mac::Mac;
 use crate::runtime::{Container, ContainerState, Network, NetworkEndpoint};
-use crate::switch::{Link, Peer};
+use crate::switch::Link;
 
 /// Names a set for as long as it lives; its pins, its monitor's slot and its run folder bear it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -51,13 +53,22 @@ pub struct LinkSeen {
     /// When it came up; none when it was up before we looked.
     pub up_at: Option<Timestamp>,
     /// The far end, once asked for.
-    pub peer: Option<Peer>,
+    pub peer: Option<FarEnd>,
     /// When to ask (again) for the far end or look (again) for its container.
     pub look_at: Timestamp,
     /// How often we looked in vain.
     pub looked: u32,
     /// The far end was asked for and the answer is not here yet.
     pub asking: bool,
+}
+
+/// What is known of the far end of a port, the interface inside the container.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct FarEnd {
+    /// Its Ethernet address; none where it was not asked for.
+    pub mac: Option<Mac>,
+    /// Its addresses, IPv4 before IPv6, link-local ones included.
+    pub addresses: Vec<IpAddr>,
 }
 
 /// A network and who is on it.
@@ -71,8 +82,27 @@ pub struct NetworkSeen {
     pub stale: bool,
     /// They were asked for and the answer is not here yet.
     pub asked: bool,
+    /// When they were last asked for.
+    pub asked_at: Timestamp,
+    /// When the answer was asked for that they are of.
+    pub as_of: Timestamp,
     /// When the engine told of a container's connecting, by container.
     pub connects: BTreeMap<String, Timestamp>,
+}
+
+impl NetworkSeen {
+    /// A network of which only this is known.
+    pub fn new(network: Network, stale: bool) -> Self {
+        Self {
+            network,
+            endpoints: Vec::new(),
+            stale,
+            asked: false,
+            asked_at: Timestamp::ZERO,
+            as_of: Timestamp::ZERO,
+            connects: BTreeMap::new(),
+        }
+    }
 }
 
 /// A container, and when we heard of it.
@@ -84,6 +114,8 @@ pub struct ContainerSeen {
     pub ended_at: Option<Timestamp>,
     /// Not before this is the engine asked whose network it uses.
     pub ask_mode_at: Timestamp,
+    /// When we first heard of it.
+    pub heard_at: Timestamp,
 }
 
 /// A tapped port.
@@ -310,7 +342,8 @@ impl World {
     }
 
     /// The endpoint behind a port: the one on the port's bridge with the far end's Ethernet address, else with one of its
-    /// addresses. With the network's id.
+    /// addresses. With the network's id. Of a network that was asked before the port joined the bridge nothing is believed: who
+    /// had the port's address then is another.
     pub fn endpoint_of(&self, seen: &LinkSeen) -> Option<(&str, &NetworkEndpoint)> {
         let bridge = self.watched_bridge(&seen.link)?;
         let peer = seen.peer.as_ref()?;
@@ -318,6 +351,7 @@ impl World {
             self.networks
                 .iter()
                 .filter(|(_, n)| n.network.bridge.as_deref() == Some(bridge))
+                .filter(|(_, n)| seen.joined_at.is_none_or(|joined| n.as_of >= joined))
                 .flat_map(|(id, n)| n.endpoints.iter().map(move |e| (id.as_str(), e)))
         };
         here()

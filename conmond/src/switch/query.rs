@@ -70,6 +70,17 @@ impl LinkQuery {
         else {
             return Ok(None);
         };
+        let addresses = self.peer_addresses(netnsid, peer_ifindex)?;
+        Ok(addresses.map(|addresses| Peer { name: link.name, mac: link.mac, up: link.up, addresses }))
+    }
+
+    /// The addresses of the far end of a port, as for [`LinkQuery::peer`]; none when the namespace is gone (again). Since Linux 6.10 this
+    /// does not wait for the kernel's lock for network devices, which all else about them does.
+    pub fn peer_addresses(
+        &mut self,
+        netnsid: Option<i32>,
+        peer_ifindex: u32,
+    ) -> Result<Option<Vec<IpAddr>>, SwitchError> {
         let mut addresses = Vec::new();
         for family in [AF_INET, AF_INET6] {
             match self.addresses_of(family, peer_ifindex, netnsid) {
@@ -78,7 +89,7 @@ impl LinkQuery {
                 Err(error) => return Err(error),
             }
         }
-        Ok(Some(Peer { name: link.name, mac: link.mac, up: link.up, addresses }))
+        Ok(Some(addresses))
     }
 
     /// All addresses of our namespace.

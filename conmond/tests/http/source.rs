@@ -165,6 +165,7 @@ fn own() -> SelfMetrics {
         tap_delay: delay.clone(),
         naming_delay: delay.clone(),
         stop_delay: delay.clone(),
+        reaction_delay: delay.clone(),
         end_delay: delay,
         hooks: vec![HookRow { hook: text("cm_tx"), runs: 1000, run_time: Duration::from_micros(150) }],
         controller: Usage { cpu: Some(Duration::from_millis(1500)), memory_bytes: Some(10 << 20) },

@@ -67,7 +67,7 @@ struct Speed {
     tapped: Figures,
     /// From the engine's event to the name.
     named: Figures,
-    /// From the engine's event that it ended to conmond's having acted.
+    /// From the engine's event that it ended to conmond's having acted; the engine's own delay is most of it.
     stopped: Figures,
 }
 
@@ -313,6 +313,7 @@ fn root_no_packet_is_missed_from_the_first_instruction_on() -> Result<()> {
             let all = reached("tapped_after_seconds", starts + sinks)
                 && reached("named_after_seconds", starts + sinks)
                 && reached("stopped_after_seconds", starts + sinks)
+                && reached("reacted_after_seconds", starts + sinks)
                 && reached("ended_after_seconds", starts + sinks);
             all.then(|| speed.clone())
         })?;
@@ -325,6 +326,10 @@ fn root_no_packet_is_missed_from_the_first_instruction_on() -> Result<()> {
         eprintln!("named in the midst of their connection: {split}");
         singles.print("one after another");
         crowds.print(&format!("{} at once", plan.at_once));
+        eprintln!(
+            "from reading the engine's word of a stop to its being seen, all: {}",
+            own_figures(&speed["reacted_after_seconds"])
+        );
         eprintln!(
             "from a port's going to its records' end, all: {}",
             own_figures(&speed["ended_after_seconds"])

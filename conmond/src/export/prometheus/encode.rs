@@ -263,6 +263,7 @@ impl Snapshot {
         family(encoder, &metrics::TAP_DELAY, |family| family.histogram(&[], &own.tap_delay))?;
         family(encoder, &metrics::NAMING_DELAY, |family| family.histogram(&[], &own.naming_delay))?;
         family(encoder, &metrics::STOP_DELAY, |family| family.histogram(&[], &own.stop_delay))?;
+        family(encoder, &metrics::REACTION_DELAY, |family| family.histogram(&[], &own.reaction_delay))?;
         family(encoder, &metrics::END_DELAY, |family| family.histogram(&[], &own.end_delay))?;
         let connected = u64::from(self.engine_connected);
         family(encoder, &metrics::ENGINE_CONNECTED, |family| family.gauge(&[], connected))?;

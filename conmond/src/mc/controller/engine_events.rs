@@ -140,6 +140,7 @@ impl Work {
             },
             ended_at: None,
             ask_mode_at: monotonic() + ASK_MODE,
+            heard_at: monotonic(),
         });
         let renamed = seen.container.name != name;
         let before = renamed.then(|| std::mem::replace(&mut seen.container.name, name.clone()));
@@ -167,7 +168,7 @@ impl Work {
                 seen.container.started_at = None;
                 // told again after a snapshot, it is no news
                 if self.end_container(&id) {
-                    self.shared.stopped(told_at(at), name.clone(), tenant.clone());
+                    self.shared.stopped(told_at(at), at.received, name.clone(), tenant.clone());
                 }
             }
             A::Rename { ref old_name } => {
@@ -248,12 +249,14 @@ impl Work {
                 container.mode = container.mode.or_else(|| before.container.mode.clone());
             }
             let ask_mode_at = before.map_or(now, |b| b.ask_mode_at);
+            let heard_at = before.map_or(now, |b| b.heard_at);
             let ended_at = if container.state.is_alive() || container.state == ContainerState::Created {
                 None
             } else {
                 before.and_then(|b| b.ended_at).or(Some(now))
             };
-            containers.insert(container.id.clone(), ContainerSeen { container, ended_at, ask_mode_at });
+            containers
+                .insert(container.id.clone(), ContainerSeen { container, ended_at, ask_mode_at, heard_at });
         }
         let gone: Vec<String> =
             self.world.containers.keys().filter(|id| !containers.contains_key(*id)).cloned().collect();
@@ -281,10 +284,12 @@ impl Work {
         let mut networks = BTreeMap::new();
         for network in snapshot.networks {
             let before = self.world.networks.remove(&network.id);
-            let (endpoints, connects, asked) =
-                before.map_or_else(Default::default, |b| (b.endpoints, b.connects, b.asked));
             let stale = network.bridge.is_some();
-            networks.insert(network.id.clone(), NetworkSeen { network, endpoints, stale, asked, connects });
+            let seen = match before {
+                Some(before) => NetworkSeen { network, stale, ..before },
+                None => NetworkSeen::new(network, stale),
+            };
+            networks.insert(seen.network.id.clone(), seen);
         }
         self.world.networks = networks;
     }
@@ -296,6 +301,7 @@ impl Work {
             Ok(Some(members)) => {
                 network.network = members.network;
                 network.endpoints = members.endpoints;
+                network.as_of = network.asked_at;
                 let now = monotonic();
                 let endpoints = network.endpoints.clone();
                 let connects = network.connects.clone();

@@ -3,7 +3,8 @@
 use super::*;
 use crate::mc::rigger::{Done, What as Rigged};
 use crate::mc::surveyor::{Found, Question};
-use crate::switch::{Peer, SwitchError};
+use crate::mc::world::FarEnd;
+use crate::switch::SwitchError;
 
 fn saved_stats(s: LinkStats) -> SavedStats {
     SavedStats { rx: (s.rx_packets, s.rx_bytes), tx: (s.tx_packets, s.tx_bytes) }
@@ -188,16 +189,17 @@ impl Work {
         });
     }
 
-    pub(super) fn ask_peer(&mut self, ifindex: u32) {
+    pub(super) fn ask_peer(&mut self, ifindex: u32, whole: bool) {
         let Some(seen) = self.world.links.get_mut(&ifindex) else { return };
         let Some(peer) = seen.link.peer_ifindex else { return };
         seen.asking = true;
-        self.surveyor.ask(Question::Peer { ifindex, netnsid: seen.link.link_netnsid, peer });
+        let netnsid = seen.link.link_netnsid;
+        self.surveyor.ask(Question::FarEnd { ifindex, netnsid, peer, whole });
     }
 
     pub(super) fn take_found(&mut self, found: Found) {
         match found {
-            Found::Peer(ifindex, answer) => self.take_peer(ifindex, answer),
+            Found::FarEnd(ifindex, answer) => self.take_far_end(ifindex, answer),
             Found::Stats(ifindex, Ok(Some(after))) => {
                 if let Some(tapped) = self.ports.get_mut(&ifindex)
                     && tapped.baseline.is_none()
@@ -211,15 +213,15 @@ impl Work {
         }
     }
 
-    fn take_peer(&mut self, ifindex: u32, answer: Result<Option<Peer>, SwitchError>) {
+    fn take_far_end(&mut self, ifindex: u32, answer: Result<Option<FarEnd>, SwitchError>) {
         let Some(seen) = self.world.links.get_mut(&ifindex) else { return };
         if !std::mem::take(&mut seen.asking) {
             // the link changed since: it is asked for anew
             return;
         }
         match answer {
-            Ok(Some(peer)) if peer.mac.is_some() => {
-                seen.peer = Some(peer);
+            Ok(Some(far_end)) if far_end != FarEnd::default() => {
+                seen.peer = Some(far_end);
                 return;
             }
             Ok(_) => {}

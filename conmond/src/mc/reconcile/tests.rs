@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 
 use super::*;
 use crate::mac::Mac;
-use crate::mc::world::{ContainerSeen, LinkSeen, NetworkSeen, PortOwner, SetSeen, Wishes};
+use crate::mc::world::{ContainerSeen, FarEnd, LinkSeen, NetworkSeen, PortOwner, SetSeen, Wishes};
 use crate::runtime::{Container, ContainerState, Network, NetworkEndpoint, NetworkMode, Policy};
-use crate::switch::{Link, Peer};
+use crate::switch::Link;
 
 const BRIDGE: u32 = 1;
 const PORT: u32 = 7;
@@ -60,7 +60,7 @@ fn container(id: &str, labels: &[(&str, &str)]) -> ContainerSeen {
         mode: Some(NetworkMode::Own),
         networks: Vec::new(),
     };
-    ContainerSeen { container, ended_at: None, ask_mode_at: Timestamp::ZERO }
+    ContainerSeen { container, ended_at: None, ask_mode_at: Timestamp::ZERO, heard_at: Timestamp::ZERO }
 }
 
 /// A bridge with one veth port on it, a nursery and one waiting set.
@@ -91,7 +91,7 @@ fn world_with(seen: ContainerSeen) -> World {
     let id = seen.container.id.clone();
     world.taps.insert(PORT, TapSeen { set: NURSERY, tapped_at: NOW, adopted: false, hold: TapHold::Fast });
     if let Some(l) = world.links.get_mut(&PORT) {
-        l.peer = Some(Peer { name: "eth0".into(), mac: Some(mac()), up: true, addresses: Vec::new() });
+        l.peer = Some(FarEnd { mac: Some(mac()), addresses: Vec::new() });
     }
     let network = Network {
         id: "n".into(),
@@ -110,13 +110,8 @@ fn world_with(seen: ContainerSeen) -> World {
         mac: Some(mac()),
         addresses: vec!["172.17.0.2".parse().unwrap()],
     };
-    let seen_network = NetworkSeen {
-        network,
-        endpoints: vec![endpoint],
-        stale: false,
-        asked: false,
-        connects: BTreeMap::new(),
-    };
+    let seen_network =
+        NetworkSeen { endpoints: vec![endpoint], as_of: NOW, ..NetworkSeen::new(network, false) };
     world.networks.insert("n".into(), seen_network);
     world.containers.insert(id, seen);
     world
@@ -171,6 +166,39 @@ fn the_far_ends_address_names_the_port() {
     // without an engine nobody is asked
     w.engine = false;
     assert!(!reconcile(&w, NOW).iter().any(|a| matches!(a, Action::AskNetwork { .. } | Action::AskEngine)));
+}
+
+/// An address is given to the next container milliseconds after the last one has gone, of which the engine's word may come later
+/// than the kernel's of the new port.
+#[test]
+fn who_had_the_address_before_the_port_was_there_is_not_believed() {
+    let mut w = world_with(container("a", &[]));
+    let asks = Action::AskNetwork { id: "n".into() };
+    let names = |w: &World| reconcile(w, NOW).iter().any(|a| matches!(a, Action::Name { .. }));
+    if let Some(l) = w.links.get_mut(&PORT) {
+        l.joined_at = Some(NOW);
+        l.peer = Some(FarEnd { mac: None, addresses: vec!["172.17.0.2".parse().unwrap()] });
+    }
+    w.networks.get_mut("n").unwrap().as_of = NOW.before(Duration::from_nanos(1));
+    assert!(!names(&w) && reconcile(&w, NOW).contains(&asks));
+    w.networks.get_mut("n").unwrap().as_of = NOW;
+    assert!(names(&w) && !reconcile(&w, NOW).contains(&asks), "its addresses alone name it");
+    // it was there before we looked, and so was the network
+    w.networks.get_mut("n").unwrap().as_of = Timestamp::ZERO;
+    w.links.get_mut(&PORT).unwrap().joined_at = None;
+    assert!(names(&w));
+}
+
+#[test]
+fn a_far_end_whose_addresses_tell_nothing_is_asked_for_more() {
+    let mut w = world_with(container("a", &[]));
+    w.networks.get_mut("n").unwrap().endpoints.clear();
+    let whole = Action::AskPeer { ifindex: PORT, whole: true };
+    let unknown = FarEnd { mac: None, addresses: vec!["192.0.2.9".parse().unwrap()] };
+    w.links.get_mut(&PORT).unwrap().peer = Some(unknown);
+    assert!(!reconcile(&w, NOW).contains(&whole), "the network first");
+    w.links.get_mut(&PORT).unwrap().looked = 2;
+    assert!(reconcile(&w, NOW).contains(&whole));
 }
 
 #[test]
@@ -290,6 +318,20 @@ fn a_quick_tap_is_fastened_when_all_is_quiet() {
     world.wishes.fasten = true;
     world.links.remove(&PORT);
     assert_eq!(fastens(&world), None, "it has gone");
+}
+
+#[test]
+fn no_port_is_fastened_while_a_container_is_about_to_start() {
+    let mut w = world();
+    w.taps.insert(PORT, tapped(TapHold::Quick, 5_000));
+    let mut made = container("a", &[]);
+    made.container.state = ContainerState::Created;
+    made.heard_at = NOW.before(Duration::from_secs(29));
+    w.containers.insert("a".into(), made.clone());
+    assert_eq!(fastens(&w), None);
+    made.heard_at = NOW.before(Duration::from_secs(31));
+    w.containers.insert("a".into(), made);
+    assert_eq!(fastens(&w), Some(PORT), "it is not about to start any more");
 }
 
 #[test]

@@ -430,7 +430,7 @@ fn a_stop_is_told_with_the_picture_that_shows_it() {
         told.iter().filter(|e| e.kind == EventKind::ContainerStopped).cloned().collect::<Vec<_>>()
     };
     let told = monotonic();
-    v.shared.stopped(told, "web".to_owned(), "shop".to_owned());
+    v.shared.stopped(told, monotonic(), "web".to_owned(), "shop".to_owned());
     assert!(stops().is_empty() && v.status().unwrap().speed == Speed::default(), "it cannot be seen yet");
     v.shared.publish(published());
     let took = (monotonic() - told).as_secs_f64();
@@ -445,6 +445,7 @@ fn a_stop_is_told_with_the_picture_that_shows_it() {
     let speed = v.status().unwrap().speed;
     let counted = |delays: Option<DelaySummary>| delays.map(|d| (d.count, d.method));
     assert_eq!(counted(speed.stopped_after_seconds), Some((1, "conmon_stop_delay_seconds".to_owned())));
+    assert_eq!(counted(speed.reacted_after_seconds), Some((1, "conmon_reaction_delay_seconds".to_owned())));
     assert_eq!(counted(speed.tapped_after_seconds), None);
     assert_eq!(v.self_metrics().stop_delay.count(), 1);
 }

@@ -131,6 +131,7 @@ fn speed(speed: &Speed, look: Look) -> String {
         ("tapped, after its port joined", &speed.tapped_after_seconds),
         ("named, after the engine told", &speed.named_after_seconds),
         ("seen stopped, after the engine told", &speed.stopped_after_seconds),
+        ("seen stopped, after the word came", &speed.reacted_after_seconds),
         ("counting ended, after its port went", &speed.ended_after_seconds),
     ];
     let rows: Vec<_> = rows.into_iter().filter_map(|(what, delays)| Some((what, delays.as_ref()?))).collect();
