@@ -228,8 +228,9 @@ struct Work {
     saved_at: Timestamp,
     swept_at: Timestamp,
     published_at: Timestamp,
-    /// Not before this is the next picture made.
+    /// Not before this is the next picture made; nor before this where a stop waits for it.
     publish_at: Timestamp,
+    stops_at: Timestamp,
     /// Ports whose tap was lost and put on anew: what was counted before and after cannot be held against one baseline.
     no_baseline: std::collections::BTreeSet<u32>,
 }
@@ -249,7 +250,8 @@ impl Work {
 
     /// How long nothing may happen.
     fn patience(&self) -> Duration {
-        if self.dirty { (self.publish_at - monotonic()).min(TICK) } else { TICK }
+        let due = if self.shared.has_stops() { self.stops_at } else { self.publish_at };
+        if self.dirty { (due - monotonic()).min(TICK) } else { TICK }
     }
 
     fn take(&mut self, event: Event) {
@@ -709,14 +711,15 @@ impl Work {
             self.save();
         }
         // a stop is over when it can be seen; signs of life change nothing but their own time: once in a while is enough for them
-        let urgent = idle || self.shared.has_stops();
-        if (self.dirty && urgent && now >= self.publish_at) || now - self.published_at >= AT_LATEST {
+        let due = if self.shared.has_stops() { Some(self.stops_at) } else { idle.then_some(self.publish_at) };
+        if (self.dirty && due.is_some_and(|due| now >= due)) || now - self.published_at >= AT_LATEST {
             self.dirty = false;
             self.published_at = now;
             self.shared.publish(self.picture());
-            // a picture of hundreds of containers takes a while: most of the time is for other things
+            // a picture of hundreds of containers takes a while: most of the time is for other things, but where a stop waits to be
+            // seen it may be half
             let done = monotonic();
-            self.publish_at = done + 3 * (done - now);
+            (self.stops_at, self.publish_at) = (done + (done - now), done + 3 * (done - now));
         }
     }
 

@@ -321,7 +321,9 @@ fn kernel_memory(set: &Set) -> u64 {
         .ok()
         .and_then(|d| d.fds.iter().map(|fd| locked_bytes(fd.as_fd())).sum::<Option<u64>>());
     let programs: u64 = Direction::ALL.iter().filter_map(|d| locked_bytes(set.programs().of(*d))).sum();
-    maps.unwrap_or_else(|| set.spec().kernel_bytes()).saturating_add(programs)
+    // before Linux 6.4 a ring's account is its descriptor's alone
+    let least = set.spec().kernel_bytes();
+    maps.unwrap_or(least).max(least).saturating_add(programs)
 }
 
 /// The kernel's account of a map or program of ours.

@@ -80,6 +80,7 @@ impl Work {
             swept_at: started,
             published_at: Timestamp::ZERO,
             publish_at: Timestamp::ZERO,
+            stops_at: Timestamp::ZERO,
             no_baseline: Default::default(),
         };
         // before any measurement comes, so that each flow's far end is known
