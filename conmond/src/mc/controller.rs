@@ -173,6 +173,8 @@ struct Hand {
 struct Tapped {
     /// None while the rigger has it.
     port: Option<Port>,
+    /// What holds it, as [`Port::how`] has it.
+    how: &'static str,
     /// The interface's counters before the tap was put on.
     before: Option<SavedStats>,
     /// Those, and its counters after.
@@ -611,9 +613,9 @@ impl Work {
         let Some(seen) = self.world.sets.get_mut(&set) else { return };
         seen.role = role.clone();
         seen.idle_since = None;
-        // on disk before the first port is pinned under it
+        // on disk before the first port is pinned under it, which waits for that
         seen.recorded = false;
-        self.unsaved = true;
+        self.save();
         let whom = match &role {
             SetRole::Tenant(t) => format!("tenant {t}"),
             SetRole::Dedicated(id) => {

@@ -202,7 +202,10 @@ impl Work {
                     self.world.owners.insert(ifindex, owner);
                 }
                 let baseline = known.and_then(|k| k.baseline);
-                self.ports.insert(ifindex, Tapped { port: Some(port), before: None, baseline });
+                self.ports.insert(
+                    ifindex,
+                    Tapped { port: Some(port), how: self.attachment, before: None, baseline },
+                );
             }
             set.janitor().run(&[tap::Command::Overlap(false)])?;
             self.own_set(id, set, role, monitor)?;

@@ -44,7 +44,8 @@ impl Work {
                 }
                 let before = before.filter(|_| !self.no_baseline.contains(&ifindex));
                 let hold = self.hold_of(&port);
-                self.ports.insert(ifindex, Tapped { port: Some(port), before, baseline: before.zip(after) });
+                let (how, baseline) = (port.how(), before.zip(after));
+                self.ports.insert(ifindex, Tapped { port: Some(port), how, before, baseline });
                 if is_new {
                     self.surveyor.ask(Question::Stats { ifindex });
                 }
@@ -103,7 +104,7 @@ impl Work {
         let hold = self.hold_of(&port);
         match (self.world.taps.get_mut(&ifindex), self.ports.get_mut(&ifindex)) {
             (Some(tap), Some(tapped)) if tapped.port.is_none() => {
-                self.attachment = port.how();
+                (self.attachment, tapped.how) = (port.how(), port.how());
                 tap.hold = hold;
                 tapped.port = Some(port);
             }

@@ -190,8 +190,7 @@ impl Work {
                 tenant_sets.insert(tap.set);
                 view.tapped_at = Some(wall.utc(tap.tapped_at));
                 let joined = self.world.links.get(ifindex).and_then(|l| l.joined_at);
-                let port = self.ports.get(ifindex).and_then(|t| t.port.as_ref());
-                view.tapped_by = Some(port.map_or("clsact", Port::how).to_owned());
+                view.tapped_by = self.ports.get(ifindex).map(|t| t.how.to_owned());
                 view.tapped_after_seconds = joined.map(|j| (tap.tapped_at - j).as_secs_f64());
             }
         }
