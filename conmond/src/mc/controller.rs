@@ -21,7 +21,7 @@ use std::time::Duration;
 use anyhow::Context;
 use conmon::api::EventKind;
 use ippm::time::Timestamp;
-use tap::{Attach, Port, Set, SetSpec};
+use tap::{Attach, Port, Set, SetSpec, fault};
 use tokio::sync::mpsc::UnboundedSender;
 
 use super::callers::Callers;
@@ -202,6 +202,8 @@ struct Work {
     /// Why connection tracking is not listened to.
     nat_error: Option<String>,
     started: Timestamp,
+    /// Until when an earlier daemon was told who has which address.
+    known_until: Timestamp,
     dirty: bool,
     unsaved: bool,
     saved_at: Timestamp,
@@ -425,6 +427,7 @@ impl Work {
         match Port::attach(ifindex, programs.programs(), self.settings.attach, Some(&self.set_dir(set))) {
             Ok(port) => {
                 let tapped_at = monotonic();
+                fault::point("tap.attached");
                 let after = self.stats(ifindex);
                 self.attachment = port.how();
                 let took = joined_at.map(|joined| tapped_at - joined);
@@ -665,6 +668,7 @@ impl Work {
         let taken = loaded.map_err(anyhow::Error::from).and_then(|set| {
             self.next_set += 1;
             set.pin(&self.set_dir(id))?;
+            fault::point("pool.pinned");
             self.own_set(id, *set, SetRole::Pool, MonitorSeen::Missing { retry_at: monotonic() })
         });
         match taken {
@@ -828,8 +832,10 @@ impl Work {
         seen.role = role.clone();
         seen.idle_since = None;
         self.unsaved = true;
+        fault::point("assign.unsaved");
         // the role is on disk before the first port is pinned under it
         self.save();
+        fault::point("assign.saved");
         let whom = match &role {
             SetRole::Tenant(t) => format!("tenant {t}"),
             SetRole::Dedicated(id) => {
@@ -860,6 +866,7 @@ impl Work {
             self.ask(Ask::RemoveMonitor { id: self.monitor_name(id) });
         }
         let (done, settled) = channel();
+        fault::point("retire.begun");
         self.send(Job::Drop(id, done));
         let events = self.events.clone();
         let waiter = std::thread::Builder::new().name("settling".into()).spawn(move || {
@@ -877,9 +884,11 @@ impl Work {
         self.hands.remove(&id);
         self.shared.set_loaded(id, None);
         self.callers.forget(id);
+        fault::point("retire.settled");
         if let Err(error) = Set::unpin(&self.set_dir(id)) {
             tracing::warn!(set = %id, error = &error as &dyn std::error::Error, "pins of a retired set remain");
         }
+        fault::point("retire.unpinned");
         let _ = std::fs::remove_dir_all(self.settings.run_dir.join("pm").join(id.to_string()));
         self.unsaved = true;
     }
@@ -960,7 +969,7 @@ impl Work {
             .collect();
         // one lock after the other: others take both, the store's first
         let shares = self.shared.store().saved_shares();
-        let saved = Saved::new(sets, ports, self.shared.names().saved(), shares);
+        let saved = Saved::new(self.saved_at, sets, ports, self.shared.names().saved(), shares);
         let path = self.settings.run_dir.join(STATE);
         if let Err(error) = saved.store(&path) {
             tracing::warn!(path = %path.display(), %error, "the state is not saved; a restart would lose names of what has gone");
