@@ -472,6 +472,8 @@ fn root_death_while_it_ends_and_while_it_cleans() -> Result<()> {
             if !faults.conmond.is_running() {
                 faults.conmond.up()?;
             }
+            // Books without an entry would balance whatever happens.
+            burst(&sender, &sink)?;
             faults.is_whole(&[&sink, &sender])?;
             faults.arm(point)?;
             if faults.conmond.down().is_ok() {

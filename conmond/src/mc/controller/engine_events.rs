@@ -66,6 +66,10 @@ impl Work {
                 self.world.engine = false;
                 for network in self.world.networks.values_mut() {
                     network.asked = false;
+                    // An engine that starts again may give an address, and the MAC that follows from it, to another container
+                    // before it answers: a port that comes meanwhile must not be named by what was.
+                    network.endpoints.clear();
+                    network.connects.clear();
                 }
                 self.engine_error = Some(error);
             }
