@@ -45,8 +45,11 @@ fn mount_bpf_fs() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Before any other thread is there: each has its own capabilities.
+/// Before any other thread is there: each has its own capabilities, and passes its priority on.
 fn give_up_privileges(runtime: &Runtime) -> anyhow::Result<()> {
+    if !conmond::priority::come_first() {
+        tracing::info!("without CAP_SYS_NICE at the start, taps and names take their turn on a busy host");
+    }
     nix::sys::prctl::set_no_new_privs().context("cannot give up gaining privileges")?;
     let address = runtime.address();
     let socket = address.strip_prefix("unix://").map(Path::new);
@@ -183,6 +186,7 @@ pub fn run(config: &Config) -> anyhow::Result<()> {
         .worker_threads(2)
         .enable_all()
         .thread_name("conmond")
+        .on_thread_start(conmond::priority::wait_turn)
         .build()
         .context("cannot start the asynchronous runtime")?;
     let engine = Engine {
@@ -195,6 +199,8 @@ pub fn run(config: &Config) -> anyhow::Result<()> {
         },
     };
     let controller = Controller::start(settings, shared.clone(), tokio.handle().clone(), engine)?;
+    // what this thread starts from here on can wait
+    conmond::priority::wait_turn();
     let cost = Cost::start(shared.clone());
     let source: Arc<dyn Source> = Arc::new(View::new(shared.clone(), cost.clone()));
     fault::point("start.controller");

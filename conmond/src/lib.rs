@@ -11,6 +11,7 @@ pub mod mf;
 pub mod monitor;
 pub mod nat;
 pub mod netlink;
+pub mod priority;
 pub mod privilege;
 pub mod runtime;
 pub mod store;

@@ -46,6 +46,10 @@ pub const NEEDS: [Need; 5] = [
     },
 ];
 
+/// Needed at the start only, to let the threads that tap and name come before others; a process that has it from its parent does
+/// not need it, nor does one on a host that is never busy.
+pub const AT_START: Capability = Capability::CAP_SYS_NICE;
+
 /// Kept beside the others where the engine's socket is another user's: a rootless engine's.
 const FOR_ANOTHERS_SOCKET: Capability = Capability::CAP_DAC_OVERRIDE;
 
@@ -102,12 +106,16 @@ mod tests {
         granted.sort_unstable();
         assert_eq!(granted, names);
         let compose = include_str!("../../packaging/compose.yaml");
+        assert!(unit.contains("\nNice=-15\n"), "the unit gives what AT_START is for");
         let line = compose.lines().find_map(|l| l.trim().strip_prefix("cap_add: [")).unwrap();
+        names.push(AT_START.to_string());
+        names.sort();
         let mut granted: Vec<String> =
             line.trim_end_matches(']').split(", ").map(|name| format!("CAP_{name}")).collect();
         granted.sort_unstable();
         assert_eq!(granted, names);
         let page = include_str!("../../docs/privileges.md");
+        assert!(page.contains(&format!("`{AT_START}`")));
         for need in NEEDS {
             let row = format!("| `{}` | {} |", need.capability, need.why);
             assert!(page.contains(&row), "docs/privileges.md lacks: {row}");

@@ -60,15 +60,27 @@ fn message(kind: u16, flags: u16, ifindex: u32, handle: u32, parent: u32, info: 
 }
 
 /// Sends a request and reads until its acknowledgement or its dump's end. Returns how many objects came with the answer.
-fn request(mut m: Vec<u8>) -> io::Result<usize> {
-    let len = m.len() as u32;
-    m[..4].copy_from_slice(&len.to_ne_bytes());
+fn request(m: Vec<u8>) -> io::Result<usize> {
+    let [answer] = requests([m])?;
+    answer
+}
+
+/// Sends several requests at once, which the kernel does one after the other, whatever becomes of each: it then hardly lets
+/// others have the lock for network devices in between. Returns what [`request`] would for each.
+fn requests<const N: usize>(all: [Vec<u8>; N]) -> io::Result<[io::Result<usize>; N]> {
+    let mut m = Vec::new();
+    for mut one in all {
+        let len = one.len() as u32;
+        one[..4].copy_from_slice(&len.to_ne_bytes());
+        m.extend_from_slice(&one);
+    }
     let fd: OwnedFd =
         socket(AddressFamily::Netlink, SockType::Raw, SockFlag::SOCK_CLOEXEC, SockProtocol::NetlinkRoute)?;
     setsockopt(&fd, sockopt::ReceiveTimeout, &TimeVal::seconds(5))?;
     bind(fd.as_raw_fd(), &NetlinkAddr::new(0, 0))?;
     sendto(fd.as_raw_fd(), &m, &NetlinkAddr::new(0, 0), MsgFlags::empty())?;
     let mut buffer = [0u8; 16384];
+    let mut answers = Vec::with_capacity(N);
     let mut objects = 0;
     loop {
         let n = recv(fd.as_raw_fd(), &mut buffer, MsgFlags::empty())?;
@@ -89,11 +101,19 @@ fn request(mut m: Vec<u8>) -> io::Result<usize> {
                         buffer[at + 18],
                         buffer[at + 19],
                     ]);
-                    return if code == 0 { Ok(objects) } else { Err(io::Error::from_raw_os_error(-code)) };
+                    let objects = std::mem::take(&mut objects);
+                    answers.push(if code == 0 {
+                        Ok(objects)
+                    } else {
+                        Err(io::Error::from_raw_os_error(-code))
+                    });
                 }
                 _ => objects += 1,
             }
             at += length.next_multiple_of(4);
+        }
+        if answers.len() >= N {
+            return answers.try_into().map_err(|_| io::Error::other("more answers than questions"));
         }
     }
 }
@@ -159,14 +179,26 @@ pub(crate) fn set_filter(ifindex: u32, direction: Direction, program: BorrowedFd
     set_filter_at(ifindex, direction, program, place_of(ifindex, direction))
 }
 
-/// Puts a program at a direction of a port whose qdisc is new: there is nothing to look for. Every question asked takes the lock
-/// that others hold for long while containers start.
-pub(crate) fn set_first_filter(
+/// Puts programs at both directions of a port whose qdisc is new: there is nothing to look for. Every question asked takes the
+/// lock that others hold for long while containers start.
+pub(crate) fn set_first_filters(
     ifindex: u32,
-    direction: Direction,
-    program: BorrowedFd<'_>,
-) -> io::Result<()> {
-    set_filter_at(ifindex, direction, program, None)
+    programs: [(Direction, BorrowedFd<'_>); 2],
+) -> Result<(), (Direction, io::Error)> {
+    let all = programs
+        .map(|(direction, program)| replacement(ifindex, direction, priorities(direction)[0], program));
+    let failed = |(direction, _): (Direction, _)| move |error| (direction, error);
+    let answers = requests(all).map_err(failed(programs[0]))?;
+    for (program, answer) in programs.into_iter().zip(answers) {
+        match answer {
+            // somebody else was quicker to put a filter at our first place
+            Err(e) if e.raw_os_error() == Some(libc::EINVAL) => {
+                set_filter(ifindex, program.0, program.1).map_err(failed(program))?;
+            }
+            other => other.map(drop).map_err(failed(program))?,
+        }
+    }
+    Ok(())
 }
 
 fn set_filter_at(
@@ -177,19 +209,24 @@ fn set_filter_at(
 ) -> io::Result<()> {
     let mut refused = io::Error::from_raw_os_error(libc::EINVAL);
     for priority in place.as_ref().map_or(priorities(direction), std::slice::from_ref) {
-        let mut m = filter(RTM_NEWTFILTER, NLM_F_CREATE | NLM_F_REPLACE, ifindex, direction, *priority);
-        let mut options = Vec::new();
-        attribute(&mut options, TCA_BPF_FD, &program.as_raw_fd().to_ne_bytes());
-        attribute(&mut options, TCA_BPF_NAME, b"conmon\0");
-        attribute(&mut options, TCA_BPF_FLAGS, &TCA_BPF_FLAG_ACT_DIRECT.to_ne_bytes());
-        attribute(&mut m, TCA_OPTIONS | 1 << 15, &options);
-        match request(m) {
+        match request(replacement(ifindex, direction, *priority, program)) {
             // another kind of filter has this priority
             Err(e) if e.raw_os_error() == Some(libc::EINVAL) => refused = e,
             other => return other.map(drop),
         }
     }
     Err(refused)
+}
+
+/// The request for a filter of ours at this priority, in place of one of ours that may be there.
+fn replacement(ifindex: u32, direction: Direction, priority: u32, program: BorrowedFd<'_>) -> Vec<u8> {
+    let mut m = filter(RTM_NEWTFILTER, NLM_F_CREATE | NLM_F_REPLACE, ifindex, direction, priority);
+    let mut options = Vec::new();
+    attribute(&mut options, TCA_BPF_FD, &program.as_raw_fd().to_ne_bytes());
+    attribute(&mut options, TCA_BPF_NAME, b"conmon\0");
+    attribute(&mut options, TCA_BPF_FLAGS, &TCA_BPF_FLAG_ACT_DIRECT.to_ne_bytes());
+    attribute(&mut m, TCA_OPTIONS | 1 << 15, &options);
+    m
 }
 
 /// Takes ours away.

@@ -168,17 +168,19 @@ fn put_filters(
         not_ours()?;
     }
     fault::point("filters.qdisc");
-    for direction in DIRECTIONS {
-        let set = if filters.qdisc_is_ours { netlink::set_first_filter } else { netlink::set_filter };
-        if let Err(source) = set(ifindex, direction, programs.of(direction)) {
-            let _ = remove_filters(ifindex, filters);
-            return Err(failed(direction)(source));
-        }
-        fault::point(match direction {
-            Direction::Tx => "filters.tx",
-            Direction::Rx => "filters.rx",
-        });
+    let all = DIRECTIONS.map(|direction| (direction, programs.of(direction)));
+    let put = if filters.qdisc_is_ours {
+        netlink::set_first_filters(ifindex, all)
+    } else {
+        all.into_iter().try_for_each(|(direction, program)| {
+            netlink::set_filter(ifindex, direction, program).map_err(|source| (direction, source))
+        })
+    };
+    if let Err((direction, source)) = put {
+        let _ = remove_filters(ifindex, filters);
+        return Err(failed(direction)(source));
     }
+    fault::point("filters.put");
     Ok(filters)
 }
 

@@ -2,19 +2,22 @@
 //!
 //! Everything that happens comes through one channel: link messages, the engine's answers, monitors' signs of life,
 //! loaded sets. After each message the world is reconciled until nothing is left to do. What is quick (attaching,
-//! moving, naming) is done here and now; what is slow is handed to the engine's tasks, the loader or the janitor. On
+//! naming) is done here and now; what is slow is handed to the engine's tasks and to threads that have nothing else to do. On
 //! a stop everything in the kernel stays and goes on counting; the next start adopts it.
 
 mod adopt;
 mod engine_events;
+mod inbox;
 mod note;
+mod ports;
 mod publish;
 mod standin;
 
 use std::collections::{BTreeMap, HashMap};
+use std::ops::ControlFlow;
 use std::path::PathBuf;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
-use std::sync::{Arc, PoisonError};
+use std::sync::mpsc::{Sender, channel};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -24,29 +27,33 @@ use ippm::time::Timestamp;
 use tap::{Attach, Port, Set, SetSpec, fault};
 use tokio::sync::mpsc::UnboundedSender;
 
+use self::inbox::Inbox;
 use super::callers::Callers;
 use super::engine::{Answer, Ask, Engine};
-use super::fastener::{Fastened, Fastener};
 use super::janitor::{Janitor, Job};
 use super::persist::{Saved, SavedPort, SavedStats};
 use super::reconcile::{Action, reconcile};
+use super::rigger::{self, Job as RiggerJob, Rigger};
+use super::saver::{Saver, State};
 use super::shared::Shared;
+use super::surveyor::{self, Surveyor};
 use super::world::{
     LinkSeen, MonitorSeen, PortOwner, SetId, SetRole, SetSeen, TapHold, TapSeen, Wishes, World,
 };
 use crate::clock::monotonic;
 use crate::monitor::{Alive, Fault, Inline, MfSettings, Report, Served, What};
 use crate::nat::NatWatch;
+use crate::priority;
 use crate::runtime::EngineEvent;
 use crate::store::ContainerName;
 use crate::switch::{LinkEvent, LinkListener, LinkQuery, LinkStats};
 
 /// Work done while nothing happens: retries, timeouts, saving.
 const TICK: Duration = Duration::from_millis(100);
+/// What can wait while there is other work is done this long after the last time.
+const AT_LATEST: Duration = Duration::from_millis(500);
 /// More rounds than any sound world needs: an action that is asked for again and again is a fault of ours, to be told.
 const ROUNDS: usize = 64;
-/// Shares of translated flows are saved this often.
-const SAVE_SHARES: Duration = Duration::from_secs(1);
 /// A translation is kept for so long after its connection ended: reports of its flows come later.
 const TRANSLATION_LINGER: Duration = Duration::from_secs(120);
 /// At most one port is fastened in this time: others want to change network devices, too.
@@ -85,8 +92,12 @@ pub enum Event {
     Loaded(Result<Box<Set>, tap::Error>),
     /// A set's records are settled: it can go.
     Settled(SetId),
-    /// A port was fastened, or could not be; it comes back.
-    Fastened(Box<Fastened>),
+    /// A port comes back from the rigger.
+    Rigged(Box<rigger::Done>),
+    /// The surveyor's.
+    Found(surveyor::Found),
+    /// The roles of sets that are on disk now.
+    Saved(BTreeMap<u32, SetRole>),
     /// Stop, leaving everything in place.
     Stop,
 }
@@ -132,9 +143,10 @@ impl Controller {
         let thread = std::thread::Builder::new()
             .name("controller".into())
             .spawn(move || {
-                work.run(&inbox);
+                work.run(&mut Inbox::new(inbox));
                 drop(listener);
                 work.save();
+                work.end();
             })
             .context("cannot start the controller's thread")?;
         Ok(Self { events, thread: Some(thread) })
@@ -159,8 +171,11 @@ struct Hand {
 
 /// A tapped port in the controller's hands.
 struct Tapped {
-    /// None while it is being fastened.
+    /// None while the rigger has it.
     port: Option<Port>,
+    /// The interface's counters before the tap was put on.
+    before: Option<SavedStats>,
+    /// Those, and its counters after.
     baseline: Option<(SavedStats, SavedStats)>,
 }
 
@@ -170,6 +185,8 @@ struct Work {
     tokio: tokio::runtime::Handle,
     events: Sender<Event>,
     asks: UnboundedSender<Ask>,
+    /// The thread of the tasks that talk to the engine; it ends when nobody can ask any more.
+    engine: Option<JoinHandle<()>>,
     engine_address: String,
     engine_version: Option<crate::runtime::EngineVersion>,
     engine_error: Option<String>,
@@ -197,7 +214,11 @@ struct Work {
     /// Addresses to give up, and when.
     closing: Vec<(Timestamp, std::net::IpAddr, String)>,
     attachment: &'static str,
-    fastener: Fastener,
+    rigger: Rigger,
+    surveyor: Surveyor,
+    saver: Saver,
+    /// Of translated addresses; the store's own.
+    translations: Arc<Mutex<crate::nat::Translations>>,
     nat: Option<NatWatch>,
     /// Why connection tracking is not listened to.
     nat_error: Option<String>,
@@ -213,33 +234,16 @@ struct Work {
     no_baseline: std::collections::BTreeSet<u32>,
 }
 
-fn saved_stats(s: LinkStats) -> SavedStats {
-    SavedStats { rx: (s.rx_packets, s.rx_bytes), tx: (s.tx_packets, s.tx_bytes) }
-}
-
-fn link_stats(s: SavedStats) -> LinkStats {
-    LinkStats {
-        rx_packets: s.rx.0,
-        rx_bytes: s.rx.1,
-        tx_packets: s.tx.0,
-        tx_bytes: s.tx.1,
-        ..LinkStats::default()
-    }
-}
-
 impl Work {
-    fn run(&mut self, inbox: &Receiver<Event>) {
+    fn run(&mut self, inbox: &mut Inbox) {
         loop {
-            match inbox.recv_timeout(TICK) {
-                Ok(Event::Stop) | Err(RecvTimeoutError::Disconnected) => return,
-                Ok(event) => {
-                    self.take(event);
-                    // a port that joins must not wait for the reconciling of a hundred other messages: one round each
-                    self.round();
-                }
-                Err(RecvTimeoutError::Timeout) => self.round(),
+            match inbox.next(TICK) {
+                ControlFlow::Break(()) => return,
+                ControlFlow::Continue(event) => event.into_iter().for_each(|event| self.take(event)),
             }
-            self.housekeeping();
+            // a port that joins must not wait for the reconciling of a hundred other messages: one round each
+            self.round();
+            self.housekeeping(inbox.is_empty());
         }
     }
 
@@ -250,7 +254,9 @@ impl Work {
             Event::Monitor(set, sign) => self.take_sign(set, sign),
             Event::Loaded(loaded) => self.take_loaded(loaded),
             Event::Settled(set) => self.take_settled(set),
-            Event::Fastened(fastened) => self.take_fastened(*fastened),
+            Event::Rigged(done) => self.take_rigged(*done),
+            Event::Found(found) => self.take_found(found),
+            Event::Saved(roles) => self.take_saved(&roles),
             Event::Stop => {}
         }
     }
@@ -323,15 +329,16 @@ impl Work {
         };
         // a peer that moved to another namespace, or a link that came up, is looked at anew
         let same = before.is_some_and(|b| b.link.link_netnsid == link.link_netnsid && b.link.up == link.up);
-        let (peer, look_at, looked) = match before {
-            Some(b) if same => (b.peer.clone(), b.look_at, b.looked),
-            _ => (None, at, 0),
+        let (peer, look_at, looked, asking) = match before {
+            Some(b) if same => (b.peer.clone(), b.look_at, b.looked, b.asking),
+            _ => (None, at, 0, false),
         };
         let changed = before.is_none_or(|b| b.link != link);
         self.dirty |= changed;
-        self.world
-            .links
-            .insert(link.ifindex, LinkSeen { link, joined_at: joined, up_at: up, peer, look_at, looked });
+        self.world.links.insert(
+            link.ifindex,
+            LinkSeen { link, joined_at: joined, up_at: up, peer, look_at, looked, asking },
+        );
         if fresh_bridge && !found {
             self.look_at_host_addresses();
             // Podman does not tell of networks, and one of a name of its own is watched once the engine is asked
@@ -412,247 +419,13 @@ impl Work {
         self.settings.pins.join(set.to_string())
     }
 
-    fn stats(&mut self, ifindex: u32) -> Option<SavedStats> {
-        self.query.link_stats(ifindex).ok().flatten().map(saved_stats)
-    }
-
-    fn tap(&mut self, ifindex: u32, set: SetId) {
-        let Some(programs) = self.hands.get(&set).map(|h| h.set.clone()) else { return };
-        let interface = self.interface(ifindex);
-        let (joined_at, was_up) =
-            self.world.links.get(&ifindex).map_or((None, true), |l| (l.joined_at, l.link.up));
-        // nothing passes a link that is down: its counters need not be read first
-        let before =
-            if joined_at.is_some() && !was_up { Some(SavedStats::default()) } else { self.stats(ifindex) };
-        match Port::attach(ifindex, programs.programs(), self.settings.attach, Some(&self.set_dir(set))) {
-            Ok(port) => {
-                let tapped_at = monotonic();
-                fault::point("tap.attached");
-                let after = self.stats(ifindex);
-                self.attachment = port.how();
-                let took = joined_at.map(|joined| tapped_at - joined);
-                if let Some(took) = took {
-                    self.shared.note_delay(|d| &mut d.tap, took);
-                }
-                let baseline = before.zip(after).filter(|_| !self.no_baseline.contains(&ifindex));
-                let hold = self.hold_of(&port);
-                self.ports.insert(ifindex, Tapped { port: Some(port), baseline });
-                self.world.refused.remove(&ifindex);
-                self.world.taps.insert(ifindex, TapSeen { set, tapped_at, adopted: false, hold });
-                self.shared.names_mut().set_port(ifindex, &interface, None);
-                self.unsaved = true;
-                self.shared.tell(EventKind::PortTapped, format!("{interface} is tapped"), |e| {
-                    e.interface = Some(interface.clone());
-                    e.after_seconds = took.map(|t| t.as_secs_f64());
-                });
-            }
-            Err(error) => {
-                let gone = self.query.link(ifindex).is_ok_and(|l| l.is_none());
-                if gone {
-                    self.world.links.remove(&ifindex);
-                    return;
-                }
-                let text = chain(&error);
-                tracing::warn!(interface, error = text, "a port is not tapped");
-                self.shared.tell(EventKind::PortRefused, format!("{interface} is not tapped: {text}"), |e| {
-                    e.interface = Some(interface.clone());
-                });
-                self.world.refused.insert(ifindex, (text, monotonic() + Duration::from_secs(2)));
-            }
-        }
-    }
-
-    fn move_port(&mut self, ifindex: u32, set: SetId) {
-        let Some(programs) = self.hands.get(&set).map(|h| h.set.clone()) else { return };
-        let dir = self.set_dir(set);
-        let Some(port) = self.ports.get_mut(&ifindex).and_then(|t| t.port.as_mut()) else { return };
-        match port.move_to(programs.programs(), Some(&dir)) {
-            Ok(()) => {
-                if let Some(tap) = self.world.taps.get_mut(&ifindex) {
-                    tap.set = set;
-                }
-                self.unsaved = true;
-            }
-            Err(error) => {
-                if port.is_alive() {
-                    tracing::error!(
-                        ifindex,
-                        error = &error as &dyn std::error::Error,
-                        "a port stays in its old set"
-                    );
-                    self.world.refused.insert(ifindex, (chain(&error), monotonic() + Duration::from_secs(2)));
-                }
-                // the link is going or the tap was taken off by somebody: begin anew
-                self.no_baseline.insert(ifindex);
-                self.drop_tap(ifindex);
-            }
-        }
-    }
-
-    /// The tap is no more; whether the port is, others say.
-    fn drop_tap(&mut self, ifindex: u32) {
-        self.world.taps.remove(&ifindex);
-        // one that is being fastened is removed when it comes back
-        if let Some(port) = self.ports.remove(&ifindex).and_then(|t| t.port) {
-            self.detach(port);
-        }
-        self.unsaved = true;
-    }
-
-    fn detach(&self, port: Port) {
-        let ifindex = port.ifindex();
-        if let Err(error) = port.detach() {
-            tracing::warn!(ifindex, error = &error as &dyn std::error::Error, "a tap is not removed");
-        }
-    }
-
-    fn hold_of(&self, port: &Port) -> TapHold {
-        if port.is_fast() || !self.world.wishes.fasten { TapHold::Fast } else { TapHold::Quick }
-    }
-
-    fn fasten(&mut self, ifindex: u32) {
-        self.world.fasten_at = monotonic() + FASTEN_EVERY;
-        let Some(tap) = self.world.taps.get_mut(&ifindex) else { return };
-        let Some(set) = self.hands.get(&tap.set).map(|h| h.set.clone()) else { return };
-        let Some(tapped) = self.ports.get_mut(&ifindex) else { return };
-        let Some(port) = tapped.port.take() else { return };
-        match self.fastener.fasten(port, set) {
-            Ok(()) => tap.hold = TapHold::Fastening,
-            Err(port) => tapped.port = Some(port),
-        }
-    }
-
-    fn take_fastened(&mut self, (port, result): Fastened) {
-        let ifindex = port.ifindex();
-        let interface = self.interface(ifindex);
-        if let Err(error) = result
-            && self.query.link(ifindex).is_ok_and(|l| l.is_some())
-        {
-            let error = &error as &dyn std::error::Error;
-            tracing::warn!(interface, error, "a tap is not fastened; it goes on counting as it is");
-            self.world.fasten_at = monotonic() + FASTEN_AGAIN;
-        }
-        let hold = self.hold_of(&port);
-        self.attachment = port.how();
-        match (self.world.taps.get_mut(&ifindex), self.ports.get_mut(&ifindex)) {
-            (Some(tap), Some(tapped)) if tapped.port.is_none() => {
-                tap.hold = hold;
-                tapped.port = Some(port);
-            }
-            // it went meanwhile
-            _ => self.detach(port),
-        }
-        self.dirty = true;
-    }
-
-    fn untap(&mut self, ifindex: u32) {
-        self.drop_tap(ifindex);
-        self.send(Job::Port(ifindex, None));
-    }
-
-    fn forget_port(&mut self, ifindex: u32) {
-        let interface = self
-            .shared
-            .names()
-            .port(ifindex)
-            .map_or_else(|| format!("port {ifindex}"), |p| p.interface.clone());
-        self.drop_tap(ifindex);
-        self.world.refused.remove(&ifindex);
-        self.no_baseline.remove(&ifindex);
-        let owner = self.world.owners.remove(&ifindex);
-        // records of a port that has gone are settled with its name, which stays until then
-        let gone_at = self.gone.remove(&ifindex);
-        self.send(Job::Port(ifindex, gone_at));
-        self.shared.tell(EventKind::PortGone, format!("{interface} is gone"), |e| {
-            e.interface = Some(interface.clone());
-            e.container =
-                owner.and_then(|o| self.shared.names().container(&o.container).map(|c| c.name.clone()));
-        });
-    }
-
-    fn ask_peer(&mut self, ifindex: u32) {
-        let Some((netnsid, peer)) = self
-            .world
-            .links
-            .get(&ifindex)
-            .and_then(|s| s.link.peer_ifindex.map(|p| (s.link.link_netnsid, p)))
-        else {
-            return;
-        };
-        let found = self.query.peer(netnsid, peer);
-        let Some(seen) = self.world.links.get_mut(&ifindex) else { return };
-        match found {
-            Ok(Some(peer)) if peer.mac.is_some() => seen.peer = Some(peer),
-            Ok(_) => {
-                seen.looked += 1;
-                seen.look_at = monotonic() + Duration::from_millis(5 << seen.looked.min(8));
-            }
-            Err(error) => {
-                tracing::debug!(
-                    ifindex,
-                    error = &error as &dyn std::error::Error,
-                    "a port's far end is not known"
-                );
-                seen.looked += 1;
-                seen.look_at = monotonic() + Duration::from_millis(5 << seen.looked.min(8));
-            }
-        }
-    }
-
-    fn container_name(&self, id: &str) -> Option<ContainerName> {
-        let c = &self.world.containers.get(id)?.container;
-        Some(ContainerName {
-            id: c.id.clone(),
-            name: c.name.clone(),
-            tenant: c.policy.tenant.clone(),
-            service: c.policy.service.clone(),
-        })
-    }
-
-    fn name(&mut self, ifindex: u32, container: String, network: String) {
-        let Some(name) = self.container_name(&container) else { return };
-        let Some(seen) = self.world.links.get(&ifindex) else { return };
-        let told = self.world.networks.get(&network).and_then(|n| n.connects.get(&container).copied());
-        let mut addresses = seen.peer.as_ref().map(|p| p.addresses.clone()).unwrap_or_default();
-        if let Some((_, endpoint)) = self.world.endpoint_of(seen) {
-            addresses.extend(&endpoint.addresses);
-        }
-        let tapped_at = self.world.taps.get(&ifindex).map(|t| t.tapped_at);
-        let since = seen.joined_at.or(tapped_at).unwrap_or(self.started);
-        let named_at = monotonic();
-        // before the link is up there is nothing to ask the kernel, and nothing passes
-        let after = match (told, seen.up_at) {
-            (Some(told), Some(up)) => Some(named_at - told.max(up)),
-            _ => None,
-        };
-        let interface = seen.link.name.clone();
-        {
-            let mut names = self.shared.names_mut();
-            names.set_container(name.clone());
-            names.set_port(ifindex, &interface, Some(&container));
-            for address in addresses {
-                names.set_address(address, &container, since);
-            }
-        }
-        if let Some(after) = after {
-            self.shared.note_delay(|d| &mut d.naming, after);
-        }
-        self.world.owners.insert(ifindex, PortOwner { container, network, named_at, after });
-        self.unsaved = true;
-        self.shared.tell(EventKind::PortNamed, format!("{interface} is {}'s", name.name), |e| {
-            e.interface = Some(interface.clone());
-            e.container = Some(name.name.clone());
-            e.tenant = Some(name.tenant.clone());
-            e.after_seconds = after.map(|a| a.as_secs_f64());
-        });
-    }
-
     // ---- sets and monitors ----------------------------------------------------------------------------------------
 
     fn load(&mut self) {
         self.world.loading += 1;
         let (events, spec) = (self.events.clone(), self.settings.set);
         let spawned = std::thread::Builder::new().name("loader".into()).spawn(move || {
+            priority::wait_turn();
             let _ = events.send(Event::Loaded(Set::create(spec).map(Box::new)));
         });
         if let Err(e) = spawned {
@@ -831,11 +604,10 @@ impl Work {
         let Some(seen) = self.world.sets.get_mut(&set) else { return };
         seen.role = role.clone();
         seen.idle_since = None;
-        self.unsaved = true;
+        // on disk before the first port is pinned under it
+        seen.recorded = false;
         fault::point("assign.unsaved");
-        // the role is on disk before the first port is pinned under it
-        self.save();
-        fault::point("assign.saved");
+        self.unsaved = true;
         let whom = match &role {
             SetRole::Tenant(t) => format!("tenant {t}"),
             SetRole::Dedicated(id) => {
@@ -870,6 +642,7 @@ impl Work {
         self.send(Job::Drop(id, done));
         let events = self.events.clone();
         let waiter = std::thread::Builder::new().name("settling".into()).spawn(move || {
+            priority::wait_turn();
             // an error means that the janitor knew no such set: it is settled, too
             let _ = settled.recv();
             let _ = events.send(Event::Settled(id));
@@ -906,7 +679,8 @@ impl Work {
         }
     }
 
-    fn housekeeping(&mut self) {
+    /// `idle`: nothing else waits.
+    fn housekeeping(&mut self, idle: bool) {
         let now = monotonic();
         if self.snapshot_retry_at.is_some_and(|at| at <= now) {
             self.snapshot_retry_at = None;
@@ -918,10 +692,7 @@ impl Work {
         }
         if now - self.swept_at >= Duration::from_secs(10) {
             self.swept_at = now;
-            let forgot = self.shared.store().expire(now);
-            if forgot {
-                self.send(Job::Compact);
-            }
+            self.send(Job::Sweep);
             let kept = &self.world.containers;
             let retention = self.shared.info.retention.max(ADDRESS_LINGER);
             self.shared.names_mut().prune(now.before(retention), |id| kept.contains_key(id));
@@ -932,21 +703,20 @@ impl Work {
             }
         }
         self.unsaved |= self.shared.names_mut().take_changed();
-        // flows end all the time; what of it is a crash's loss is told by the address that was seen
-        if now - self.saved_at >= SAVE_SHARES {
-            self.unsaved |= self.shared.store().take_shares_changed();
-        }
-        if self.unsaved && now - self.saved_at >= TICK {
+        let wait = if idle { TICK } else { AT_LATEST };
+        if self.unsaved && now - self.saved_at >= wait {
             self.save();
         }
-        // signs of life change nothing but their own time: once in a while is enough for them
-        if self.dirty || now - self.published_at >= Duration::from_millis(500) {
+        // a stop is over when it can be seen; signs of life change nothing but their own time: once in a while is enough for them
+        let urgent = idle || self.shared.has_stops();
+        if (self.dirty && urgent) || now - self.published_at >= AT_LATEST {
             self.dirty = false;
             self.published_at = now;
             self.shared.publish(self.picture());
         }
     }
 
+    /// Has written down what there is; the saver tells when it is.
     fn save(&mut self) {
         self.unsaved = false;
         self.saved_at = monotonic();
@@ -967,12 +737,22 @@ impl Work {
                 (*ifindex, port)
             })
             .collect();
-        // one lock after the other: others take both, the store's first
-        let shares = self.shared.store().saved_shares();
-        let saved = Saved::new(self.saved_at, sets, ports, self.shared.names().saved(), shares);
-        let path = self.settings.run_dir.join(STATE);
-        if let Err(error) = saved.store(&path) {
-            tracing::warn!(path = %path.display(), %error, "the state is not saved; a restart would lose names of what has gone");
+        self.saver.save(State { at: self.saved_at, sets, ports, names: self.shared.names() });
+    }
+
+    /// Waits for the threads that end with this one.
+    fn end(self) {
+        let Work { asks, engine, .. } = self;
+        drop(asks);
+        if let Some(engine) = engine {
+            let _ = engine.join();
+        }
+    }
+
+    fn take_saved(&mut self, roles: &BTreeMap<u32, SetRole>) {
+        fault::point("assign.saved");
+        for (id, seen) in &mut self.world.sets {
+            seen.recorded |= roles.get(&id.0) == Some(&seen.role);
         }
     }
 }
@@ -980,7 +760,7 @@ impl Work {
 impl Work {
     /// Begins to listen to connection tracking, where there is any.
     fn watch_nat(&mut self) {
-        match NatWatch::start(self.shared.store().translations()) {
+        match NatWatch::start(self.translations.clone()) {
             Ok(watch) => {
                 self.nat = Some(watch);
                 self.nat_error = None;
@@ -996,9 +776,7 @@ impl Work {
     }
 
     fn translations<T>(&self, f: impl FnOnce(&mut crate::nat::Translations) -> T) -> T {
-        let all = self.shared.store().translations();
-        let mut all = all.lock().unwrap_or_else(PoisonError::into_inner);
-        f(&mut all)
+        f(&mut self.translations.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
 

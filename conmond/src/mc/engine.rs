@@ -1,13 +1,15 @@
-//! The tasks that talk to the container engine. The controller sends [`Ask`]s and gets [`Answer`]s through its own
-//! channel; it never waits for the engine.
+//! The tasks that talk to the container engine, on a thread of their own. The controller sends [`Ask`]s and gets [`Answer`]s
+//! through its own channel; it never waits for the engine.
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use tokio::sync::{Mutex, Semaphore, mpsc};
 
 use super::world::SetId;
+use crate::priority;
 use crate::runtime::{
     EngineEvent, Monitor, MonitorImage, MonitorLimits, MonitorSpec, NetworkMembers, NetworkMode, Runtime,
     RuntimeError, Snapshot,
@@ -67,8 +69,27 @@ pub struct Engine {
     pub limits: MonitorLimits,
 }
 
-/// Runs until the asks end. `sink` gets every answer; it must be quick.
-pub async fn run(
+/// Starts the thread, which runs until the asks end. `sink` gets every answer; it must be quick.
+///
+/// The engine's word must not wait behind what the daemon's other tasks do, who serve readers and monitors.
+pub fn start(
+    engine: Engine,
+    asks: mpsc::UnboundedReceiver<Ask>,
+    sink: Arc<dyn Fn(Answer) + Send + Sync>,
+) -> std::io::Result<JoinHandle<()>> {
+    let tokio = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .thread_name("engine-blocking")
+        .on_thread_start(priority::wait_turn)
+        .build()?;
+    std::thread::Builder::new().name("engine".into()).spawn(move || {
+        tokio.block_on(run(engine, asks, sink));
+        // what the engine has not answered by now is asked anew by the next start
+        tokio.shutdown_timeout(Duration::from_secs(1));
+    })
+}
+
+async fn run(
     engine: Engine,
     mut asks: mpsc::UnboundedReceiver<Ask>,
     sink: Arc<dyn Fn(Answer) + Send + Sync>,

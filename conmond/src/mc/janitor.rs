@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, HashSet};
 use std::net::IpAddr;
 use std::sync::mpsc::{Receiver, Sender, channel};
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
 use ippm::flow::{Both, EndReason, Role};
@@ -16,8 +16,8 @@ use tap::{Command, Reader, Set, fault};
 
 use super::shared::Delays;
 use super::world::SetId;
-use crate::clock;
-use crate::store::{Journal, Names, PairLife, PairRecord, RetiredPair, Store, split};
+use crate::store::{Journal, Names, PairLife, PairRecord, RetiredPair, Snapshots, Store, split};
+use crate::{clock, priority};
 
 /// Something to settle.
 pub enum Job {
@@ -31,8 +31,8 @@ pub enum Job {
     Port(u32, Option<Timestamp>),
     /// An address is given up: no record of it may go on under another owner.
     Address(IpAddr),
-    /// The store forgot ended pairs: the journal shall, too.
-    Compact,
+    /// Ended pairs that nobody asks for any more are to be forgotten, by the store and the journal.
+    Sweep,
 }
 
 /// The thread.
@@ -45,13 +45,16 @@ impl Janitor {
     /// Starts it.
     pub fn start(
         store: Arc<Mutex<Store>>,
-        names: Arc<RwLock<Names>>,
+        names: Snapshots<Names>,
         delays: Arc<Mutex<Delays>>,
         journal: Journal,
     ) -> std::io::Result<Self> {
         let (jobs, inbox) = channel();
         let mut work = Work { store, names, delays, journal, sets: BTreeMap::new(), gone: Vec::new() };
-        let thread = std::thread::Builder::new().name("janitor".into()).spawn(move || work.run(&inbox))?;
+        let thread = std::thread::Builder::new().name("janitor".into()).spawn(move || {
+            priority::wait_turn();
+            work.run(&inbox);
+        })?;
         Ok(Self { jobs, thread: Some(thread) })
     }
 
@@ -77,7 +80,7 @@ impl Janitor {
 
 struct Work {
     store: Arc<Mutex<Store>>,
-    names: Arc<RwLock<Names>>,
+    names: Snapshots<Names>,
     delays: Arc<Mutex<Delays>>,
     journal: Journal,
     sets: BTreeMap<SetId, (Arc<Set>, Reader)>,
@@ -149,8 +152,13 @@ impl Work {
                     plan.ports.push(ifindex);
                 }
             }
-            Job::Compact => {
-                let retired = self.store.lock().unwrap_or_else(PoisonError::into_inner).retired().to_vec();
+            Job::Sweep => {
+                let mut store = self.store.lock().unwrap_or_else(PoisonError::into_inner);
+                if !store.expire(clock::monotonic()) {
+                    return;
+                }
+                let retired = store.retired().to_vec();
+                drop(store);
                 if let Err(error) = self.journal.rewrite(&retired) {
                     tracing::warn!(
                         error = &error as &dyn std::error::Error,
@@ -219,9 +227,8 @@ impl Work {
             let (key, first, last) = (measurement.key, measurement.first_seen, measurement.last_seen);
             let opened = key.role == Role::LocalOpened;
             let record = PairRecord { pair: measurement, rtts };
-            // the store's lock before the names', as everywhere
             let shares = self.store.lock().unwrap_or_else(PoisonError::into_inner).shares_of(id, &key);
-            let names = self.names.read().unwrap_or_else(PoisonError::into_inner);
+            let names = self.names.now();
             free.push(Command::FreePair(pair));
             for part in split(&record, Both::default(), Some(&shares)) {
                 retired.push(RetiredPair {

@@ -3,7 +3,9 @@
 //!
 //! - [`world`] is what it knows, [`mod@reconcile`] what follows from that: both pure.
 //! - [`controller`] is the one thread that does it: it alone changes the world, attaches and moves taps.
-//! - [`engine`] are the tasks that talk to the container engine, [`janitor`] the thread that settles records that are over.
+//! - [`engine`] are the tasks that talk to the container engine. What would keep the controller waiting has threads of its own: [`janitor`]
+//!   settles records that are over, [`rigger`] does to taps what takes long, [`surveyor`] asks the kernel about ports, [`saver`] writes
+//!   down what outlives the daemon.
 //! - [`shared`] is what others may see, [`view`] how the API sees it, [`cost`] what all of it costs,
 //!   `callers` who may call as a monitor.
 
@@ -11,11 +13,13 @@ mod callers;
 pub mod controller;
 pub mod cost;
 pub mod engine;
-pub mod fastener;
 pub mod janitor;
 pub mod persist;
 pub mod reconcile;
+pub mod rigger;
+pub mod saver;
 pub mod shared;
+pub mod surveyor;
 pub mod view;
 pub mod world;
 

@@ -159,7 +159,7 @@ fn desired_set(world: &World, ifindex: u32) -> Option<SetId> {
         None => nursery,
         Some(c) if !world.wants(&c.container) => None,
         // until a set is there, the nursery counts
-        Some(c) => world.set_with(&world.role_for(&c.container)).or(nursery),
+        Some(c) => world.usable_set_with(&world.role_for(&c.container)).or(nursery),
     }
 }
 
@@ -185,7 +185,7 @@ fn ports(world: &World, now: Timestamp, actions: &mut Vec<Action>) {
                 }
             }
             // its programs are busy; what is to be done will still be when they are not
-            (_, Some(tap)) if tap.hold == TapHold::Fastening => {}
+            (_, Some(tap)) if tap.hold == TapHold::Busy => {}
             // never back to the nursery: who is known now and has no set yet stays where it is
             (Some(set), Some(tap)) if tap.set != set && world.set_with(&SetRole::Nursery) != Some(set) => {
                 actions.push(Action::Move { ifindex, set });
@@ -198,7 +198,7 @@ fn ports(world: &World, now: Timestamp, actions: &mut Vec<Action>) {
             continue;
         }
         let there = seen.link.link_netnsid.is_some() && seen.link.peer_ifindex.is_some();
-        if !there || !seen.link.up {
+        if !there || !seen.link.up || seen.asking {
             continue;
         }
         match (&seen.peer, world.endpoint_of(seen)) {
@@ -244,7 +244,7 @@ fn fasten(world: &World, now: Timestamp) -> Option<Action> {
     if !world.wishes.fasten || world.fasten_at > now {
         return None;
     }
-    let busy = |t: &TapSeen| t.hold == TapHold::Fastening || (!t.adopted && now - t.tapped_at < QUIET);
+    let busy = |t: &TapSeen| t.hold == TapHold::Busy || (!t.adopted && now - t.tapped_at < QUIET);
     if world.taps.values().any(busy) {
         return None;
     }

@@ -3,7 +3,7 @@
 //! The controller's thread publishes after each round of work; readers never make it wait, nor does it wait for them.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
 
 use conmon::api::{self, Event, EventKind};
@@ -17,7 +17,7 @@ use super::world::{SetId, SetRole};
 use crate::build::Build;
 use crate::clock::{Wall, monotonic};
 use crate::http::Subscription;
-use crate::store::{Names, Store};
+use crate::store::{Changing, Names, Snapshots, Store};
 use crate::switch::LinkStats;
 
 /// Recent events that are kept for newcomers.
@@ -203,7 +203,7 @@ pub struct Shared {
     /// What never changes.
     pub info: Info,
     store: Arc<Mutex<Store>>,
-    names: Arc<RwLock<Names>>,
+    names: Snapshots<Names>,
     published: RwLock<Arc<Published>>,
     sets: RwLock<BTreeMap<SetId, Arc<Set>>>,
     delays: Arc<Mutex<Delays>>,
@@ -218,7 +218,7 @@ impl Shared {
         Self {
             info,
             store: Arc::new(Mutex::new(store)),
-            names: Arc::new(RwLock::new(names)),
+            names: Snapshots::new(names),
             published: RwLock::new(Arc::new(published)),
             sets: RwLock::new(BTreeMap::new()),
             delays: Arc::default(),
@@ -237,18 +237,18 @@ impl Shared {
         self.store.clone()
     }
 
-    /// The names, to read.
-    pub fn names(&self) -> RwLockReadGuard<'_, Names> {
-        self.names.read().unwrap_or_else(PoisonError::into_inner)
+    /// The names, as they are now.
+    pub fn names(&self) -> Arc<Names> {
+        self.names.now()
     }
 
     /// The names, to change.
-    pub fn names_mut(&self) -> RwLockWriteGuard<'_, Names> {
-        self.names.write().unwrap_or_else(PoisonError::into_inner)
+    pub fn names_mut(&self) -> Changing<'_, Names> {
+        self.names.change()
     }
 
     /// The names, for another owner.
-    pub fn names_handle(&self) -> Arc<RwLock<Names>> {
+    pub fn names_handle(&self) -> Snapshots<Names> {
         self.names.clone()
     }
 
@@ -277,6 +277,11 @@ impl Shared {
     pub fn stopped(&self, told: Timestamp, container: String, tenant: String) {
         let mut stops = self.stops.lock().unwrap_or_else(PoisonError::into_inner);
         stops.push(Stop { told, container, tenant });
+    }
+
+    /// Whether ends of containers wait to be shown.
+    pub fn has_stops(&self) -> bool {
+        !self.stops.lock().unwrap_or_else(PoisonError::into_inner).is_empty()
     }
 
     /// All loaded sets.

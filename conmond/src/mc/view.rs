@@ -192,7 +192,7 @@ impl Source for View {
         let bytes = |f: &conmon::api::Flow| f.sent.bytes.saturating_add(f.received.bytes);
         let limit = query.limit.unwrap_or(FlowsQuery::DEFAULT_LIMIT);
         // a hundred thousand flows take a while: nobody waits for us meanwhile
-        let (sets, names) = (self.shared.sets(), self.shared.names().clone());
+        let (sets, names) = (self.shared.sets(), self.shared.names());
         let (translations, ended) = {
             let store = self.shared.store();
             (store.translations(), store.ended().cloned().collect::<Vec<_>>())

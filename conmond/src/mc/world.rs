@@ -56,6 +56,8 @@ pub struct LinkSeen {
     pub look_at: Timestamp,
     /// How often we looked in vain.
     pub looked: u32,
+    /// The far end was asked for and the answer is not here yet.
+    pub asking: bool,
 }
 
 /// A network and who is on it.
@@ -102,8 +104,8 @@ pub struct TapSeen {
 pub enum TapHold {
     /// By classifiers, which are quickly there and can be deleted by anybody.
     Quick,
-    /// It is being fastened: nothing may be done to the port until that has ended.
-    Fastening,
+    /// It is being fastened or moved: nothing may be done to the port until that has ended.
+    Busy,
     /// As firmly as they ever will.
     Fast,
 }
@@ -136,12 +138,22 @@ pub struct SetSeen {
     pub unread_since: Option<Timestamp>,
     /// The controller reads it, in place of a monitoring container that cannot be had.
     pub standin: bool,
+    /// Its role is on disk: a daemon that adopts it will know whose records it holds, so ports may be moved to it.
+    pub recorded: bool,
 }
 
 impl SetSeen {
     /// A set that has just been loaded or adopted.
     pub fn new(role: SetRole, monitor: MonitorSeen) -> Self {
-        Self { role, monitor, restarts: 0, idle_since: None, unread_since: None, standin: false }
+        Self {
+            role,
+            monitor,
+            restarts: 0,
+            idle_since: None,
+            unread_since: None,
+            standin: false,
+            recorded: false,
+        }
     }
 }
 
@@ -265,6 +277,11 @@ impl World {
         } else {
             SetRole::Tenant(container.policy.tenant.clone())
         }
+    }
+
+    /// The set with a role that ports may be counted by.
+    pub fn usable_set_with(&self, role: &SetRole) -> Option<SetId> {
+        self.set_with(role).filter(|id| self.sets[id].recorded)
     }
 
     /// The set with a role.

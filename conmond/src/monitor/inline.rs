@@ -68,7 +68,10 @@ impl Inline {
             sink,
             sequence: 0,
         };
-        let thread = std::thread::Builder::new().name(format!("mf-{slot}")).spawn(move || worker.run())?;
+        let thread = std::thread::Builder::new().name(format!("mf-{slot}")).spawn(move || {
+            crate::priority::wait_turn();
+            worker.run();
+        })?;
         Ok(Self { wake: Some(wake), next, settings, thread: Some(thread) })
     }
 

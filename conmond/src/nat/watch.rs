@@ -64,8 +64,9 @@ impl NatWatch {
                 }
             }
         };
-        let listener =
-            Listener::start("nat-listener", socket, RECEIVE_BUFFER_BYTES, sink).map_err(step("listening"))?;
+        let begin = crate::priority::wait_turn;
+        let listener = Listener::start("nat-listener", begin, socket, RECEIVE_BUFFER_BYTES, sink)
+            .map_err(step("listening"))?;
         // after the listener: nothing falls between the two. What is there began at any time before.
         query.all(&into, Timestamp::ZERO).map_err(step("listing"))?;
         Ok(Self { _listener: listener })

@@ -41,12 +41,14 @@ pub struct Listener {
 }
 
 impl Listener {
-    /// Listens on a socket that has joined its groups. `receive_bytes` is the room for the kernel's queue.
+    /// Listens on a socket that has joined its groups. `begin` is what the thread does first, `receive_bytes` the room for the
+    /// kernel's queue.
     ///
     /// `sink` runs on the listener's thread, with the time of reading, and must be quick: while it runs, the kernel queues, and
     /// at last drops.
     pub fn start(
         name: &str,
+        begin: fn(),
         socket: Socket,
         receive_bytes: usize,
         mut sink: impl FnMut(Told<'_>, Timestamp) + Send + 'static,
@@ -56,9 +58,10 @@ impl Listener {
             setsockopt(&socket, sockopt::RcvBuf, &receive_bytes)?;
         }
         let (stopped, stop) = io::pipe()?;
-        let thread = std::thread::Builder::new()
-            .name(name.into())
-            .spawn(move || run(&socket, stopped.as_fd(), &mut sink))?;
+        let thread = std::thread::Builder::new().name(name.into()).spawn(move || {
+            begin();
+            run(&socket, stopped.as_fd(), &mut sink);
+        })?;
         Ok(Listener { stop: Some(stop), thread: Some(thread) })
     }
 }

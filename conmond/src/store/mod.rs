@@ -8,6 +8,7 @@ mod journal;
 mod names;
 mod pairs;
 mod shares;
+mod snapshot;
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::net::{IpAddr, Ipv6Addr};
@@ -28,6 +29,7 @@ pub use journal::{Journal, JournalError};
 pub use names::{ContainerName, ExternalPrefix, Names, PortName, SavedNames};
 pub use pairs::{Delay, ProtocolSums, Totals, ended_flow, flow_view, group, measurements, summary};
 pub use shares::{Part, SavedShare, Share, Shares, split};
+pub use snapshot::{Changing, Snapshots};
 
 use crate::mc::SetId;
 use crate::nat::{Place, Translations};

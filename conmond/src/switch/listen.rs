@@ -36,7 +36,8 @@ impl LinkListener {
             }
             Told::Overrun => sink(LinkEvent::Overrun { at }),
         };
-        let listener = Listener::start("link-listener", socket, RECEIVE_BUFFER_BYTES, sink)
+        // this thread comes as early as the one that starts it
+        let listener = Listener::start("link-listener", || {}, socket, RECEIVE_BUFFER_BYTES, sink)
             .map_err(step("listening"))?;
         Ok(LinkListener { _listener: listener })
     }

@@ -15,18 +15,34 @@ impl Work {
         let engine_address = engine.runtime.address();
         let (asks, inbox) = tokio::sync::mpsc::unbounded_channel();
         let started = monotonic();
-        let fastener = {
+        let rigger = {
             let events = events.clone();
-            Fastener::start(move |fastened| {
-                let _ = events.send(Event::Fastened(Box::new(fastened)));
+            Rigger::start(move |done| {
+                let _ = events.send(Event::Rigged(Box::new(done)));
             })
-            .context("cannot start the fastener's thread")?
+            .context("cannot start the rigger's thread")?
         };
+        let surveyor = {
+            let events = events.clone();
+            Surveyor::start(move |found| {
+                let _ = events.send(Event::Found(found));
+            })
+            .context("cannot start the surveyor's thread")?
+        };
+        let saver = {
+            let events = events.clone();
+            Saver::start(settings.run_dir.join(STATE), shared.store_handle(), move |roles| {
+                let _ = events.send(Event::Saved(roles));
+            })
+            .context("cannot start the saver's thread")?
+        };
+        let translations = shared.store().translations();
         let mut work = Self {
             world: World::new(settings.wishes.clone()),
             settings,
             shared,
-            tokio: tokio.clone(),
+            tokio,
+            engine: None,
             events: events.clone(),
             asks,
             engine_address,
@@ -51,7 +67,10 @@ impl Work {
             load_error: None,
             closing: Vec::new(),
             attachment: "",
-            fastener,
+            rigger,
+            surveyor,
+            saver,
+            translations,
             nat: None,
             nat_error: None,
             started,
@@ -86,7 +105,7 @@ impl Work {
         let sink = Arc::new(move |answer| {
             let _ = events.send(Event::Engine(answer));
         });
-        tokio.spawn(super::super::engine::run(engine, inbox, sink));
+        work.engine = Some(super::super::engine::start(engine, inbox, sink)?);
         Ok(work)
     }
 
@@ -199,8 +218,8 @@ impl Work {
                 if let Some(owner) = known.and_then(|k| k.owner.clone()) {
                     self.world.owners.insert(ifindex, owner);
                 }
-                self.ports
-                    .insert(ifindex, Tapped { port: Some(port), baseline: known.and_then(|k| k.baseline) });
+                let baseline = known.and_then(|k| k.baseline);
+                self.ports.insert(ifindex, Tapped { port: Some(port), before: None, baseline });
             }
             set.janitor().run(&[tap::Command::Overlap(false)])?;
             self.own_set(id, set, role, monitor)?;
@@ -216,12 +235,5 @@ impl Work {
             }
         }
         Ok(())
-    }
-}
-
-impl Work {
-    pub(super) fn baseline(&self, ifindex: u32) -> Option<(LinkStats, LinkStats)> {
-        let (before, after) = self.ports.get(&ifindex)?.baseline?;
-        Some((link_stats(before), link_stats(after)))
     }
 }

@@ -35,7 +35,7 @@ impl Work {
             },
             ready: self.snapshots > 0 || self.engine_error.is_some(),
             problems: self.problems(),
-            containers: self.world.containers.values().map(|c| self.container_view(c)).collect(),
+            containers: self.containers_view(),
             monitors: self.monitors_view(),
             heard: self
                 .world
@@ -127,9 +127,36 @@ impl Work {
         }
     }
 
-    fn container_view(&self, seen: &ContainerSeen) -> api::Container {
-        let c = &seen.container;
+    fn containers_view(&self) -> Vec<api::Container> {
         let wall = Wall::now();
+        // looked through once, not once for each container: there may be hundreds, and somebody waits for a stop to be seen
+        let mut endpoints: HashMap<&str, Vec<Place<'_>>> = HashMap::new();
+        for (id, network) in &self.world.networks {
+            for endpoint in &network.endpoints {
+                let place = Place { id, name: &network.network.name, addresses: &endpoint.addresses };
+                endpoints.entry(&endpoint.container_id).or_default().push(place);
+            }
+        }
+        let mut ports: HashMap<&str, Vec<(u32, &PortOwner)>> = HashMap::new();
+        for (ifindex, owner) in &self.world.owners {
+            ports.entry(&owner.container).or_default().push((*ifindex, owner));
+        }
+        let of = |c: &ContainerSeen| {
+            let id = c.container.id.as_str();
+            let endpoints = endpoints.get(id).map_or(&[][..], Vec::as_slice);
+            self.container_view(c, wall, endpoints, ports.get(id).map_or(&[][..], Vec::as_slice))
+        };
+        self.world.containers.values().map(of).collect()
+    }
+
+    fn container_view(
+        &self,
+        seen: &ContainerSeen,
+        wall: Wall,
+        endpoints: &[Place<'_>],
+        ports: &[(u32, &PortOwner)],
+    ) -> api::Container {
+        let c = &seen.container;
         let mut networks: BTreeMap<&str, api::Network> = BTreeMap::new();
         let blank = |name: &str, addresses: &[std::net::IpAddr]| api::Network {
             name: name.to_owned(),
@@ -146,13 +173,11 @@ impl Work {
         for endpoint in &c.networks {
             networks.insert(&endpoint.network_id, blank(&endpoint.network_name, &endpoint.addresses));
         }
-        for (id, network) in &self.world.networks {
-            if let Some(endpoint) = network.endpoints.iter().find(|e| e.container_id == c.id) {
-                networks.insert(id, blank(&network.network.name, &endpoint.addresses));
-            }
+        for place in endpoints {
+            networks.insert(place.id, blank(place.name, place.addresses));
         }
         let mut tenant_sets = BTreeSet::new();
-        for (ifindex, owner) in self.world.owners.iter().filter(|(_, o)| o.container == c.id) {
+        for (ifindex, owner) in ports {
             let Some(view) = networks.get_mut(owner.network.as_str()) else { continue };
             view.interface = Some(self.interface(*ifindex));
             view.named_at = Some(wall.utc(owner.named_at));
@@ -232,6 +257,13 @@ impl Work {
         }
         all
     }
+}
+
+/// A container's place on a network, as the network tells.
+struct Place<'a> {
+    id: &'a str,
+    name: &'a str,
+    addresses: &'a [std::net::IpAddr],
 }
 
 fn state_word(state: ContainerState) -> &'static str {

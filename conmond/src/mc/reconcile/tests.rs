@@ -25,7 +25,15 @@ fn link(ifindex: u32, name: &str, kind: &str, master: Option<u32>) -> LinkSeen {
         mac: None,
         mtu: 1500,
     };
-    LinkSeen { link, joined_at: Some(NOW), up_at: Some(NOW), peer: None, look_at: Timestamp::ZERO, looked: 0 }
+    LinkSeen {
+        link,
+        joined_at: Some(NOW),
+        up_at: Some(NOW),
+        peer: None,
+        look_at: Timestamp::ZERO,
+        looked: 0,
+        asking: false,
+    }
 }
 
 fn set(role: SetRole) -> SetSeen {
@@ -34,7 +42,7 @@ fn set(role: SetRole) -> SetSeen {
     } else {
         MonitorSeen::Connected { id: "m".into(), pid: 1, heard_at: NOW }
     };
-    SetSeen::new(role, monitor)
+    SetSeen { recorded: true, ..SetSeen::new(role, monitor) }
 }
 
 fn container(id: &str, labels: &[(&str, &str)]) -> ContainerSeen {
@@ -290,7 +298,7 @@ fn one_port_is_fastened_at_a_time_and_left_alone_meanwhile() {
     own(&mut world, "c");
     world.sets.insert(SetId(3), set(SetRole::Tenant("default".into())));
     world.links.insert(8, link(8, "veth2", "veth", Some(BRIDGE)));
-    world.taps.insert(PORT, tapped(TapHold::Fastening, 5_000));
+    world.taps.insert(PORT, tapped(TapHold::Busy, 5_000));
     world.taps.insert(8, tapped(TapHold::Quick, 5_000));
     assert_eq!(fastens(&world), None);
     let touches = |world: &World| {
@@ -302,7 +310,7 @@ fn one_port_is_fastened_at_a_time_and_left_alone_meanwhile() {
     world.taps.insert(PORT, tapped(TapHold::Fast, 5_000));
     assert!(touches(&world), "now it moves to its tenant's set");
     assert_eq!(fastens(&world), Some(8));
-    world.taps.insert(PORT, tapped(TapHold::Fastening, 5_000));
+    world.taps.insert(PORT, tapped(TapHold::Busy, 5_000));
     world.links.remove(&PORT);
     assert!(reconcile(&world, NOW).contains(&Action::Forget { ifindex: PORT }), "gone is gone");
 }

@@ -1,0 +1,99 @@
+//! The thread that does to taps what takes long: fastening, moving, removing those of ports that have gone. The kernel's lock for
+//! network devices is needed for each, and others hold it for long while containers start and end; the controller must not
+//! wait for it but to tap.
+//!
+//! It owns the port that it works on and hands it back. When it is dropped it ends what it is at, so that no port is
+//! left between two kinds of tap.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::mpsc::{Sender, channel};
+use std::thread::JoinHandle;
+
+use tap::{Port, Set};
+
+use super::world::SetId;
+use crate::priority;
+
+/// Something to do to a port.
+pub enum Job {
+    /// Have it held by links, of its set's programs.
+    Fasten(Port, Arc<Set>),
+    /// Have it counted by another set, whose pins are in the folder.
+    Move(Port, SetId, Arc<Set>, PathBuf),
+    /// Take the programs and their pins away.
+    Detach(Port),
+}
+
+/// A port that comes back.
+pub struct Done {
+    /// The port.
+    pub port: Port,
+    /// What was done.
+    pub what: What,
+    /// Whether it could be.
+    pub result: Result<(), tap::Error>,
+}
+
+/// What was done to a port.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum What {
+    /// It was fastened.
+    Fastened,
+    /// It was moved to this set.
+    Moved(SetId),
+}
+
+/// The running thread.
+pub struct Rigger {
+    jobs: Option<Sender<Job>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Rigger {
+    /// Starts the thread, in the caller's network namespace; `done` gets every port back that is not detached.
+    pub fn start(done: impl Fn(Done) + Send + 'static) -> std::io::Result<Self> {
+        let (jobs, inbox) = channel::<Job>();
+        let thread = std::thread::Builder::new().name("rigger".into()).spawn(move || {
+            priority::wait_turn();
+            for job in inbox {
+                match job {
+                    Job::Fasten(mut port, set) => {
+                        let result = port.fasten(&set);
+                        done(Done { port, what: What::Fastened, result });
+                    }
+                    Job::Move(mut port, to, set, dir) => {
+                        let result = port.move_to(set.programs(), Some(&dir));
+                        done(Done { port, what: What::Moved(to), result });
+                    }
+                    Job::Detach(port) => detach(port),
+                }
+            }
+        })?;
+        Ok(Self { jobs: Some(jobs), thread: Some(thread) })
+    }
+
+    /// Hands in a job; it never waits.
+    pub fn send(&self, job: Job) {
+        if let Some(jobs) = &self.jobs {
+            // the thread ends only after this sender went
+            let _ = jobs.send(job);
+        }
+    }
+}
+
+fn detach(port: Port) {
+    let ifindex = port.ifindex();
+    if let Err(error) = port.detach() {
+        tracing::warn!(ifindex, error = &error as &dyn std::error::Error, "a tap is not removed");
+    }
+}
+
+impl Drop for Rigger {
+    fn drop(&mut self) {
+        self.jobs = None;
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
