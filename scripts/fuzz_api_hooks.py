@@ -12,7 +12,7 @@ def before_call(context, case, kwargs):
     """A stream that is followed has no end to wait for; that it is one, other tests show."""
     query = case.query or {}
     if str(query.get("follow")).lower() == "true":
-        query["follow"] = False
+        query["follow"] = "false"
     is_good = case.meta is not None and case.meta.generation.mode.is_positive
     for name, word in WORDS.items():
         if is_good and name in query:

@@ -13,7 +13,7 @@ const NOT_INSTALLED: i32 = 3;
 
 #[test]
 fn root_the_api_is_as_its_document_says() -> Result<()> {
-    let examples = setting("CONMON_API_EXAMPLES", 40)?.to_string();
+    let examples = setting("CONMON_API_EXAMPLES", 100)?.to_string();
     with_conmond("API against its document", &[], ConmondOptions::default(), |_, host, conmond| {
         // Answers with something in them.
         let traffic = Traffic::start(host, conmond)?;

@@ -4,11 +4,14 @@
 use crate::support::*;
 use crate::traffic::Traffic;
 use anyhow::{Context, Result, ensure};
-use lab::traffic::UdpSent;
+use lab::traffic::{UdpReceived, UdpSent};
 use lab::{Conmond, ConmondOptions, Container, Host, root_test};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
+
+/// The identity of a sender that ends while nobody listens to it.
+const LEAVER: u64 = 77;
 
 /// Runs a test with a host whose engine has these arguments.
 fn with_engine(
@@ -43,11 +46,6 @@ fn has_ended(conmond: &Conmond, name: &str) -> Result<()> {
     })
 }
 
-/// A container that sends for ever.
-fn sender(host: &Host, name: &str, to: &Container) -> Result<Container> {
-    host.run(&spec(name, &format!("udp-send --to {}:9000 --rate 500", to.ipv4(NET)?)))
-}
-
 /// Sends a burst of a container's own and holds its pair to it.
 fn another_is_counted(host: &Host, conmond: &Conmond, name: &str, to: &Container) -> Result<()> {
     let words = format!("udp-send --to {}:9000 --count 100 --hold 1", to.ipv4(NET)?);
@@ -60,7 +58,8 @@ fn root_containers_outlive_an_engine_with_live_restore() -> Result<()> {
     with_engine("engine with live restore", &["--live-restore"], |host, conmond| {
         let traffic = Traffic::start(host, conmond)?;
         let sink = listening(host, "later-sink", "udp-sink")?;
-        let leaver = sender(host, "leaver", &sink)?;
+        let words = format!("udp-send --to {}:9000 --rate 500 --id {LEAVER}", sink.ipv4(NET)?);
+        let leaver = host.run(&spec("leaver", &words))?;
         pair_with(conmond, "leaver", "later-sink", 100)?;
         let leaver_pid = Pid::from_raw(i32::try_from(leaver.pid()?)?);
 
@@ -81,9 +80,13 @@ fn root_containers_outlive_an_engine_with_live_restore() -> Result<()> {
         stopped.start()?;
         engine_is(conmond, true)?;
         has_ended(conmond, "leaver")?;
-        let sent: UdpSent = leaver.report(END)?;
-        holds_exactly(conmond, "leaver", "later-sink", &sent)?;
         another_is_counted(host, conmond, "newcomer", &sink)?;
+        // What it said at its end nobody heard; who received it knows.
+        let received: UdpReceived = sink.stop_and_report()?;
+        let from = received.senders.get(&LEAVER).context("the sink does not know the leaver")?;
+        let sent = UdpSent { id: LEAVER, sent: from.serials.count(), ..UdpSent::default() };
+        ensure!(from.serials.is_whole(sent.sent) && received.dropped_at_socket == 0, "{received:?}");
+        holds_exactly(conmond, "leaver", "later-sink", &sent)?;
         let sent = traffic.was_counted_exactly(conmond)?.sent;
         eprintln!("engine and conmond were away in turn, {sent} datagrams, missed: 0");
         Ok(())

@@ -462,7 +462,7 @@ mod tests {
 
     #[test]
     fn an_empty_event_is_nothing() {
-        assert_eq!(event(serde_json::from_value(json!({})).expect("an event"), RECEIVED), None);
+        assert_eq!(event(serde_json::from_value(json!({})).expect("an event"), RECEIVED, RECEIVED), None);
     }
 
     fn network_json() -> serde_json::Value {
