@@ -18,10 +18,11 @@ VERSION = $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -1)
 # Cargo itself stays who we are; what it runs is root.
 AS_ROOT := $(if $(SUDO),env "CARGO_TARGET_$(shell echo $(TRIPLE) | tr a-z- A-Z_)_RUNNER=sudo --preserve-env env PATH=$(PATH)",)
 SOAK_MINUTES ?= 60
-# The long form of these tests: 1,000 container starts, 700 of them 50 at once, and 10 s without conmond.
+# The long form of these tests: 1,000 container starts, 700 of them 50 at once, 10 s without conmond, 1,000 containers
+# that share eleven addresses, and ten times as many requests to the API.
 SOAK_FORM = CONMON_TEST_REQUIRE_ROOT=1 CONMON_STARTS_SINGLE=300 CONMON_STARTS_ROUNDS=14 CONMON_STARTS_AT_ONCE=50 \
-    CONMON_OUTAGE_SECONDS=10
-SOAK_TESTS = root_no_packet_is_missed root_a_killed_daemon root_another_build
+    CONMON_OUTAGE_SECONDS=10 CONMON_STORM_CONTAINERS=1000 CONMON_API_EXAMPLES=1000
+SOAK_TESTS = root_no_packet_is_missed root_a_killed_daemon root_another_build root_a_storm_of_names root_the_api
 FUZZ_TIMES ?= 50
 PREFIX ?= /usr/local
 UNITDIR ?= /etc/systemd/system
@@ -65,7 +66,7 @@ bench: setup ## what a packet costs, and what watching costs applications, as ro
 	@$(MAKE) build
 	$(AS_ROOT) cargo bench --workspace --locked --bench '*'
 
-soak: setup ## 1,000 container starts, crash and upgrade of conmond; then all tests over and over, SOAK_MINUTES (60) long
+soak: setup ## 1,000 container starts, 1,000 on few addresses, crash and upgrade of conmond; then all tests over and over, SOAK_MINUTES (60) long
 	@$(MAKE) build
 	@scripts/build-next
 	$(SOAK_FORM) $(AS_ROOT) cargo test --workspace --release --locked --test system -- \

@@ -26,7 +26,7 @@ needs=(
     memcached:memcached "/usr/lib/postgresql/*/bin/postgres:postgresql" "/usr/lib/postgresql/*/bin/pgbench:postgresql"
     # truth, scraping, the tests' own tools
     tcpdump:tcpdump tshark:tshark tcptrace:tcptrace prometheus:prometheus promtool:prometheus ping:iputils-ping
-    jq:jq tmux:tmux ethtool:ethtool
+    jq:jq tmux:tmux ethtool:ethtool python3:python3 "/usr/lib/python3*/ensurepip:python3-venv"
 )
 
 # An emulator for other kernels, and what unpacks them.

@@ -17,6 +17,11 @@ impl Wall {
         Self { offset_ns: tap::clock::wall_offset_ns() }
     }
 
+    /// By what UTC is ahead of the monotonic clock, in nanoseconds.
+    pub const fn by_offset_ns(offset_ns: i128) -> Self {
+        Self { offset_ns }
+    }
+
     /// As UTC. Times that no calendar has (only a broken clock makes them) become the epoch.
     pub fn utc(self, at: Timestamp) -> jiff::Timestamp {
         jiff::Timestamp::from_nanosecond(i128::from(at.as_nanos()) + self.offset_ns)
@@ -39,6 +44,21 @@ mod tests {
         let before = monotonic();
         std::thread::sleep(Duration::from_millis(2));
         assert!(monotonic() - before >= Duration::from_millis(2));
+    }
+
+    #[test]
+    fn a_step_moves_what_is_shown_and_nothing_that_is_measured() {
+        const HOUR: i128 = 3_600_000_000_000;
+        let (before, after) = (Wall::by_offset_ns(500 * HOUR), Wall::by_offset_ns(501 * HOUR));
+        let (first, last) = (Timestamp(7_000), Timestamp(9_000));
+        let moved = after.utc(first).duration_since(before.utc(first));
+        assert_eq!(moved, jiff::SignedDuration::from_hours(1));
+        assert_eq!(after.utc(last).duration_since(after.utc(first)).as_nanos(), 2_000);
+        assert_eq!(after.monotonic(after.utc(first)), first);
+        // Set back behind the machine's start, a time of then is not lost in arithmetic.
+        let broken = Wall::by_offset_ns(-HOUR);
+        assert_eq!(broken.utc(first).as_nanosecond(), 7_000 - HOUR);
+        assert_eq!(broken.monotonic(broken.utc(first)), first);
     }
 
     #[test]

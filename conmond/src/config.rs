@@ -174,11 +174,20 @@ pub struct Timeouts {
     /// A pair without a flow and without a packet for so long may give up its record, seconds.
     #[schemars(range(min = 1, max = 604_800))]
     pub pair_idle_seconds: u32,
+    /// A tenant's tables and monitoring container outlive its last container for so long, seconds.
+    #[schemars(range(min = 0, max = 86_400))]
+    pub tenant_linger_seconds: u32,
 }
 
 impl Default for Timeouts {
     fn default() -> Self {
-        Self { idle_seconds: 30, active_seconds: 60, end_linger_ms: 2000, pair_idle_seconds: 600 }
+        Self {
+            idle_seconds: 30,
+            active_seconds: 60,
+            end_linger_ms: 2000,
+            pair_idle_seconds: 600,
+            tenant_linger_seconds: 60,
+        }
     }
 }
 

@@ -22,12 +22,9 @@ use conmond::monitor::MfSettings;
 use conmond::runtime::{MonitorLimits, Runtime};
 use conmond::store::{ExternalPrefix, Names, Store};
 use tap::filesystem::BPF_FS;
-use tap::{Attach, Port, Set, SetSpec};
+use tap::{Attach, Port, Set, SetSpec, fault};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
-
-/// A tenant's set outlives its last container for so long: a restarted service finds its counters.
-const LINGER: Duration = Duration::from_secs(60);
 
 fn instance(config: &Config) -> anyhow::Result<Instance> {
     Ok(Instance::new(config.instance.clone(), config.run_dir.clone())?)
@@ -127,7 +124,8 @@ fn settings(config: &Config, instance: &Instance) -> Settings {
             pool: config.pool as usize,
             monitors: true,
             silence,
-            linger: LINGER,
+            // a restarted service finds its counters
+            linger: Duration::from_secs(config.timeouts.tenant_linger_seconds.into()),
             // known when the first programs are loaded
             fasten: false,
         },
@@ -142,11 +140,18 @@ pub fn run(config: &Config) -> anyhow::Result<()> {
             "conmond needs root (or CAP_BPF, CAP_NET_ADMIN, CAP_PERFMON and CAP_SYS_ADMIN) to tap ports; start it with sudo"
         );
     }
+    if config.tap == TapMode::Tcx && !tap::kernel_has_tcx() {
+        bail!(
+            "`tap: tcx` cannot be had: this kernel ({}) has no TCX, which Linux 6.6 brought; leave `tap` at `auto`, or set it to `clsact`",
+            kernel()
+        );
+    }
     let runtime = Runtime::new(config.engine_asked_for(), instance.name())?;
     make_run_dir(&instance.run_dir())?;
     // first of all: only one daemon of this instance
     let api = ApiSocket::bind(&instance.socket(), api_group())?;
     let metrics = config.metrics_listen.map(MetricsSocket::bind).transpose()?;
+    fault::point("start.bound");
     mount_bpf_fs()?;
     give_up_privileges(&runtime)?;
 
@@ -198,6 +203,7 @@ pub fn run(config: &Config) -> anyhow::Result<()> {
     conmond::priority::wait_turn();
     let cost = Cost::start(shared.clone());
     let source: Arc<dyn Source> = Arc::new(View::new(shared.clone(), cost.clone()));
+    fault::point("start.controller");
     let pid_file = instance.pid_file();
     fs::write(&pid_file, format!("{}\n", std::process::id()))
         .with_context(|| format!("cannot write {}", pid_file.display()))?;
@@ -208,7 +214,9 @@ pub fn run(config: &Config) -> anyhow::Result<()> {
 
     let served = tokio.block_on(serve(config, source, api, metrics));
     tracing::info!("stopping; taps stay and go on counting, `conmonctl down` removes them");
+    fault::point("stop.served");
     controller.stop();
+    fault::point("stop.saved");
     cost.stop();
     let _ = fs::remove_file(&pid_file);
     tokio.shutdown_timeout(Duration::from_secs(1));
@@ -266,6 +274,7 @@ pub fn clean(config: &Config) -> anyhow::Result<()> {
                     ports += all.len();
                     all.into_iter().try_for_each(Port::detach)
                 });
+                fault::point("clean.untapped");
                 for result in [removed, Set::unpin(&path)] {
                     if let Err(e) = result {
                         failed.push(conmond::mc::controller::chain(&e));
@@ -275,6 +284,7 @@ pub fn clean(config: &Config) -> anyhow::Result<()> {
             if let Err(e) = fs::remove_dir(&dir) {
                 failed.push(format!("cannot remove {}: {e}", dir.display()));
             }
+            fault::point("clean.unpinned");
             // shared with other instances: goes with the last
             let _ = fs::remove_dir(Path::new(BPF_FS).join("conmon"));
         }
@@ -287,6 +297,7 @@ pub fn clean(config: &Config) -> anyhow::Result<()> {
         runtime.connect().await?;
         runtime.remove_everything().await
     });
+    fault::point("clean.monitors");
     match removed {
         Ok(removed) => println!(
             "removed {ports} taps, {} monitoring containers and {} images of instance {}",
@@ -301,6 +312,7 @@ pub fn clean(config: &Config) -> anyhow::Result<()> {
     for file in [STATE, JOURNAL] {
         let _ = fs::remove_file(run_dir.join(file));
     }
+    fault::point("clean.state");
     if run_dir.is_dir()
         && let Err(e) = fs::remove_dir_all(&run_dir)
     {

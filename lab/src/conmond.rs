@@ -12,7 +12,7 @@ use nix::unistd::Pid;
 use serde_json::Value;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 /// How conmond is to be started.
@@ -45,39 +45,26 @@ pub struct Conmond {
 impl Conmond {
     /// Starts `conmonctl up` on a host and waits until `conmonctl status` is answered.
     pub fn start(host: &Host, options: ConmondOptions) -> Result<Self> {
+        let mut conmond = Self::prepare(host, options)?;
+        conmond.up()?;
+        Ok(conmond)
+    }
+
+    /// One that is yet to be started.
+    pub fn prepare(host: &Host, options: ConmondOptions) -> Result<Self> {
         let conmonctl = match &options.bin_dir {
             Some(dir) => dir.join("conmonctl"),
             None => program("conmonctl")?,
         };
         let instance = options.instance.clone().unwrap_or_else(|| host.full_name().to_string());
-        let mut conmond = Self {
-            host: host.clone(),
-            options,
-            conmonctl,
-            instance,
-            child: None,
-            ready_took: Duration::ZERO,
-        };
-        conmond.up()?;
-        Ok(conmond)
+        Ok(Self { host: host.clone(), options, conmonctl, instance, child: None, ready_took: Duration::ZERO })
     }
 
     /// Starts it again after [`Conmond::kill9`] or [`Conmond::stop`]; same instance, same options.
     pub fn up(&mut self) -> Result<()> {
-        use std::os::unix::process::CommandExt;
-        if self.is_running() {
-            bail!("conmond {} runs already", self.instance);
-        }
         let begin = Instant::now();
+        self.launch()?;
         let log = self.log();
-        let file = File::options().create(true).append(true).open(&log);
-        let file = file.with_context(|| format!("cannot write {}", log.display()))?;
-        self.host.watch_log(&log);
-        let mut command = self.command();
-        command.arg("up").args(&self.options.args);
-        command.stdin(Stdio::null()).stdout(file.try_clone()?).stderr(file).process_group(0);
-        let child = command.spawn().with_context(|| format!("cannot run `{}`", describe(&command)))?;
-        self.child = Some(child);
         let patience = self.options.ready_timeout.unwrap_or(Duration::from_secs(30));
         wait_for("conmond's first answer", patience, || {
             if let Some(status) = self.child.as_mut().map(Child::try_wait).transpose()?.flatten() {
@@ -88,6 +75,33 @@ impl Conmond {
         .with_context(|| format!("its log {} ends:\n{}", log.display(), self.log_tail(20)))?;
         self.ready_took = begin.elapsed();
         Ok(())
+    }
+
+    /// Starts it without waiting for an answer: it may be meant to die before it gives one.
+    pub fn launch(&mut self) -> Result<()> {
+        use std::os::unix::process::CommandExt;
+        if self.is_running() {
+            bail!("conmond {} runs already", self.instance);
+        }
+        let log = self.log();
+        let file = File::options().create(true).append(true).open(&log);
+        let file = file.with_context(|| format!("cannot write {}", log.display()))?;
+        self.host.watch_log(&log);
+        let mut command = self.command();
+        command.arg("up").args(&self.options.args);
+        command.stdin(Stdio::null()).stdout(file.try_clone()?).stderr(file).process_group(0);
+        let child = command.spawn().with_context(|| format!("cannot run `{}`", describe(&command)))?;
+        self.child = Some(child);
+        Ok(())
+    }
+
+    /// Waits until it has ended by itself; how it ended.
+    pub fn await_end(&mut self, patience: Duration) -> Result<ExitStatus> {
+        let child = self.child.as_mut().context("no conmond was started")?;
+        let status = wait_for("conmond's end", patience, || Ok(child.try_wait()?));
+        let status = status.with_context(|| format!("its log ends:\n{}", self.log_tail(20)))?;
+        self.child = None;
+        Ok(status)
     }
 
     /// Puts other executables in the place of the present ones from the next [`Conmond::up`] on: an upgrade.

@@ -67,17 +67,22 @@ impl Lab {
 
     /// Starts a host: a network namespace with an engine of its own. `name` is lower case, digits and `-`.
     pub fn host(&self, name: &str) -> Result<Host> {
-        self.host_with(name, EngineKind::Docker)
+        self.host_with(name, EngineKind::Docker, &[])
+    }
+
+    /// Starts a host whose `dockerd` gets further arguments, such as `--live-restore`.
+    pub fn docker_host(&self, name: &str, arguments: &[&str]) -> Result<Host> {
+        self.host_with(name, EngineKind::Docker, arguments)
     }
 
     /// Starts a host whose engine is Podman.
     pub fn podman_host(&self, name: &str) -> Result<Host> {
-        self.host_with(name, EngineKind::Podman)
+        self.host_with(name, EngineKind::Podman, &[])
     }
 
-    fn host_with(&self, name: &str, engine: EngineKind) -> Result<Host> {
+    fn host_with(&self, name: &str, engine: EngineKind, arguments: &[&str]) -> Result<Host> {
         check_part(name)?;
-        let host = Host::start(self.id, &self.dir.join(name), name, engine);
+        let host = Host::start(self.id, &self.dir.join(name), name, engine, arguments);
         if let Ok(host) = &host {
             self.hosts.lock().unwrap_or_else(|e| e.into_inner()).push(host.clone());
         }

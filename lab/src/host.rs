@@ -8,9 +8,11 @@ use crate::image::{self, App};
 use crate::names::LabId;
 use crate::netns::{Link, Namespace};
 use crate::podman;
-use crate::run::{describe, find_program, output, output_text, text};
+use crate::run::{describe, find_program, output, output_text};
 use crate::wait::wait_for;
 use anyhow::{Context, Result, bail};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use serde_json::Value;
 use std::collections::HashSet;
 use std::ffi::OsStr;
@@ -52,7 +54,14 @@ struct Inner {
 }
 
 impl Host {
-    pub(crate) fn start(id: LabId, dir: &Path, name: &str, engine: EngineKind) -> Result<Self> {
+    /// `arguments` are further ones of `dockerd`; Podman's service takes none.
+    pub(crate) fn start(
+        id: LabId,
+        dir: &Path,
+        name: &str,
+        engine: EngineKind,
+        arguments: &[&str],
+    ) -> Result<Self> {
         let begin = Instant::now();
         for sub in ["docker-cli", "run", "captures"] {
             fs::create_dir_all(dir.join(sub)).with_context(|| format!("cannot make {}", dir.display()))?;
@@ -61,7 +70,7 @@ impl Host {
         let iptables = ["iptables", "ip6tables"].iter().all(|tool| iptables_works(&namespace, tool));
         let socket = dir.join("docker.sock");
         let processes = match engine {
-            EngineKind::Docker => docker(&namespace, dir, &socket, iptables)?,
+            EngineKind::Docker => docker(&namespace, dir, &socket, iptables, arguments)?,
             EngineKind::Podman => {
                 let mut service = podman::service(&namespace, dir, &socket)?;
                 vec![spawn(&mut service, &dir.join("podman.log"))?]
@@ -235,17 +244,25 @@ impl Host {
 
     /// Kills the engine (`dockerd` alone; containers go on) and starts it again.
     pub fn restart_engine(&self) -> Result<()> {
+        self.stop_engine(Signal::SIGKILL)?.start()
+    }
+
+    /// Ends the engine (`dockerd` alone) by a signal and waits until it is gone. What it does with containers is its own affair:
+    /// SIGTERM ends them, save where it has `--live-restore`; SIGKILL leaves them.
+    pub fn stop_engine(&self, signal: Signal) -> Result<StoppedEngine<'_>> {
         let mut processes = self.0.processes.lock().unwrap_or_else(|e| e.into_inner());
-        let old = processes.pop().context("this host has no engine any more")?;
+        let mut old = processes.pop().context("this host has no engine any more")?;
         let line = fs::read(format!("/proc/{}/cmdline", old.id())).context("the engine's command line")?;
-        end(old)?;
-        let mut words = line.split(|b| *b == 0).filter(|w| !w.is_empty());
-        let program = text(words.next().context("the engine's command line is empty")?);
-        let mut command = self.0.namespace.command(program);
-        command.args(words.map(|w| String::from_utf8_lossy(w).into_owned()));
-        processes.push(spawn(&mut command, &self.engine_log())?);
-        drop(processes);
-        self.0.await_engine()
+        let pid = Pid::from_raw(i32::try_from(old.id()).context("process id")?);
+        kill(pid, signal).with_context(|| format!("cannot send {signal} to the engine"))?;
+        let ended = wait_for("end of the engine", ENGINE_START, || Ok(old.try_wait()?));
+        if ended.is_err() {
+            processes.push(old);
+        }
+        ended?;
+        let words = line.split(|b| *b == 0).filter(|w| !w.is_empty());
+        let words = words.map(|w| String::from_utf8_lossy(w).into_owned()).collect();
+        Ok(StoppedEngine { host: self, words })
     }
 
     /// Has Podman remove its containers: monitors' control groups bear no name of the lab's, so that nobody could find
@@ -264,6 +281,26 @@ impl Host {
             let _ = child.kill();
             let _ = child.wait();
         }
+    }
+}
+
+/// An engine that was stopped, and can be started again.
+#[derive(Debug)]
+#[must_use = "the host has no engine until it is started again"]
+pub struct StoppedEngine<'a> {
+    host: &'a Host,
+    words: Vec<String>,
+}
+
+impl StoppedEngine<'_> {
+    /// Starts the engine again, with the same arguments, and waits until it answers.
+    pub fn start(self) -> Result<()> {
+        let inner = &self.host.0;
+        let (program, arguments) = self.words.split_first().context("the engine's command line is empty")?;
+        let mut command = inner.namespace.command(program);
+        let child = spawn(command.args(arguments), &self.host.engine_log())?;
+        inner.processes.lock().unwrap_or_else(|e| e.into_inner()).push(child);
+        inner.await_engine()
     }
 }
 
@@ -332,7 +369,13 @@ impl Drop for Inner {
 }
 
 /// Starts `containerd`, and `dockerd` after it.
-fn docker(namespace: &Namespace, dir: &Path, socket: &Path, iptables: bool) -> Result<Vec<Child>> {
+fn docker(
+    namespace: &Namespace,
+    dir: &Path,
+    socket: &Path,
+    iptables: bool,
+    arguments: &[&str],
+) -> Result<Vec<Child>> {
     let dockerd = find_program("dockerd", "docker.io")?;
     let containerd = find_program("containerd", "containerd")?;
     let containerd_config = dir.join("containerd.toml");
@@ -351,7 +394,7 @@ fn docker(namespace: &Namespace, dir: &Path, socket: &Path, iptables: bool) -> R
     // the name is taken as it stands on machines with systemd too.
     second.arg("--exec-opt").arg("native.cgroupdriver=cgroupfs");
     second.arg(format!("--cgroup-parent=/{}", namespace.name()));
-    second.arg(format!("--iptables={iptables}"));
+    second.arg(format!("--iptables={iptables}")).args(arguments);
     let mut processes = vec![spawn(&mut first, &dir.join("containerd.log"))?];
     processes.push(spawn(&mut second, &dir.join("dockerd.log"))?);
     Ok(processes)
@@ -360,12 +403,6 @@ fn docker(namespace: &Namespace, dir: &Path, socket: &Path, iptables: bool) -> R
 fn iptables_works(namespace: &Namespace, tool: &str) -> bool {
     let Ok(tool) = find_program(tool, "iptables") else { return false };
     output(namespace.command(tool).args(["-t", "nat", "-S"])).is_ok()
-}
-
-fn end(mut child: Child) -> Result<()> {
-    child.kill().context("cannot kill the engine")?;
-    child.wait().context("cannot wait for the engine")?;
-    Ok(())
 }
 
 fn spawn(command: &mut Command, log: &Path) -> Result<Child> {

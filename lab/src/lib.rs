@@ -46,7 +46,7 @@ pub use conmond::{Conmond, ConmondOptions};
 pub use container::{Container, Port, Spec};
 pub use guard::{Lab, stand_guard};
 pub use guarded::{Guarded, Rules};
-pub use host::{EngineKind, Host};
+pub use host::{EngineKind, Host, StoppedEngine};
 pub use image::App;
 pub use names::LabId;
 pub use netns::{Counters, Link, Namespace};

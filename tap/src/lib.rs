@@ -8,12 +8,14 @@
 //! - [`Reader`]: what a monitoring container does with the descriptors it is handed: map, read, sum; no `bpf()` call.
 //! - [`each_flow`]: lists a set's flows as they are now.
 //! - [`Janitor`]: ends and frees records, in the kernel, at the controller's word.
+//! - [`fault`]: steps at which a test kills the process; not in what is shipped.
 //! - [`cost`]: what the programs cost, from the kernel's run-time statistics.
 
 pub mod abi;
 pub mod clock;
 pub mod cost;
 mod error;
+pub mod fault;
 pub mod filesystem;
 mod janitor;
 mod look;
@@ -29,7 +31,7 @@ mod sys;
 pub use error::Error;
 pub use janitor::{Command, Janitor};
 pub use look::each_flow;
-pub use port::{Attach, Port, has_tcx, tcx_programs};
+pub use port::{Attach, Port, has_tcx, kernel_has_tcx, tcx_programs};
 pub use reader::{Events, Found, LiveFlow, QuietPair, Reader, Scan};
 pub use set::{Descriptors, Programs, Set, SetSpec};
 

@@ -9,9 +9,10 @@
 //! time. In between both are there, and each packet passes both; the programs see to it that it is counted once.
 //!
 //! Pins are `SET/taps/IFINDEX-{tx,rx}` of the links, and of a program as a mark that there are classifiers:
-//! `IFINDEX-clsact`, or `IFINDEX-clsact-ours` where the qdisc is ours, too. The directory that holds the pins is the set the port
-//! belongs to: moving a port renames the pins, then exchanges the programs, so that an adopter who puts every
-//! port to its directory's programs repairs whatever a crash left half done.
+//! `IFINDEX-clsact`, or `IFINDEX-clsact-ours` where the qdisc is ours, too. The mark is there before the qdisc and goes after
+//! it, so that nothing outlives a crash without one. The directory that holds the pins is the set the port
+//! belongs to: moving a port renames the pins, then exchanges the programs, so that an adopter who first
+//! [mends](Port::mend) and then puts every port to its directory's programs repairs whatever a crash left half done.
 //!
 //! Nothing is ever missed: a new program replaces the old one between two packets.
 
@@ -24,6 +25,7 @@ use std::path::{Path, PathBuf};
 use ippm::flow::Direction;
 
 use crate::error::Error;
+use crate::fault;
 use crate::janitor::{Command, Janitor};
 use crate::netlink;
 use crate::set::{Programs, Set, pin_error};
@@ -68,6 +70,22 @@ impl Filters {
     }
 }
 
+/// The kinds of pins in a directory of ports, by interface.
+fn pinned(dir: &Path) -> Result<BTreeMap<u32, Vec<String>>, Error> {
+    let list = match fs::read_dir(dir) {
+        Ok(list) => list,
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(BTreeMap::new()),
+        Err(source) => return Err(pin_error("list", dir, source)),
+    };
+    let mut pinned: BTreeMap<u32, Vec<String>> = BTreeMap::new();
+    for name in list.flatten().filter_map(|e| e.file_name().into_string().ok()) {
+        let Some((number, kind)) = name.split_once('-') else { continue };
+        let Ok(ifindex) = number.parse() else { continue };
+        pinned.entry(ifindex).or_default().push(kind.to_owned());
+    }
+    Ok(pinned)
+}
+
 const CLSACT: &str = "clsact";
 const OUR_CLSACT: &str = "clsact-ours";
 
@@ -107,26 +125,65 @@ fn links(programs: &Programs, ifindex: u32) -> Result<Links, Error> {
             Error::Attach { ifindex, direction: direction_name(direction), source }
         })
     };
-    Ok(Links { tx: made(Direction::Tx)?, rx: made(Direction::Rx)? })
+    let tx = made(Direction::Tx)?;
+    fault::point("links.tx");
+    let rx = made(Direction::Rx)?;
+    fault::point("links.rx");
+    Ok(Links { tx, rx })
 }
 
-fn filters(programs: &Programs, ifindex: u32) -> Result<Filters, Error> {
+/// Filters, with their mark in `dir`.
+fn filters(programs: &Programs, ifindex: u32, dir: Option<&Path>) -> Result<Filters, Error> {
+    let mark = |filters: Filters| dir.map(|dir| dir.join(format!("{ifindex}-{}", filters.pin_kind())));
+    let (ours, others) = (Filters { qdisc_is_ours: true }, Filters { qdisc_is_ours: false });
+    // Whose the qdisc is is known when it is there. Before that it is marked as ours: should we die here beside somebody else's, that
+    // one goes with the mark if it has no filter, in which case nobody misses it.
+    if let Some(mark) = mark(ours) {
+        pin(&mark, programs.of(Direction::Tx))?;
+    }
+    fault::point("filters.marked");
+    let put = put_filters(programs, ifindex, || match (mark(ours), mark(others)) {
+        (Some(from), Some(to)) => fs::rename(&from, &to).map_err(|source| pin_error("move", &from, source)),
+        _ => Ok(()),
+    });
+    if put.is_err() {
+        for mark in [mark(ours), mark(others)].into_iter().flatten() {
+            let _ = fs::remove_file(mark);
+        }
+    }
+    put
+}
+
+/// `not_ours` is called if the qdisc was there already.
+fn put_filters(
+    programs: &Programs,
+    ifindex: u32,
+    not_ours: impl FnOnce() -> Result<(), Error>,
+) -> Result<Filters, Error> {
     let failed = |direction: Direction| {
         move |source| Error::Attach { ifindex, direction: direction_name(direction), source }
     };
     let all = DIRECTIONS.map(|direction| (direction, programs.of(direction)));
-    match netlink::add_filters(ifindex, all) {
-        Ok(qdisc_is_ours) => Ok(Filters { qdisc_is_ours }),
-        Err((direction, source)) => Err(failed(direction)(source)),
+    let put = netlink::add_filters(ifindex, all);
+    let qdisc_is_ours = put.map_err(|(direction, source)| failed(direction)(source))?;
+    fault::point("filters.put");
+    if !qdisc_is_ours {
+        not_ours()?;
     }
+    Ok(Filters { qdisc_is_ours })
 }
 
 fn remove_filters(ifindex: u32, filters: Filters) -> Result<(), (Direction, io::Error)> {
     for direction in DIRECTIONS {
         netlink::remove_filter(ifindex, direction).map_err(|source| (direction, source))?;
+        fault::point(match direction {
+            Direction::Tx => "unfilter.tx",
+            Direction::Rx => "unfilter.rx",
+        });
     }
     if filters.qdisc_is_ours {
         netlink::remove_clsact_if_unused(ifindex).map_err(|source| (Direction::Tx, source))?;
+        fault::point("unfilter.qdisc");
     }
     Ok(())
 }
@@ -151,6 +208,13 @@ fn link(programs: &Programs, ifindex: u32, direction: Direction) -> io::Result<O
         Direction::Rx => (sys::TCX_EGRESS, false),
     };
     sys::link_create_tcx(programs.of(direction), ifindex, at, first)
+}
+
+/// Whether this kernel knows TCX at all, asked without a program, of the network namespace's loopback interface.
+pub fn kernel_has_tcx() -> bool {
+    const LOOPBACK: u32 = 1;
+    // a kernel that does not know TCX calls the attach type invalid
+    !matches!(sys::tcx_query(LOOPBACK, sys::TCX_INGRESS), Err(e) if e.raw_os_error() == Some(libc::EINVAL))
 }
 
 /// How many programs, anybody's, are on an interface of this network namespace by TCX: from the container, to the
@@ -179,8 +243,12 @@ impl Port {
             }
             _ => false,
         };
+        let dir = set_dir.map(ports_dir);
+        if let Some(dir) = &dir {
+            fs::create_dir_all(dir).map_err(|source| pin_error("make", dir, source))?;
+        }
         let tcx = || links(programs, ifindex).map(Hold::Tcx);
-        let clsact = || filters(programs, ifindex).map(Hold::Clsact);
+        let clsact = || filters(programs, ifindex, dir.as_deref()).map(Hold::Clsact);
         let hold = match how {
             Attach::Clsact => clsact()?,
             Attach::Tcx => tcx()?,
@@ -193,29 +261,19 @@ impl Port {
                 other => other?,
             },
         };
-        let mut port = Self { ifindex, hold, dir: None };
-        if let Some(dir) = set_dir {
-            let dir = ports_dir(dir);
-            fs::create_dir_all(&dir).map_err(|source| pin_error("make", &dir, source))?;
-            port.pin(&dir, programs)?;
-            port.dir = Some(dir);
+        let port = Self { ifindex, hold, dir };
+        if let (Some(dir), Hold::Tcx(links)) = (&port.dir, &port.hold) {
+            port.pin_links(dir, links)?;
         }
         Ok(port)
     }
 
-    fn pin(&self, dir: &Path, programs: &Programs) -> Result<(), Error> {
-        match &self.hold {
-            Hold::Tcx(links) | Hold::Both(links, _) => self.pin_links(dir, links),
-            Hold::Clsact(filters) => {
-                let kind = filters.pin_kind();
-                pin(&dir.join(self.pin_name(kind)), programs.of(Direction::Tx))
-            }
-        }
-    }
-
     fn pin_links(&self, dir: &Path, links: &Links) -> Result<(), Error> {
         pin(&dir.join(self.pin_name("tx")), links.tx.as_fd())?;
-        pin(&dir.join(self.pin_name("rx")), links.rx.as_fd())
+        fault::point("links.pin-tx");
+        pin(&dir.join(self.pin_name("rx")), links.rx.as_fd())?;
+        fault::point("links.pin-rx");
+        Ok(())
     }
 
     fn pin_name(&self, kind: &str) -> String {
@@ -256,6 +314,7 @@ impl Port {
     pub fn overlap(&mut self, set: &Set) -> Result<(), Error> {
         let Hold::Clsact(filters) = self.hold else { return Ok(()) };
         set.janitor().run(&[Command::Overlap(true)])?;
+        fault::point("overlap.on");
         let made = links(set.programs(), self.ifindex).and_then(|links| match &self.dir {
             Some(dir) => self.pin_links(dir, &links).map(|()| links),
             None => Ok(links),
@@ -286,8 +345,11 @@ impl Port {
         })?;
         // a packet that was marked may still be on its way to where a classifier was
         Janitor::grace_period();
+        fault::point("settle.grace");
         set.janitor().run(&[Command::Overlap(false)])?;
+        fault::point("settle.overlap-off");
         self.unpin(&[filters.pin_kind()])?;
+        fault::point("settle.unpinned");
         if let Hold::Both(links, _) = std::mem::replace(&mut self.hold, Hold::Clsact(filters)) {
             self.hold = Hold::Tcx(links);
         }
@@ -326,6 +388,7 @@ impl Port {
                 for name in self.pin_names() {
                     let (a, b) = (from.join(&name), to.join(&name));
                     fs::rename(&a, &b).map_err(|source| pin_error("move", &a, source))?;
+                    fault::point("move.renamed");
                 }
                 self.dir = Some(to);
             }
@@ -338,6 +401,10 @@ impl Port {
                 _ => netlink::set_filter(ifindex, direction, program),
             }
             .map_err(failed(direction))?;
+            fault::point(match direction {
+                Direction::Tx => "move.tx",
+                Direction::Rx => "move.rx",
+            });
         }
         Ok(())
     }
@@ -354,12 +421,39 @@ impl Port {
 
     /// Removes the tap and its pins.
     pub fn detach(self) -> Result<(), Error> {
-        let names = self.pin_names();
-        let kinds: Vec<&str> = names.iter().filter_map(|n| Some(n.split_once('-')?.1)).collect();
-        self.unpin(&kinds)?;
         if let Hold::Clsact(filters) | Hold::Both(_, filters) = &self.hold {
             // an interface that has gone took its filters along
             let _ = remove_filters(self.ifindex, *filters);
+        }
+        fault::point("detach.unfiltered");
+        let names = self.pin_names();
+        let kinds: Vec<&str> = names.iter().filter_map(|n| Some(n.split_once('-')?.1)).collect();
+        self.unpin(&kinds)
+    }
+
+    /// Completes the moves between these sets that a crash cut in the middle: of a port's two links one was in its new set's
+    /// directory already, the direction from the container, and the other in the old one's. To be called before any
+    /// of them is [adopted](Port::adopt), which takes half a port for none.
+    pub fn mend(set_dirs: &[PathBuf]) -> Result<(), Error> {
+        let dirs: Vec<PathBuf> = set_dirs.iter().map(|dir| ports_dir(dir)).collect();
+        let mut moved: BTreeMap<u32, &Path> = BTreeMap::new();
+        let mut left: BTreeMap<u32, &Path> = BTreeMap::new();
+        for dir in &dirs {
+            let pinned = pinned(dir)?;
+            for (ifindex, kinds) in pinned {
+                let has = |kind: &str| kinds.iter().any(|k| k == kind);
+                match (has("tx"), has("rx")) {
+                    (true, false) => drop(moved.insert(ifindex, dir)),
+                    (false, true) => drop(left.insert(ifindex, dir)),
+                    _ => {}
+                }
+            }
+        }
+        for (ifindex, from) in left {
+            let Some(to) = moved.get(&ifindex) else { continue };
+            let name = format!("{ifindex}-rx");
+            let from = from.join(&name);
+            fs::rename(&from, to.join(&name)).map_err(|source| pin_error("move", &from, source))?;
         }
         Ok(())
     }
@@ -368,19 +462,8 @@ impl Port {
     /// there, are removed. A port that was being fastened is to be [settled](Port::settle).
     pub fn adopt(set_dir: &Path) -> Result<Vec<Self>, Error> {
         let dir = ports_dir(set_dir);
-        let list = match fs::read_dir(&dir) {
-            Ok(list) => list,
-            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-            Err(source) => return Err(pin_error("list", &dir, source)),
-        };
-        let mut pinned: BTreeMap<u32, Vec<String>> = BTreeMap::new();
-        for name in list.flatten().filter_map(|e| e.file_name().into_string().ok()) {
-            let Some((number, kind)) = name.split_once('-') else { continue };
-            let Ok(ifindex) = number.parse() else { continue };
-            pinned.entry(ifindex).or_default().push(kind.to_owned());
-        }
         let mut ports = Vec::new();
-        for (ifindex, kinds) in pinned {
+        for (ifindex, kinds) in pinned(&dir)? {
             let has = |kind: &str| kinds.iter().any(|k| k == kind);
             let open = |kind: &str| sys::obj_get(&dir.join(format!("{ifindex}-{kind}"))).ok();
             let filters = match (has(CLSACT), has(OUR_CLSACT)) {

@@ -541,6 +541,17 @@ impl Reader {
         found
     }
 
+    /// The ports that anything was counted for, straight from the tables.
+    pub fn counted_ports(&self) -> std::collections::BTreeSet<u32> {
+        let ifindexes = std::cell::RefCell::new(std::collections::BTreeSet::new());
+        self.find(|ifindex, _, _| ifindexes.borrow_mut().insert(ifindex));
+        let mut ifindexes = ifindexes.into_inner();
+        let live = |i: &u32| self.ports.u32(*i, offset_of!(PortSlot, state)) == state::LIVE;
+        let slots = (0..self.ports.len()).filter(live);
+        ifindexes.extend(slots.map(|i| self.ports.u32(i, offset_of!(PortSlot, ifindex))));
+        ifindexes
+    }
+
     /// A pair's own record with its histograms by leg number, straight from the tables: what ended flows left in it, not
     /// what live ones still hold.
     pub fn pair_now(&self, slot: u32) -> Option<(PairMeasurement, [Option<Histogram>; 4])> {

@@ -10,6 +10,7 @@ use std::path::Path;
 
 use crate::abi::{self, Settings};
 use crate::error::Error;
+use crate::fault;
 use crate::janitor::Janitor;
 use crate::{object, sys};
 
@@ -293,12 +294,15 @@ impl Set {
     /// Pins the maps in `dir`, which is made. Pins of an earlier form of the set (before it was resized) are replaced.
     pub fn pin(&self, dir: &Path) -> Result<(), Error> {
         fs::create_dir_all(dir).map_err(|source| pin_error("make", dir, source))?;
+        fault::point("set.dir");
         for (name, fd) in self.wiring().into_iter().map(|(n, fd)| (file_name(n), fd)) {
             // a rename replaces atomically: at every moment one of the two is there
             let (path, next) = (dir.join(name), dir.join(format!("{name}-next")));
             let _ = fs::remove_file(&next);
             sys::obj_pin(fd, &next).map_err(|source| pin_error("pin", &next, source))?;
+            fault::point("set.pin-next");
             fs::rename(&next, &path).map_err(|source| pin_error("pin", &path, source))?;
+            fault::point("set.pin");
         }
         Ok(())
     }
@@ -362,7 +366,7 @@ impl Set {
                 fs::remove_file(&path).map_err(|source| pin_error("remove", &path, source))
             };
             match removed {
-                Ok(()) => {}
+                Ok(()) => fault::point("set.unpin"),
                 Err(Error::Pin { source, .. }) if source.kind() == io::ErrorKind::NotFound => {}
                 Err(e) => return Err(e),
             }

@@ -80,5 +80,6 @@ pub struct Network {
 pub struct ContainersQuery {
     /// Only this tenant's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[param(min_length = 1)]
     pub tenant: Option<String>,
 }

@@ -130,6 +130,7 @@ pub struct EventsQuery {
     pub kind: Option<EventKind>,
     /// Only this tenant's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[param(min_length = 1)]
     pub tenant: Option<String>,
 }
 

@@ -147,15 +147,19 @@ impl EndReason {
 pub struct FlowsQuery {
     /// Only flows opened by this endpoint: name, address, or the first characters (four at least) of the id.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[param(min_length = 1)]
     pub src: Option<String>,
     /// Only flows towards this endpoint: name, address, or the first characters (four at least) of the id.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[param(min_length = 1)]
     pub dst: Option<String>,
     /// Only flows with an end in this tenant.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[param(min_length = 1)]
     pub tenant: Option<String>,
     /// Only this protocol, lower case.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[param(min_length = 1)]
     pub protocol: Option<String>,
     /// Only open or only closed records.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -168,6 +172,7 @@ pub struct FlowsQuery {
     pub observed_at: Option<ObservedAt>,
     /// At most this many, those with most bytes; 1000 if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[param(value_type = Option<u64>, minimum = 0, maximum = 4_294_967_295u64)]
     pub limit: Option<u32>,
 }
 

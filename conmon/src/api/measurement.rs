@@ -54,18 +54,23 @@ pub struct Measurement {
 pub struct MeasurementsQuery {
     /// Only this metric.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[param(min_length = 1)]
     pub metric: Option<String>,
     /// Only pairs opened by this endpoint: name, address, or the first characters (four at least) of the id.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[param(min_length = 1)]
     pub src: Option<String>,
     /// Only pairs towards this endpoint: name, address, or the first characters (four at least) of the id.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[param(min_length = 1)]
     pub dst: Option<String>,
     /// Only pairs with an end in this tenant.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[param(min_length = 1)]
     pub tenant: Option<String>,
     /// At most this many; 1000 if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[param(value_type = Option<u64>, minimum = 0, maximum = 4_294_967_295u64)]
     pub limit: Option<u32>,
 }
 

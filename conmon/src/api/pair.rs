@@ -274,12 +274,15 @@ impl Level {
 pub struct PairsQuery {
     /// Only pairs opened by this endpoint: name, address, or the first characters (four at least) of the id.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[param(min_length = 1)]
     pub src: Option<String>,
     /// Only pairs towards this endpoint: name, address, or the first characters (four at least) of the id.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[param(min_length = 1)]
     pub dst: Option<String>,
     /// Only pairs with an end in this tenant.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[param(min_length = 1)]
     pub tenant: Option<String>,
     /// At which level pairs are put together; `container` if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]

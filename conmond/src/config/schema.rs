@@ -40,6 +40,7 @@ pub(super) const KEYS: &[&str] = &[
     "timeouts.active_seconds",
     "timeouts.end_linger_ms",
     "timeouts.pair_idle_seconds",
+    "timeouts.tenant_linger_seconds",
     "monitor.memory_bytes",
     "monitor.cpu_millicores",
     "monitor.pids",

@@ -74,7 +74,7 @@ fn a_whole_file_is_read() {
         "instance: lab-1\nengine: unix:///x/docker.sock\nrun_dir: /tmp/conmon\nopt_in: true\npool: 0\n\
          metrics_listen: 127.0.0.1:9477\nmetrics_level: container\nmax_series: 7\ntap: clsact\n\
          tables: {flows: 256, pairs: 64, ports: 16, hists: 16, ring_bytes: 4096}\n\
-         timeouts:\n  idle_seconds: 1\n  active_seconds: 2\n  end_linger_ms: 0\n  pair_idle_seconds: 4\n\
+         timeouts:\n  idle_seconds: 1\n  active_seconds: 2\n  end_linger_ms: 0\n  pair_idle_seconds: 4\n  tenant_linger_seconds: 5\n\
          scan_interval_ms: 100\nmonitor: {memory_bytes: 33554432, cpu_millicores: 1000, pids: 8}\n\
          external_prefixes:\n- {name: office, prefix: 192.0.2.0/24}\n- name: six\n  prefix: 2001:db8::/32\n\
          retention_seconds: 0\nlog: {level: debug, format: json}\nhost_name: h1\n",

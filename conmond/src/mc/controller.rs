@@ -24,7 +24,7 @@ use std::time::Duration;
 use anyhow::Context;
 use conmon::api::EventKind;
 use ippm::time::Timestamp;
-use tap::{Attach, Port, Set, SetSpec};
+use tap::{Attach, Port, Set, SetSpec, fault};
 use tokio::sync::mpsc::UnboundedSender;
 
 use self::inbox::Inbox;
@@ -225,6 +225,8 @@ struct Work {
     /// Why connection tracking is not listened to.
     nat_error: Option<String>,
     started: Timestamp,
+    /// Until when an earlier daemon was told who has which address.
+    known_until: Timestamp,
     dirty: bool,
     unsaved: bool,
     saved_at: Timestamp,
@@ -451,6 +453,7 @@ impl Work {
         let taken = loaded.map_err(anyhow::Error::from).and_then(|set| {
             self.next_set += 1;
             set.pin(&self.set_dir(id))?;
+            fault::point("pool.pinned");
             self.own_set(id, *set, SetRole::Pool, MonitorSeen::Missing { retry_at: monotonic() })
         });
         match taken {
@@ -615,6 +618,7 @@ impl Work {
         seen.idle_since = None;
         // on disk before the first port is pinned under it, which waits for that
         seen.recorded = false;
+        fault::point("assign.unsaved");
         self.save();
         let whom = match &role {
             SetRole::Tenant(t) => format!("tenant {t}"),
@@ -646,6 +650,7 @@ impl Work {
             self.ask(Ask::RemoveMonitor { id: self.monitor_name(id) });
         }
         let (done, settled) = channel();
+        fault::point("retire.begun");
         self.send(Job::Drop(id, done));
         let events = self.events.clone();
         let waiter = std::thread::Builder::new().name("settling".into()).spawn(move || {
@@ -664,9 +669,11 @@ impl Work {
         self.hands.remove(&id);
         self.shared.set_loaded(id, None);
         self.callers.forget(id);
+        fault::point("retire.settled");
         if let Err(error) = Set::unpin(&self.set_dir(id)) {
             tracing::warn!(set = %id, error = &error as &dyn std::error::Error, "pins of a retired set remain");
         }
+        fault::point("retire.unpinned");
         let _ = std::fs::remove_dir_all(self.settings.run_dir.join("pm").join(id.to_string()));
         self.unsaved = true;
     }
@@ -746,7 +753,7 @@ impl Work {
                 (*ifindex, port)
             })
             .collect();
-        self.saver.save(State { sets, ports, names: self.shared.names() });
+        self.saver.save(State { at: self.saved_at, sets, ports, names: self.shared.names() });
     }
 
     /// Waits for the threads that end with this one.
@@ -759,6 +766,7 @@ impl Work {
     }
 
     fn take_saved(&mut self, roles: &BTreeMap<u32, SetRole>) {
+        fault::point("assign.saved");
         for (id, seen) in &mut self.world.sets {
             seen.recorded |= roles.get(&id.0) == Some(&seen.role);
         }

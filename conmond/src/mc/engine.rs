@@ -188,8 +188,11 @@ async fn start_monitor(
         limits: engine.limits,
         env: Vec::new(),
     };
+    tap::fault::point("monitor.image");
     let id = engine.runtime.create_monitor(&spec).await?;
+    tap::fault::point("monitor.created");
     engine.runtime.start_monitor(&id).await?;
+    tap::fault::point("monitor.started");
     let pid = engine.runtime.monitor_status(&id).await?.and_then(|s| s.pid);
     Ok((id, pid))
 }

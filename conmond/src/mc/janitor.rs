@@ -12,7 +12,7 @@ use std::thread::JoinHandle;
 use ippm::flow::{Both, EndReason, Role};
 use ippm::measurement::{Expiry, ExpiryOf, SlotTag};
 use ippm::time::{Timestamp, nanos};
-use tap::{Command, Reader, Set};
+use tap::{Command, Reader, Set, fault};
 
 use super::shared::Delays;
 use super::world::SetId;
@@ -184,6 +184,7 @@ impl Work {
             if !commands.is_empty() {
                 any = true;
                 set.janitor().run(&commands)?;
+                fault::point("settle.ended");
             }
         }
         for gone_at in self.gone.drain(..) {
@@ -207,6 +208,7 @@ impl Work {
             plan.flows.iter().map(|(id, reason, _)| Command::FreeFlow(*id, *reason)).collect();
         if !commands.is_empty() {
             set.janitor().run(&commands)?;
+            fault::point("settle.folded");
         }
 
         let mut seen = HashSet::new();
@@ -247,9 +249,11 @@ impl Work {
             if let Err(error) = self.journal.append(&retired) {
                 tracing::warn!(error = &error as &dyn std::error::Error, "the journal is not written");
             }
+            fault::point("settle.journalled");
             // one step for whoever asks: never both live and retired, never neither
             let mut store = self.store.lock().unwrap_or_else(PoisonError::into_inner);
             set.janitor().run(&free)?;
+            fault::point("settle.freed");
             for r in retired {
                 store.retire(r);
             }

@@ -46,6 +46,9 @@ pub struct SavedPort {
 pub struct Saved {
     version: u32,
     boot: String,
+    /// When it was written: everything that its writer was told until then is in it.
+    #[serde(default)]
+    pub at: Timestamp,
     /// Sets by number.
     pub sets: BTreeMap<u32, SetRole>,
     /// Ports by ifindex.
@@ -65,12 +68,13 @@ fn boot_id() -> String {
 impl Saved {
     /// Of this boot.
     pub fn new(
+        at: Timestamp,
         sets: BTreeMap<u32, SetRole>,
         ports: BTreeMap<u32, SavedPort>,
         names: SavedNames,
         shares: Vec<SavedShare>,
     ) -> Self {
-        Self { version: VERSION, boot: boot_id(), sets, ports, names, shares }
+        Self { version: VERSION, boot: boot_id(), at, sets, ports, names, shares }
     }
 
     /// What is there of this boot; nothing is there on a first start.
@@ -98,6 +102,7 @@ impl Saved {
     pub fn store(&self, path: &Path) -> io::Result<()> {
         let next: PathBuf = path.with_extension("next");
         fs::write(&next, serde_json::to_vec(self)?)?;
+        tap::fault::point("state.written");
         fs::rename(&next, path)
     }
 }

@@ -312,6 +312,11 @@ fn sets(world: &World, now: Timestamp, actions: &mut Vec<Action>) {
     if pool + world.loading < wanted && world.loading == 0 && world.load_again_at <= now {
         actions.push(Action::Load);
     }
+    // One too many, such as one that was retired when we died: the newest, whose monitor may not be there yet.
+    let free = world.sets.iter().rev().find(|(_, s)| s.role == SetRole::Pool);
+    if let Some((id, _)) = free.filter(|_| pool > wanted && unserved == 0 && world.loading == 0) {
+        actions.push(Action::Retire { set: *id });
+    }
     for (id, set) in &world.sets {
         if !matches!(set.role, SetRole::Tenant(_) | SetRole::Dedicated(_)) {
             continue;

@@ -7,6 +7,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use ippm::time::Timestamp;
+
 use super::persist::{Saved, SavedPort};
 use super::world::SetRole;
 use crate::priority;
@@ -19,6 +21,8 @@ const SHARES: Duration = Duration::from_secs(1);
 /// What there is.
 #[derive(Clone)]
 pub struct State {
+    /// When this was so.
+    pub at: Timestamp,
     /// Roles of sets, by number.
     pub sets: BTreeMap<u32, SetRole>,
     /// Ports by ifindex.
@@ -78,7 +82,7 @@ fn run(
         let Some(state) = state.clone() else { continue };
         let shares = store.lock().unwrap_or_else(PoisonError::into_inner).saved_shares();
         let roles = state.sets.clone();
-        let saved = Saved::new(state.sets, state.ports, state.names.saved(), shares);
+        let saved = Saved::new(state.at, state.sets, state.ports, state.names.saved(), shares);
         match saved.store(path) {
             Ok(()) => written(roles),
             Err(error) => {

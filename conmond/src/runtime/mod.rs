@@ -202,6 +202,8 @@ pub struct EventTime {
     pub engine: jiff::Timestamp,
     /// When we had read it.
     pub received: Timestamp,
+    /// The engine's time by our clock: not after we had read it, and not long before what it had told before that.
+    pub told: Timestamp,
 }
 
 /// What happened to a container.

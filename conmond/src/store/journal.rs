@@ -91,6 +91,7 @@ impl Journal {
             .open(&next)
             .map_err(failed("write", &next))?;
         self.append(records)?;
+        tap::fault::point("journal.written");
         fs::rename(&next, &self.path).map_err(failed("replace", &self.path))
     }
 }

@@ -4,11 +4,17 @@
 //!
 //! Two of them have a longer form, which `make soak` asks for by environment variables: see `starts` and `outage`.
 
+mod api;
 mod down;
 mod engine;
+mod engine_outage;
+mod faults;
 mod figures;
 mod outage;
 mod starts;
+mod state;
+mod storm;
 mod support;
 mod traffic;
+mod translated;
 mod upgrade;

@@ -31,14 +31,8 @@ pub fn with_conmond(
     options: ConmondOptions,
     body: impl FnOnce(&Lab, &Host, &mut Conmond) -> Result<()>,
 ) -> Result<()> {
-    let required = ["CI", "CONMON_TEST_REQUIRE_ROOT"].iter().any(|key| std::env::var_os(key).is_some());
-    for program in ["conmond", "conmonctl"].iter().chain(programs) {
-        if let Err(error) = lab::program(program)
-            && !required
-        {
-            eprintln!("SKIPPED {name}: {error:#}");
-            return Ok(());
-        }
+    if !built(name, &["conmond", "conmonctl"])? || !built(name, programs)? {
+        return Ok(());
     }
     root_test(name, |lab| {
         let host = lab.host("h1")?;
@@ -46,6 +40,23 @@ pub fn with_conmond(
         let mut conmond = Conmond::start(&host, options)?;
         body(lab, &host, &mut conmond)
     })
+}
+
+/// Whether a test that lacks what it needs fails rather than being skipped.
+pub fn is_required() -> bool {
+    ["CI", "CONMON_TEST_REQUIRE_ROOT"].iter().any(|key| std::env::var_os(key).is_some())
+}
+
+/// Whether the programs that a test needs are built; where skipping is not allowed, an error when they are not.
+pub fn built(name: &str, programs: &[&str]) -> Result<bool> {
+    match programs.iter().find_map(|program| lab::program(program).err()) {
+        None => Ok(true),
+        Some(error) if is_required() => Err(error),
+        Some(error) => {
+            eprintln!("SKIPPED {name}: {error:#}");
+            Ok(false)
+        }
+    }
 }
 
 /// A whole number that the environment may set; how the long forms of tests are asked for.

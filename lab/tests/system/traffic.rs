@@ -11,6 +11,9 @@ const RATE: u64 = 1000;
 
 /// Two senders and their sinks.
 pub struct Traffic {
+    host: Host,
+    /// The host's end of the sender's interface.
+    port: String,
     udp: Container,
     tcp: Container,
     sender: Container,
@@ -28,12 +31,14 @@ impl Traffic {
         let stream = host.run(&spec("stream", &format!("tcp-stream --to {tcp_to}:9002 --rate-mbit 20")))?;
         pair_with(conmond, "sender", "udp-sink", RATE / 2)?;
         pair_with(conmond, "stream", "tcp-sink", 10)?;
-        Ok(Self { udp, tcp, sender, stream })
+        let port = sender.port()?.outside.name;
+        Ok(Self { host: host.clone(), port, udp, tcp, sender, stream })
     }
 
-    /// Waits for so many seconds' datagrams, by the interface's own counter, and tells how many there were.
+    /// Waits for so many seconds' datagrams, by the interface's own counter, and tells how many there were. The engine need not
+    /// be there.
     pub fn goes_on(&self, seconds: u64) -> Result<u64> {
-        let sent = || Ok::<_, anyhow::Error>(self.sender.port()?.outside.rx.packets);
+        let sent = || Ok::<_, anyhow::Error>(self.host.namespace().link(&self.port)?.rx.packets);
         let before = sent()?;
         let patience = Duration::from_secs(seconds) + END;
         wait_for(&format!("{seconds} s of traffic"), patience, || {

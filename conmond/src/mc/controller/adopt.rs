@@ -74,6 +74,7 @@ impl Work {
             nat: None,
             nat_error: None,
             started,
+            known_until: saved.at,
             dirty: true,
             unsaved: true,
             saved_at: started,
@@ -86,15 +87,20 @@ impl Work {
         // before any measurement comes, so that each flow's far end is known
         work.watch_nat();
         let sets = work.adopt_sets()?;
+        fault::point("adopt.sets");
         work.open_journal(&sets)?;
         work.take_over(sets, saved)?;
+        fault::point("adopt.done");
         if work.world.set_with(&SetRole::Nursery).is_none() {
             let id = SetId(work.next_set);
             work.next_set += 1;
             let set = Set::create(work.settings.set).context("cannot load the tap's programs")?;
             set.pin(&work.set_dir(id))?;
+            fault::point("nursery.pinned");
             work.own_set(id, set, SetRole::Nursery, MonitorSeen::Inline)?;
         }
+        // roles are on disk before the first port is tapped
+        work.save();
         let programs = work.hands.values().next().map(|h| h.set.clone());
         work.world.wishes.fasten =
             work.settings.attach == Attach::Quick && programs.is_some_and(|set| tap::has_tcx(set.programs()));
@@ -159,11 +165,23 @@ impl Work {
         self.shared.names_mut().restore(saved.names);
         self.shared.store().restore_shares(saved.shares);
         let now = monotonic();
+        let dirs: Vec<PathBuf> = sets.keys().map(|id| self.set_dir(*id)).collect();
+        Port::mend(&dirs)?;
+        let mut counted = std::collections::BTreeSet::new();
         for (id, set) in sets {
-            let role = saved.sets.get(&id.0).cloned().unwrap_or_else(|| {
-                // its role was not saved in time: its ports move on by themselves, then it retires
-                SetRole::Tenant(format!("unknown-{id}"))
+            let counted_here = tap::Reader::new(set.descriptors()?)?.counted_ports();
+            let role = saved.sets.get(&id.0).cloned();
+            let adopted = Port::adopt(&self.set_dir(id))?;
+            let role = role.unwrap_or_else(|| {
+                // its role was not saved in time
+                if adopted.is_empty() && counted_here.is_empty() {
+                    SetRole::Pool
+                } else {
+                    // its ports move on by themselves, then it retires
+                    SetRole::Tenant(format!("unknown-{id}"))
+                }
             });
+            counted.extend(counted_here);
             let duplicate = self.world.set_with(&role).is_some();
             let role = if duplicate && role == SetRole::Nursery {
                 SetRole::Tenant(format!("unknown-{id}"))
@@ -178,7 +196,7 @@ impl Work {
                 MonitorSeen::Starting { since: self.started }
             };
             let dir = self.set_dir(id);
-            for mut port in Port::adopt(&dir)? {
+            for mut port in adopted {
                 // one that was being fastened when the daemon died is settled first; then this build's programs go over the
                 // same maps: not a packet is missed
                 let taken = port.settle(&set).and_then(|()| port.move_to(set.programs(), Some(&dir)));
@@ -192,6 +210,7 @@ impl Work {
                     port.detach()?;
                     continue;
                 }
+                fault::point("adopt.port");
                 let ifindex = port.ifindex();
                 let known = saved.ports.get(&ifindex);
                 self.attachment = port.how();
@@ -211,9 +230,14 @@ impl Work {
             self.own_set(id, set, role, monitor)?;
         }
         self.shared.store().keep_ports(|ifindex| self.world.taps.contains_key(&ifindex));
-        // ports that went while nobody looked
-        for ifindex in saved.ports.keys().filter(|i| !self.world.taps.contains_key(i)) {
-            self.send(Job::Port(*ifindex, None));
+        counted.extend(saved.ports.keys());
+        for ifindex in counted.into_iter().filter(|i| !self.world.taps.contains_key(i)) {
+            // A tap that a crash left half done counted something already, and its interface's counters of then are not known;
+            // other ports went while nobody looked.
+            match self.query.link(ifindex) {
+                Ok(None) => self.send(Job::Port(ifindex, None)),
+                _ => drop(self.no_baseline.insert(ifindex)),
+            }
         }
         Ok(())
     }

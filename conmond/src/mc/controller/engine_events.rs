@@ -11,11 +11,6 @@ use crate::runtime::{
     Snapshot,
 };
 
-/// When the engine told, by our clock: its own time, which is this host's, before we read it.
-fn told_at(at: EventTime) -> Timestamp {
-    Wall::now().monotonic(at.engine).min(at.received)
-}
-
 impl Work {
     pub(super) fn take_answer(&mut self, answer: Answer) {
         self.dirty = true;
@@ -71,6 +66,10 @@ impl Work {
                 self.world.engine = false;
                 for network in self.world.networks.values_mut() {
                     network.asked = false;
+                    // An engine that starts again may give an address, and the MAC that follows from it, to another container
+                    // before it answers: a port that comes meanwhile must not be named by what was.
+                    network.endpoints.clear();
+                    network.connects.clear();
                 }
                 self.engine_error = Some(error);
             }
@@ -83,7 +82,7 @@ impl Work {
                 }
             }
             EngineEvent::NetworkConnect { network_id, container_id, at, .. } => {
-                let told = told_at(at);
+                let told = at.told;
                 match self.world.networks.get_mut(&network_id) {
                     Some(network) => {
                         network.connects.insert(container_id, told);
@@ -168,7 +167,7 @@ impl Work {
                 seen.container.started_at = None;
                 // told again after a snapshot, it is no news
                 if self.end_container(&id) {
-                    self.shared.stopped(told_at(at), at.received, name.clone(), tenant.clone());
+                    self.shared.stopped(at.told, at.received, name.clone(), tenant.clone());
                 }
             }
             A::Rename { ref old_name } => {
@@ -239,7 +238,6 @@ impl Work {
 
     fn apply_snapshot(&mut self, snapshot: Snapshot, asked_at: Timestamp) {
         let first = self.snapshots == 0;
-        let since = if first { self.started } else { asked_at };
         let now = monotonic();
         let mut containers = BTreeMap::new();
         for mut container in snapshot.containers {
@@ -273,11 +271,12 @@ impl Work {
                 seen.container.networks.iter().flat_map(|e| e.addresses.iter().copied()).collect();
             let mut names = self.shared.names_mut();
             names.set_container(name);
-            if alive {
-                for address in addresses {
-                    if names.owner_at(address, now) != Some(id.as_str()) {
-                        names.set_address(address, &id, since);
-                    }
+            for address in addresses.into_iter().filter(|_| alive) {
+                if first {
+                    let since = self.since_of(&id, address, &mut names);
+                    names.set_address(address, &id, since);
+                } else if names.owner_at(address, now) != Some(id.as_str()) {
+                    names.set_address(address, &id, asked_at);
                 }
             }
         }
@@ -292,6 +291,32 @@ impl Work {
             networks.insert(seen.network.id.clone(), seen);
         }
         self.world.networks = networks;
+    }
+
+    /// Since when a container that nobody told us of has its address: it was counted under it before we came.
+    ///
+    /// An earlier daemon knew everybody of its time. Who is not among them has come after; if another had the address then,
+    /// after that one, which had it until this one was made at the latest. One that was made before, and started again while
+    /// nobody looked, has it from now on: whose was counted meanwhile cannot be told.
+    fn since_of(&self, id: &str, address: std::net::IpAddr, names: &mut crate::store::Names) -> Timestamp {
+        // the engine's list tells whole seconds: it was made in the one that begins then
+        const RESOLUTION: Duration = Duration::from_secs(1);
+        let created_at = self.world.containers.get(id).and_then(|seen| seen.container.created_at);
+        let created_at = created_at.map(|at| Wall::now().monotonic(at)).filter(|at| *at < self.started);
+        let known_until = self.known_until.min(self.started);
+        let other = names.owner_at(address, known_until).filter(|owner| *owner != id).map(str::to_owned);
+        match (other, created_at) {
+            (Some(other), Some(created_at)) if created_at > known_until => {
+                names.close_address(address, &other, created_at);
+                (created_at + RESOLUTION).min(self.started)
+            }
+            (Some(other), _) => {
+                names.close_address(address, &other, known_until + RESOLUTION);
+                self.started
+            }
+            (None, Some(created_at)) => created_at.max(known_until),
+            (None, None) => self.started,
+        }
     }
 
     fn take_members(&mut self, id: &str, result: Result<Option<NetworkMembers>, RuntimeError>) {

@@ -36,6 +36,7 @@ impl Work {
         match Port::attach(ifindex, programs.programs(), self.settings.attach, Some(&self.set_dir(set))) {
             Ok(port) => {
                 let tapped_at = monotonic();
+                fault::point("tap.attached");
                 let after = if is_new { None } else { self.stats(ifindex) };
                 self.attachment = port.how();
                 let took = joined_at.map(|joined| tapped_at - joined);

@@ -412,3 +412,23 @@ fn a_container_without_a_port_is_asked_for_once() {
     own(&mut world, "c");
     assert!(!asks(&world), "its port tells enough");
 }
+
+#[test]
+fn the_pool_has_as_many_sets_as_are_wanted() {
+    let mut world = world();
+    let of_sets = |world: &World| -> Vec<Action> {
+        let all = reconcile(world, NOW).into_iter();
+        all.filter(|a| matches!(a, Action::Load | Action::Retire { .. } | Action::Assign { .. })).collect()
+    };
+    assert_eq!(of_sets(&world), []);
+    world.sets.insert(SetId(3), set(SetRole::Pool));
+    assert_eq!(of_sets(&world), [Action::Retire { set: SetId(3) }]);
+    // Not while one of them is about to be needed.
+    let mut busy = world_with(container("c", &[]));
+    busy.sets.insert(SetId(3), set(SetRole::Pool));
+    let actions = of_sets(&busy);
+    assert!(matches!(actions[..], [Action::Assign { .. }]), "{actions:?}");
+    world.sets.remove(&SetId(2));
+    world.sets.remove(&SetId(3));
+    assert_eq!(of_sets(&world), [Action::Load]);
+}

@@ -199,14 +199,15 @@ fn network_of(
     })
 }
 
-/// What an event says, none when it says nothing that we follow.
-pub fn event(message: EventMessage, received: Timestamp) -> Option<EngineEvent> {
+/// What an event says, none when it says nothing that we follow. It was `told` and `received` then.
+pub fn event(message: EventMessage, told: Timestamp, received: Timestamp) -> Option<EngineEvent> {
     let engine = match (message.time_nano, message.time) {
         (Some(ns), _) => jiff::Timestamp::from_nanosecond(ns.into()).ok(),
         (None, Some(seconds)) => jiff::Timestamp::from_second(seconds).ok(),
         (None, None) => None,
     };
-    let at = EventTime { engine: engine.unwrap_or_else(jiff::Timestamp::now), received };
+    let engine = engine.unwrap_or_else(jiff::Timestamp::now);
+    let at = EventTime { engine, received, told };
     let actor = message.actor?;
     let id = text(actor.id)?;
     let mut attributes = actor.attributes.unwrap_or_default();
@@ -304,12 +305,12 @@ mod tests {
     fn read(kind: &str, id: &str, action: &str, attributes: serde_json::Value) -> Option<EngineEvent> {
         let message = json!({"Type": kind, "Action": action, "Actor": {"ID": id, "Attributes": attributes},
             "scope": "local", "time": 1_795_408_198, "timeNano": 1_795_408_198_560_045_876_i64});
-        event(serde_json::from_value(message).expect("an event message"), RECEIVED)
+        event(serde_json::from_value(message).expect("an event message"), RECEIVED, RECEIVED)
     }
 
     fn at() -> EventTime {
         let engine = jiff::Timestamp::from_nanosecond(1_795_408_198_560_045_876).expect("a time");
-        EventTime { engine, received: RECEIVED }
+        EventTime { engine, received: RECEIVED, told: RECEIVED }
     }
 
     #[test]
@@ -461,7 +462,7 @@ mod tests {
 
     #[test]
     fn an_empty_event_is_nothing() {
-        assert_eq!(event(serde_json::from_value(json!({})).expect("an event"), RECEIVED), None);
+        assert_eq!(event(serde_json::from_value(json!({})).expect("an event"), RECEIVED, RECEIVED), None);
     }
 
     fn network_json() -> serde_json::Value {

@@ -11,9 +11,10 @@ use std::time::Duration;
 use bollard::models::EventMessage;
 use bollard::query_parameters::EventsOptionsBuilder;
 use futures_util::StreamExt;
+use ippm::time::Timestamp;
 
 use super::{Docker, convert, filter};
-use crate::clock;
+use crate::clock::{self, Wall};
 use crate::runtime::{EngineEvent, RuntimeError};
 
 /// How far before the last event the next connection begins.
@@ -76,10 +77,11 @@ impl Docker {
             match message {
                 Ok(message) => {
                     let received = clock::monotonic();
-                    if seen.is_new(&message)
-                        && let Some(event) = convert::event(message, received)
-                    {
-                        sink(event);
+                    if seen.is_new(&message) {
+                        let told = seen.told(time_ns(&message), received, Wall::now());
+                        if let Some(event) = convert::event(message, told, received) {
+                            sink(event);
+                        }
                     }
                 }
                 Err(error) => return self.explain("tell events", error),
@@ -96,6 +98,8 @@ struct Seen {
     all: HashSet<Identity>,
     /// The engine's latest time so far, in nanoseconds since 1970.
     latest_ns: i64,
+    /// The same by our clock.
+    latest: Timestamp,
     /// New ones so far.
     count: u64,
 }
@@ -105,8 +109,7 @@ type Identity = (i64, String, String, String);
 
 impl Seen {
     fn is_new(&mut self, message: &EventMessage) -> bool {
-        let time =
-            message.time_nano.unwrap_or_else(|| message.time.unwrap_or(0).saturating_mul(1_000_000_000));
+        let time = time_ns(message);
         let actor = message.actor.as_ref();
         let partner = actor.and_then(|a| a.attributes.as_ref()?.get("container").cloned());
         let identity = (
@@ -128,6 +131,21 @@ impl Seen {
         self.count += 1;
         true
     }
+
+    /// When a new event was told, by our clock. It was before we read it, and the engine tells in order, but for a little: if the
+    /// host's clock was set while the event was on its way, its time means nothing, and these bounds do.
+    fn told(&mut self, time_ns: i64, received: Timestamp, wall: Wall) -> Timestamp {
+        let engine = jiff::Timestamp::from_nanosecond(time_ns.into()).unwrap_or(jiff::Timestamp::UNIX_EPOCH);
+        let not_before = self.latest.before(Duration::from_nanos(OVERLAP_NS.unsigned_abs()));
+        let told = wall.monotonic(engine).max(not_before).min(received);
+        self.latest = self.latest.max(told);
+        told
+    }
+}
+
+/// When the engine says it was, in nanoseconds since 1970.
+fn time_ns(message: &EventMessage) -> i64 {
+    message.time_nano.unwrap_or_else(|| message.time.unwrap_or(0).saturating_mul(1_000_000_000))
 }
 
 fn wall_ns() -> i64 {
@@ -164,6 +182,27 @@ mod tests {
         assert!(seen.is_new(&message(4, "start", "a")), "late, not repeated");
         assert!(!seen.is_new(&message(5, "start", "a")));
         assert_eq!((seen.latest_ns, seen.count), (5, 4));
+    }
+
+    #[test]
+    fn a_step_of_the_clock_moves_no_event_far() {
+        const HOUR: u64 = 3_600_000_000_000;
+        // Our clock began at 1,000 h after 1970.
+        let wall = |step: i128| Wall::by_offset_ns(i128::from(1_000 * HOUR) + step);
+        let utc = |at: u64| i64::try_from(1_000 * HOUR + at).unwrap();
+        let step = i128::from(HOUR);
+        let mut seen = Seen::default();
+        let at = 10 * HOUR;
+        assert_eq!(seen.told(utc(at), Timestamp(at + 5), wall(0)), Timestamp(at));
+        // Set forward while it was on its way: it seems an hour old, and is not before the one before it.
+        let told = seen.told(utc(at + 100), Timestamp(at + 105), wall(step));
+        assert_eq!(told, Timestamp(at - OVERLAP_NS.unsigned_abs()));
+        // Set back: it seems to come from the future, and was told before it was read.
+        assert_eq!(seen.told(utc(at + 200), Timestamp(at + 205), wall(-step)), Timestamp(at + 205));
+        // By the new time all is as before.
+        let later = at + 300;
+        let utc_later = utc(later) - i64::try_from(HOUR).unwrap();
+        assert_eq!(seen.told(utc_later, Timestamp(later + 5), wall(-step)), Timestamp(later));
     }
 
     #[test]

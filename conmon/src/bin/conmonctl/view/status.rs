@@ -46,11 +46,16 @@ pub fn status(status: &Status, look: Look, now: jiff::Timestamp) -> View {
         (
             "watching",
             format!(
-                "{} of {}, {} by {}, {}, {}",
+                "{} of {}, {}{}, {}, {}",
                 counted(counts.containers, "container", "containers"),
                 counted(counts.tenants, "tenant", "tenants"),
                 counted(counts.ports, "port", "ports"),
-                status.attachment,
+                // before the first tap nobody knows how
+                if status.attachment.is_empty() {
+                    String::new()
+                } else {
+                    format!(" by {}", status.attachment)
+                },
                 counted(counts.pairs, "pair", "pairs"),
                 counted(counts.active_flows, "active flow", "active flows"),
             ),

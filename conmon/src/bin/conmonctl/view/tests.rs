@@ -117,6 +117,15 @@ fn status_narrow() {
 }
 
 #[test]
+fn without_a_port_nothing_is_attached_by_anything() {
+    let mut answer = answers::status(AGE);
+    answer.attachment = String::new();
+    answer.counts.ports = 0;
+    let text = whole(status(&answer, PIPE, answers::after(AGE)));
+    assert!(text.contains(", 0 ports, 9 pairs"), "{text}");
+}
+
+#[test]
 fn events_narrow_and_wide() {
     let mut dropped = answers::event(9, conmon::api::EventKind::Dropped);
     dropped.text = "this reader was too slow\u{1b}[2J".to_owned();

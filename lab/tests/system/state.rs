@@ -1,0 +1,120 @@
+//! What there is of conmond on a host: pins, taps, monitoring containers, images; and that nothing is left of them.
+
+use crate::support::*;
+use anyhow::{Context, Result, ensure};
+use lab::{Conmond, Host, output_text, wait_for};
+use nix::sched::{CloneFlags, setns};
+use serde_json::Value;
+use std::collections::BTreeSet;
+use std::fs::File;
+use std::path::{Path, PathBuf};
+
+/// Words of what `docker` printed.
+fn words(host: &Host, args: &[&str]) -> Result<BTreeSet<String>> {
+    Ok(host.docker(args)?.split_ascii_whitespace().map(str::to_string).collect())
+}
+
+/// The monitoring containers there are, running or not.
+pub fn monitors(host: &Host) -> Result<BTreeSet<String>> {
+    words(host, &["ps", "--all", "--quiet", "--no-trunc", "--filter", "name=conmon-pm-"])
+}
+
+/// The images of monitoring containers there are, as `id`s; those without a tag too.
+pub fn images(host: &Host) -> Result<BTreeSet<String>> {
+    words(host, &["images", "--all", "--quiet", "--no-trunc", "--filter", "label=conmon.role=monitor"])
+}
+
+/// The images that these containers were made of.
+pub fn images_of(host: &Host, containers: &BTreeSet<String>) -> Result<BTreeSet<String>> {
+    let all = containers.iter().map(String::as_str);
+    words(host, &["inspect", "--format", "{{.Image}}"].into_iter().chain(all).collect::<Vec<_>>())
+}
+
+/// Waits until every monitor works, or waits in a full pool, and returns their containers.
+pub fn settled(conmond: &Conmond) -> Result<BTreeSet<String>> {
+    conmond.wait_ctl("monitors that all are connected", END, &["monitors"], |answer| {
+        let pool = &answer["pool"];
+        let at_work = |monitor: &&Value| monitor["mode"] != "host";
+        let monitors: Vec<&Value> = rows(answer, "monitors").iter().filter(at_work).collect();
+        let connected = |monitor: &&Value| monitor["state"] == "working" || monitor["state"] == "ready";
+        let all = !monitors.is_empty() && pool["ready"] == pool["wanted"] && monitors.iter().all(connected);
+        all.then(|| monitors.iter().filter_map(|m| Some(m["id"].as_str()?.to_string())).collect())
+    })
+}
+
+/// Names in a folder, none when it is not there.
+fn names(dir: &Path) -> Result<BTreeSet<String>> {
+    if !dir.is_dir() {
+        return Ok(BTreeSet::new());
+    }
+    let entries = std::fs::read_dir(dir).with_context(|| format!("cannot look into {}", dir.display()))?;
+    entries.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned())).collect()
+}
+
+/// Waits until what is pinned is what the daemon says it has: its sets, and each port's programs in one of them.
+pub fn pins_are_the_daemon_s(conmond: &Conmond) -> Result<()> {
+    let pins = pins_of(conmond);
+    let mut last = String::new();
+    let reached = wait_for("pins that the daemon knows", READY, || {
+        let status = conmond.ctl(&["status"])?;
+        let sets: BTreeSet<String> =
+            rows(&status, "sets").iter().filter_map(|set| Some(set["name"].as_str()?.to_string())).collect();
+        let ports = status["counts"]["ports"].as_u64().context("a status without ports")?;
+        let each = if status["attachment"] == "tcx" { 2 } else { 1 };
+        let (pinned, mut taps) = (names(&pins)?, 0);
+        for set in &pinned {
+            taps += names(&pins.join(set).join("taps"))?.len() as u64;
+        }
+        last = format!("{pinned:?} with {taps} taps, for {sets:?} with {ports} ports, {each} each");
+        Ok((pinned == sets && taps == each * ports).then_some(()))
+    });
+    reached.context(last)
+}
+
+/// Where an instance's maps and links are pinned.
+fn pins_of(conmond: &Conmond) -> PathBuf {
+    Path::new("/sys/fs/bpf/conmon").join(conmond.instance())
+}
+
+/// Runs something in the host's network namespace, on a thread of its own: this one stays where it is.
+fn in_namespace<T: Send>(host: &Host, f: impl FnOnce() -> Result<T> + Send) -> Result<T> {
+    let path = host.namespace().path();
+    std::thread::scope(|scope| {
+        let thread = scope.spawn(move || {
+            let file = File::open(&path).with_context(|| format!("cannot open {}", path.display()))?;
+            setns(&file, CloneFlags::CLONE_NEWNET).context("cannot enter the host's namespace")?;
+            f()
+        });
+        thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    })
+}
+
+/// What hangs at the ports of a host's containers: programs by TCX, qdiscs of clsact with or without filters.
+pub fn attached(host: &Host) -> Result<Vec<String>> {
+    let mut found = Vec::new();
+    for link in host.links()?.iter().filter(|link| link.master.is_some()) {
+        let programs = in_namespace(host, || Ok(tap::tcx_programs(link.index)?))?;
+        if programs != [0, 0] {
+            found.push(format!("{programs:?} programs by TCX on {}", link.name));
+        }
+        let tc = |args: &[&str]| output_text(host.namespace().command("tc").args(args));
+        if tc(&["qdisc", "show", "dev", &link.name])?.contains("clsact") {
+            let filters = ["ingress", "egress"].map(|hook| tc(&["filter", "show", "dev", &link.name, hook]));
+            found.push(format!("a clsact qdisc on {} with {filters:?}", link.name));
+        }
+    }
+    Ok(found)
+}
+
+/// After `conmonctl down`: nothing of the instance is left, in the kernel, in the engine and on disk.
+pub fn nothing_is_left(host: &Host, conmond: &Conmond) -> Result<()> {
+    ensure!(monitors(host)?.is_empty(), "monitoring containers are left: {:?}", monitors(host)?);
+    ensure!(images(host)?.is_empty(), "images are left: {:?}", images(host)?);
+    let pins = pins_of(conmond);
+    ensure!(!pins.exists(), "{} is left: {:?}", pins.display(), names(&pins)?);
+    let run = conmond.run_dir();
+    ensure!(!run.exists(), "{} is left: {:?}", run.display(), names(&run)?);
+    let hanging = attached(host)?;
+    ensure!(hanging.is_empty(), "the ports are not as they were: {hanging:?}");
+    Ok(())
+}
