@@ -10,6 +10,7 @@ pub mod catalogue;
 pub mod flow;
 pub mod histogram;
 pub mod measurement;
+pub mod model;
 pub mod naming;
 pub mod packet;
 #[doc(hidden)]
