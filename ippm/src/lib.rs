@@ -13,6 +13,7 @@ pub mod measurement;
 pub mod model;
 pub mod naming;
 pub mod packet;
+pub mod select;
 #[doc(hidden)]
 pub mod testpackets;
 pub mod time;
