@@ -10,8 +10,10 @@ pub mod catalogue;
 pub mod flow;
 pub mod histogram;
 pub mod measurement;
+pub mod metric;
 pub mod model;
 pub mod naming;
+pub mod oneway;
 pub mod packet;
 pub mod select;
 #[doc(hidden)]
