@@ -7,6 +7,7 @@
 #![forbid(unsafe_code)]
 
 pub mod catalogue;
+pub mod clock;
 pub mod flow;
 pub mod histogram;
 pub mod measurement;
