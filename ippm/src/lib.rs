@@ -9,6 +9,7 @@
 pub mod catalogue;
 pub mod clock;
 pub mod flow;
+pub mod follow;
 pub mod histogram;
 pub mod measurement;
 pub mod metric;
