@@ -11,6 +11,7 @@ pub mod clock;
 pub mod flow;
 pub mod follow;
 pub mod histogram;
+pub mod lda;
 pub mod measurement;
 pub mod metric;
 pub mod model;

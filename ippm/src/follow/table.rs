@@ -31,6 +31,13 @@ impl BiKey {
     }
 }
 
+impl BiKey {
+    /// A digest of the key, the same wherever it is made.
+    pub fn digest(&self, seed: u64) -> u64 {
+        digest(seed, &self.words)
+    }
+}
+
 impl Hash for BiKey {
     fn hash<H: Hasher>(&self, state: &mut H) {
         for word in self.words {

@@ -70,6 +70,12 @@ impl Matching {
         Some((raw().min()?, raw().max()?))
     }
 
+    /// The share of what was sent of which a delay is known.
+    pub fn coverage(&self) -> Option<f64> {
+        let others = self.ambiguous + self.lost + self.undecided;
+        (self.sent > 0).then(|| self.sent.saturating_sub(others) as f64 / self.sent as f64)
+    }
+
     /// Adds another matching's counts and passages.
     pub fn add(&mut self, other: Matching) {
         self.passages.extend(other.passages);
@@ -79,6 +85,14 @@ impl Matching {
         self.undecided += other.undecided;
         self.duplicates += other.duplicates;
         self.unsent += other.unsent;
+    }
+}
+
+/// The smallest range that holds both.
+fn widest(one: Option<(i64, i64)>, other: Option<(i64, i64)>) -> Option<(i64, i64)> {
+    match (one, other) {
+        (Some((a, b)), Some((c, d))) => Some((a.min(c), b.max(d))),
+        (range, None) | (None, range) => range,
     }
 }
 

@@ -14,7 +14,7 @@
 
 use std::collections::HashMap;
 
-use super::{Listening, Matching, Passage};
+use super::{Listening, Matching, Passage, widest};
 
 /// Data as a point saw it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,7 +37,7 @@ struct Placed {
 
 /// Matches one direction of one connection: what its sender's point and its receiver's point saw, each by time.
 ///
-/// `unit` is the octets of a full segment, at least 1: [`segment_size`] where it is not known better. Time is that of
+/// `known_raw` is a range of raw delays that is known otherwise; what is matched here widens it. `unit` is the octets of a full segment, at least 1: [`segment_size`] where it is not known better. Time is that of
 /// sorting, room 40 octets a piece.
 pub fn match_pieces(
     sent: &[Piece],
@@ -45,6 +45,7 @@ pub fn match_pieces(
     unit: u32,
     sender: Listening,
     receiver: Listening,
+    known_raw: Option<(i64, i64)>,
 ) -> Matching {
     let unit = i64::from(unit.max(1));
     let segments = |length: i64| (length + unit - 1).div_euclid(unit).unsigned_abs();
@@ -69,7 +70,7 @@ pub fn match_pieces(
         .map(|(one, first)| Passage { sent_ns: sent[*one].ns, received_ns: received[*first].ns })
         .collect();
     matching.passages.sort_unstable_by_key(|p| (p.sent_ns, p.received_ns));
-    let raw = matching.raw_range_ns();
+    let raw = widest(matching.raw_range_ns(), known_raw);
 
     sweep(&sent, &received, |length, out, back| {
         let parts = segments(length);

@@ -1,6 +1,6 @@
 //! Matching by signature.
 
-use super::{Listening, Matching, Passage};
+use super::{Listening, Matching, Passage, widest};
 
 /// A packet as a point reports it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -21,12 +21,13 @@ struct Alike<'a> {
 ///
 /// A name that was sent once is matched with its first arrival. One that was sent more often is never matched, for
 /// nobody can say which arrival is which; but that fewer arrived than were sent is loss all the same, and the other way
-/// round duplication. The losses of such a name are taken to be the earliest: what was sent again was, as a rule, lost.
+/// round duplication. `known_raw` is a range of raw delays that is known otherwise; what is matched here widens it. The losses of such a name are taken to be the earliest: what was sent again was, as a rule, lost.
 pub fn match_reports(
     sent: &mut [Report],
     received: &mut [Report],
     sender: Listening,
     receiver: Listening,
+    known_raw: Option<(i64, i64)>,
 ) -> Matching {
     sent.sort_unstable();
     received.sort_unstable();
@@ -37,7 +38,7 @@ pub fn match_reports(
         }
     }
     matching.passages.sort_unstable_by_key(|p| (p.sent_ns, p.received_ns));
-    let raw = matching.raw_range_ns();
+    let raw = widest(matching.raw_range_ns(), known_raw);
     for Alike { sent, received } in groups(sent, received) {
         let (out, back) = (sent.len(), received.len());
         if out > 1 {

@@ -54,6 +54,7 @@ fn datagrams_are_matched_without_error() {
             &mut reports(&outcome.server, clock),
             listening(&outcome.client, Clock::TRUE),
             listening(&outcome.server, clock),
+            None,
         );
         let lost: Vec<_> = outcome.journeys.iter().filter(|j| j.arrival_ns.is_none()).collect();
         let copies = outcome.journeys.iter().filter(|j| j.copy_ns.is_some()).count() as u64;
@@ -96,6 +97,7 @@ fn the_ends_of_captures_are_undecided() {
         &mut reports(&cut, Clock::TRUE),
         listening(&outcome.client, Clock::TRUE),
         listening(&cut, Clock::TRUE),
+        None,
     );
     let sent_between = |a: u64, b: u64| {
         outcome.journeys.iter().filter(|j| j.arrival_ns.is_none() && j.sent_ns >= a && j.sent_ns <= b).count()
@@ -121,6 +123,7 @@ fn intervals_of_loss_cover_its_probability() {
             &mut reports(&outcome.server, Clock::TRUE),
             listening(&outcome.client, Clock::TRUE),
             listening(&outcome.server, Clock::TRUE),
+            None,
         );
         let (low, high) = matching.loss().wilson(Z95).expect("packets were sent");
         covered += u32::from((low..=high).contains(&0.02));
@@ -136,14 +139,16 @@ fn packets_that_look_alike_are_never_matched_but_their_loss_is_seen() {
         vec![report(1, 10), report(2, 20), report(2, 30), report(3, 40), report(3, 50), report(4, 60)];
     let mut received =
         vec![report(1, 15), report(2, 36), report(3, 44), report(3, 55), report(3, 56), report(5, 70)];
-    let matching = match_reports(&mut sent, &mut received, here, here);
+    let matching = match_reports(&mut sent, &mut received, here, here, None);
     assert_eq!(matching.passages, [Passage { sent_ns: 10, received_ns: 15 }]);
     assert_eq!((matching.sent, matching.ambiguous), (6, 3));
     assert_eq!((matching.lost, matching.undecided), (2, 0), "one of the twos, and the four");
     assert_eq!((matching.duplicates, matching.unsent), (1, 1));
     let mut nothing = Vec::new();
-    let alone = match_reports(&mut sent, &mut nothing, here, here);
+    let alone = match_reports(&mut sent, &mut nothing, here, here, None);
     assert_eq!((alone.lost, alone.undecided, alone.loss().ratio()), (0, 6, None));
+    let known = match_reports(&mut sent, &mut nothing, here, here, Some((1, 5)));
+    assert_eq!((known.lost, known.undecided), (6, 0), "other packets tell how the times relate");
 }
 
 fn pieces(seen: &[Captured], forward: bool, clock: Clock) -> Vec<Piece> {
@@ -174,7 +179,7 @@ fn tcp_data_is_matched_whatever_offload_does() {
             let received = pieces(&outcome.server, true, clock);
             let unit = segment_size(sent.iter().chain(&received));
             assert_eq!(unit, law.mss, "seed {seed}");
-            let matching = match_pieces(&sent, &received, unit, here, there);
+            let matching = match_pieces(&sent, &received, unit, here, there, None);
             let journeys: Vec<_> = outcome.journeys.iter().filter(|j| j.forward && j.payload > 0).collect();
             let lost = journeys.iter().filter(|j| j.arrival_ns.is_none()).count() as u64;
             assert_eq!(matching.sent, journeys.len() as u64);
@@ -198,7 +203,8 @@ fn bursts_of_loss_are_counted_in_segments() {
     let sent = pieces(&outcome.client, true, Clock::TRUE);
     let received = pieces(&outcome.server, true, Clock::TRUE);
     let here = listening(&outcome.client, Clock::TRUE);
-    let matching = match_pieces(&sent, &received, law.mss, here, listening(&outcome.server, Clock::TRUE));
+    let matching =
+        match_pieces(&sent, &received, law.mss, here, listening(&outcome.server, Clock::TRUE), None);
     let lost =
         outcome.journeys.iter().filter(|j| j.forward && j.payload > 0 && j.arrival_ns.is_none()).count();
     assert!(lost > 5);
@@ -231,7 +237,7 @@ proptest! {
         };
         let here = Listening { first_ns: 0, last_ns: 1_000 };
         let there = Listening { first_ns: first, last_ns: last };
-        let m = match_reports(&mut list(&sent), &mut list(&received), here, there);
+        let m = match_reports(&mut list(&sent), &mut list(&received), here, there, None);
         prop_assert_eq!(m.sent, sent.len() as u64);
         prop_assert_eq!(m.sent, m.passages.len() as u64 + m.ambiguous + m.lost + m.undecided);
         prop_assert!(m.passages.len() as u64 + m.ambiguous + m.duplicates + m.unsent <= received.len() as u64);
@@ -247,7 +253,7 @@ proptest! {
             from.iter().map(|(seq, length, ns)| Piece { seq: *seq, length: *length, ns: *ns }).collect()
         };
         let here = Listening { first_ns: 0, last_ns: u64::MAX };
-        let m = match_pieces(&list(&sent), &list(&received), unit, here, here);
+        let m = match_pieces(&list(&sent), &list(&received), unit, here, here, None);
         let octets: u64 = sent.iter().map(|(_, length, _)| u64::from(*length)).sum();
         prop_assert!(m.lost + m.undecided + m.ambiguous <= octets);
     }
