@@ -5,7 +5,7 @@
 //! and arrived is a certain match; what was sent more often is not matched (Karn's rule), but that it arrived less often
 //! than it was sent is loss.
 //!
-//! Losses are counted in segments: a part counts as its length over the segment size, rounded up. The segment size is
+//! Losses are counted in segments: a lost stretch counts as its length over the segment size, rounded up. The segment size is
 //! found in what was seen ([`segment_size`]): a part that is lost was, as a rule, one segment, and its edges are those of
 //! its neighbours or of what was sent again.
 //!
@@ -72,33 +72,56 @@ pub fn match_pieces(
     matching.passages.sort_unstable_by_key(|p| (p.sent_ns, p.received_ns));
     let raw = widest(matching.raw_range_ns(), known_raw);
 
-    sweep(&sent, &received, |length, out, back| {
-        let parts = segments(length);
+    let mut lost = Runs::default();
+    sweep(&sent, &received, |(from, to), out, back| {
         if out.len() > 1 {
-            matching.ambiguous += parts * out.len().min(back.len()) as u64;
+            matching.ambiguous += segments(to - from) * out.len().min(back.len()) as u64;
         }
-        let mut times: Vec<u64> = out.iter().map(|at| sent[*at].ns).collect();
-        times.sort_unstable();
-        for ns in &times[..out.len().saturating_sub(back.len())] {
-            let decided = raw.is_some_and(|raw| receiver.would_see_arrival(*ns, raw));
-            *(if decided { &mut matching.lost } else { &mut matching.undecided }) += parts;
+        let mut earliest = out.to_vec();
+        earliest.sort_unstable_by_key(|at| sent[*at].ns);
+        for at in &earliest[..out.len().saturating_sub(back.len())] {
+            lost.add(*at, from, to);
         }
         if back.len() > out.len() {
             let mut times: Vec<u64> = back.iter().map(|at| received[*at].ns).collect();
             times.sort_unstable();
             for ns in &times[out.len()..] {
                 if raw.is_some_and(|raw| sender.would_see_sending(*ns, raw)) {
-                    *(if out.is_empty() { &mut matching.unsent } else { &mut matching.duplicates }) += parts;
+                    *(if out.is_empty() { &mut matching.unsent } else { &mut matching.duplicates }) +=
+                        segments(to - from);
                 }
             }
         }
     });
+    for (at, from, to) in lost.runs {
+        let decided = raw.is_some_and(|raw| receiver.would_see_arrival(sent[at].ns, raw));
+        *(if decided { &mut matching.lost } else { &mut matching.undecided }) += segments(to - from);
+    }
     matching
 }
 
-/// Calls `part(length, sent, received)` for each part between two cuts that was seen at all, with the pieces that cover
-/// it, by sequence.
-fn sweep(sent: &[Placed], received: &[Placed], mut part: impl FnMut(i64, &[usize], &[usize])) {
+/// Stretches of sent pieces that were lost: parts of one piece that follow each other are one, so that cuts which others
+/// made do not count.
+#[derive(Default)]
+struct Runs {
+    /// Piece, from, to.
+    runs: Vec<(usize, i64, i64)>,
+}
+
+impl Runs {
+    fn add(&mut self, at: usize, from: i64, to: i64) {
+        // Few pieces overlap in one place: the one to go on with is among the last.
+        let last = self.runs.iter_mut().rev().take(8).find(|run| run.0 == at && run.2 == from);
+        match last {
+            Some(run) => run.2 = to,
+            None => self.runs.push((at, from, to)),
+        }
+    }
+}
+
+/// Calls `part((from, to), sent, received)` for each part between two cuts that was seen at all, with the pieces that
+/// cover it, by sequence.
+fn sweep(sent: &[Placed], received: &[Placed], mut part: impl FnMut((i64, i64), &[usize], &[usize])) {
     // At an edge pieces end before others begin: no part is empty.
     let mut edges: Vec<(i64, bool, bool, usize)> = Vec::with_capacity(2 * (sent.len() + received.len()));
     for (side, pieces) in [(false, sent), (true, received)] {
@@ -111,7 +134,7 @@ fn sweep(sent: &[Placed], received: &[Placed], mut part: impl FnMut(i64, &[usize
     let mut reached = 0;
     for (place, begins, side, at) in edges {
         if place > reached && !(out.is_empty() && back.is_empty()) {
-            part(place - reached, &out, &back);
+            part((reached, place), &out, &back);
         }
         reached = place;
         let open = if side { &mut back } else { &mut out };
