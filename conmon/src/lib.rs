@@ -4,6 +4,8 @@
 
 #![forbid(unsafe_code)]
 
+#[cfg(feature = "capture")]
+pub mod analysis;
 pub mod api;
 #[cfg(feature = "capture")]
 pub mod capture;
