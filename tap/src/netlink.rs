@@ -216,6 +216,28 @@ pub(crate) fn add_filters(
     Ok(qdisc_is_ours)
 }
 
+/// Puts programs in the place of ours at both directions, by one message: each that is waited for keeps others from the lock.
+pub(crate) fn replace_filters(
+    ifindex: u32,
+    programs: [(Direction, BorrowedFd<'_>); 2],
+) -> Result<(), (Direction, io::Error)> {
+    let at_first = |(direction, program)| {
+        new_filter(ifindex, direction, priorities(direction)[0], program, NLM_F_REPLACE)
+    };
+    let answers = requests(programs.map(at_first)).map_err(|error| (programs[0].0, error))?;
+    for ((direction, program), answer) in programs.into_iter().zip(answers) {
+        match answer {
+            // ours is at another place, or somebody took it away
+            Err(error) if matches!(error.raw_os_error(), Some(libc::ENOENT | libc::EINVAL)) => {
+                set_filter(ifindex, direction, program)
+            }
+            other => other.map(drop),
+        }
+        .map_err(|error| (direction, error))?;
+    }
+    Ok(())
+}
+
 /// Takes ours away from every place but the first.
 fn remove_other_places(ifindex: u32, direction: Direction) -> io::Result<()> {
     for priority in &priorities(direction)[1..] {

@@ -393,18 +393,20 @@ impl Port {
                 self.dir = Some(to);
             }
         }
-        for direction in DIRECTIONS {
-            let program = programs.of(direction);
-            match (&self.hold, direction) {
-                (Hold::Tcx(links), Direction::Tx) => sys::link_update(links.tx.as_fd(), program),
-                (Hold::Tcx(links), Direction::Rx) => sys::link_update(links.rx.as_fd(), program),
-                _ => netlink::set_filter(ifindex, direction, program),
-            }
-            .map_err(failed(direction))?;
-            fault::point(match direction {
-                Direction::Tx => "move.tx",
-                Direction::Rx => "move.rx",
-            });
+        let all = DIRECTIONS.map(|direction| (direction, programs.of(direction)));
+        let Hold::Tcx(links) = &self.hold else {
+            netlink::replace_filters(ifindex, all)
+                .map_err(|(direction, source)| failed(direction)(source))?;
+            fault::point("move.both");
+            return Ok(());
+        };
+        for (direction, program) in all {
+            let (link, point) = match direction {
+                Direction::Tx => (&links.tx, "move.tx"),
+                Direction::Rx => (&links.rx, "move.rx"),
+            };
+            sys::link_update(link.as_fd(), program).map_err(failed(direction))?;
+            fault::point(point);
         }
         Ok(())
     }

@@ -51,8 +51,7 @@ const TAP: &[&str] = &[
     "assign.unsaved",
     "assign.saved",
     "move.renamed",
-    "move.tx",
-    "move.rx",
+    "move.both",
     "pool.pinned",
     "monitor.created",
 ];
