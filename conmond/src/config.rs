@@ -131,13 +131,17 @@ pub enum TapMode {
     Clsact,
 }
 
-/// Sizes of one set of the kernel's tables, in records. A tenant's set takes its whole memory at once.
+/// Sizes of one set of the kernel's tables, in records. A tenant's set takes its whole memory at once; flows grow.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Tables {
-    /// Flow records, 192 bytes each; what finds no room is counted in its pair. A power of two.
+    /// Flow records to begin with, 192 bytes each; the table grows when it needs to. A power of two.
     #[schemars(range(min = 256, max = 4_194_304), extend("x-power-of-two" = true))]
     pub flows: u32,
+    /// Flow records that the table grows to at most (no less than `flows`); what finds no room then is counted in its pair. A
+    /// power of two.
+    #[schemars(range(min = 256, max = 4_194_304), extend("x-power-of-two" = true))]
+    pub max_flows: u32,
     /// Pair records, 192 bytes each. A power of two.
     #[schemars(range(min = 64, max = 1_048_576), extend("x-power-of-two" = true))]
     pub pairs: u32,
@@ -154,7 +158,7 @@ pub struct Tables {
 
 impl Default for Tables {
     fn default() -> Self {
-        Self { flows: 8192, pairs: 1024, ports: 256, hists: 1024, ring_bytes: 256 << 10 }
+        Self { flows: 4096, max_flows: 524_288, pairs: 4096, ports: 256, hists: 1024, ring_bytes: 256 << 10 }
     }
 }
 
@@ -208,7 +212,7 @@ pub struct MonitorLimits {
 
 impl Default for MonitorLimits {
     fn default() -> Self {
-        Self { memory_bytes: 64 << 20, cpu_millicores: 200, pids: 32 }
+        Self { memory_bytes: 128 << 20, cpu_millicores: 200, pids: 32 }
     }
 }
 

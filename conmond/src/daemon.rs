@@ -128,6 +128,7 @@ fn settings(config: &Config, instance: &Instance) -> Settings {
             linger: Duration::from_secs(config.timeouts.tenant_linger_seconds.into()),
             // known when the first programs are loaded
             fasten: false,
+            max_flows: config.tables.max_flows.max(config.tables.flows),
         },
     }
 }

@@ -19,6 +19,10 @@
  * Slots are released by the `cm_janitor` program, which the controller runs; life of a slot:
  *   FREE -> CLAIMING -> LIVE -> ENDING -(RCU grace period)-> folded into its pair -> FREE
  * A packet matches LIVE slots only, so after the grace period nobody writes to an ENDING one.
+ *
+ * The flow table grows by being replaced: other programs over a larger one, and the same other maps, take the ports
+ * over. While records are in the table of before, `older`, a flow's first packet in the new one takes over what the
+ * older record knows; the `cm_mover` program then moves the older records, counters and all.
  */
 #ifndef CM_CONMON_H
 #define CM_CONMON_H
@@ -96,6 +100,7 @@ enum cm_settings_flag {
 	CM_FLAG_RTT = 1,	/* follow TCP: RTT, retransmission, reordering */
 	CM_FLAG_SAMPLES = 2,	/* write every RTT singleton to the ring (truth tests) */
 	CM_FLAG_NEW_RECORDS = 4,	/* write a record for each new flow */
+	CM_FLAG_OLDER = 8,	/* there are records in `older` yet */
 };
 
 /* Set once, before load; the verifier sees them as constants. Masks are table sizes less one. */
@@ -106,7 +111,7 @@ struct cm_settings {
 	__u32 hist_mask;
 	__u64 secret[6];	/* of the hash: nobody outside can choose keys that collide */
 	__u32 flags;
-	__u32 _pad;
+	__u32 older_mask;	/* with CM_FLAG_OLDER: of the table before */
 };
 
 /* Addresses are 16 bytes in network order, IPv4 as ::ffff:a.b.c.d. Ports are in host order. */
@@ -230,7 +235,8 @@ struct cm_ctl {
 	__u64 rtt_freed;	/* RTT samples of histograms that have been freed */
 	__u64 probes_cancelled;	/* RTT probes given up because of a retransmission (Karn) */
 	struct cm_count no_port[2];	/* [cm_dir] */
-	__u64 _pad[4];
+	__u64 _pad[3];
+	__u64 flow_slots;	/* size of the flow table that all records are in; 0 if nobody told */
 	__u64 overlap;		/* a port of the set runs its program at two hooks: a packet is marked by the first */
 	__u64 tick;		/* jiffies when tick_ns was read; both change once in a tick */
 	__u64 tick_ns;		/* CLOCK_MONOTONIC_COARSE */
@@ -266,6 +272,8 @@ enum cm_op {
 	CM_OP_PAIR_KEEP = 5,	/* ENDING -> LIVE: somebody still needs it */
 	CM_OP_PORT_FREE = 6,	/* LIVE -> FREE; the caller has let a grace period pass since the port's last packet */
 	CM_OP_OVERLAP = 7,	/* ctl's `overlap` is set to `tag` */
+	CM_OP_FLOW_SLOTS = 8,	/* ctl's `flow_slots` is set to `tag` */
+	CM_OP_FLOW_MOVE = 9,	/* LIVE in `older` -> LIVE in `flows`; by `cm_mover`, when nothing counts in `older` any more */
 };
 
 struct cm_cmd {

@@ -15,6 +15,7 @@
 const volatile struct cm_settings cm_settings SEC(".rodata");
 
 MAP(flows, BPF_MAP_TYPE_ARRAY, struct cm_flow);
+MAP(older, BPF_MAP_TYPE_ARRAY, struct cm_flow);
 MAP(pairs, BPF_MAP_TYPE_ARRAY, struct cm_pair);
 MAP(ports, BPF_MAP_TYPE_ARRAY, struct cm_port);
 MAP(hists, BPF_MAP_TYPE_ARRAY, struct cm_hist);
@@ -30,6 +31,11 @@ RING(ring, struct cm_ring_layouts);
 static always_inline struct cm_flow *flow_at(__u32 i)
 {
 	return bpf_map_lookup_elem(&flows, &i);
+}
+
+static always_inline struct cm_flow *older_at(__u32 i)
+{
+	return bpf_map_lookup_elem(&older, &i);
 }
 
 static always_inline struct cm_pair *pair_at(__u32 i)

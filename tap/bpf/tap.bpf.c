@@ -121,6 +121,44 @@ static always_inline void pair_key(struct cm_pair_key *k, const struct cm_packet
 	k->guessed = guessed;
 }
 
+/* A SYN with another initial sequence number than the one we follow: the port pair is used again. */
+static always_inline int is_reuse(const struct cm_flow *f, const struct cm_packet *p, const enum cm_dir dir)
+{
+	if (likely(!p->tcp || (p->flags & (TCP_SYN | TCP_ACK)) != TCP_SYN || !(f->seen & CM_SEEN_RIGHT << dir)))
+		return 0;
+	/* a SYN may carry data (RFC 7413) or come again late: its own number tells, not the right edge */
+	return f->seen & CM_SEEN_ISN << dir ? p->seq != f->isn : p->seq + 1 != f->right[dir];
+}
+
+/* The flow's record in the table before, if it goes on. */
+static always_inline struct cm_flow *older_find(const struct cm_packet *p, __u32 tag, const enum cm_dir dir)
+{
+	for (__u32 i = 0; i < CM_PROBES; i++) {
+		struct cm_flow *o = older_at((tag + i) & cm_settings.older_mask);
+
+		if (o && o->tag == tag && READ_ONCE(o->state) == CM_LIVE && flow_is(o, &p->key))
+			return is_reuse(o, p, dir) ? 0 : o;
+	}
+	return 0;
+}
+
+/* All that a record knows of its flow but what it counted, which stays until the record is moved. */
+static always_inline void inherit(struct cm_flow *f, const struct cm_flow *o)
+{
+	f->first_seen_ns = o->first_seen_ns;
+	for (int d = 0; d < 2; d++) {
+		f->tcp_flags[d] = o->tcp_flags[d];
+		f->probe_end[d] = o->probe_end[d];
+		f->probe_t0[d] = o->probe_t0[d];
+		f->hist[d] = f->pair == o->pair ? o->hist[d] : 0;
+		f->right[d] = o->right[d];
+	}
+	f->tsval = o->tsval;
+	f->ip_id = o->ip_id;
+	f->seen = o->seen;
+	f->isn = o->isn;
+}
+
 /*
  * The first packet of a flow. Returns its slot, or CM_NONE when there was no room; the packet is then counted, in its
  * pair or its port, before return.
@@ -129,6 +167,7 @@ noinline __u32 begin(struct cm_packet *p, __u32 tag, __u32 dir, __u32 len, __u32
 {
 	struct cm_pair_key k;
 	struct cm_pair *pair;
+	struct cm_flow *o = 0;
 	__u64 now = bpf_ktime_get_ns();
 	__u32 slot;
 	__u8 role, guessed;
@@ -137,6 +176,13 @@ noinline __u32 begin(struct cm_packet *p, __u32 tag, __u32 dir, __u32 len, __u32
 		return CM_NONE;
 	dir &= 1;
 	role_of(p, dir, &role, &guessed);
+	if (cm_settings.flags & CM_FLAG_OLDER) {
+		o = older_find(p, tag, dir);
+		if (o) {
+			role = o->role;
+			guessed = o->guessed;
+		}
+	}
 	pair_key(&k, p, role, guessed);
 	slot = pair_get(&k, now);
 	pair = slot == CM_NONE ? 0 : pair_at(slot);
@@ -159,6 +205,12 @@ noinline __u32 begin(struct cm_packet *p, __u32 tag, __u32 dir, __u32 len, __u32
 		f->pair = slot;
 		f->role = role;
 		f->guessed = guessed;
+		if (cm_settings.flags & CM_FLAG_OLDER && o) {
+			/* it began long ago, and goes on */
+			inherit(f, o);
+			publish(&f->state);
+			return at;
+		}
 		publish(&f->state);
 		COUNT(flows_begun);
 		if (pair)
@@ -304,15 +356,6 @@ static always_inline void follow_tcp(struct cm_flow *f, __u32 slot, const struct
 		WRITE_ONCE(f->probe_end[dir], handshake ? p->seq + 1 : end);
 		set_probe(f->probe_t0[dir], (now ? now : bpf_ktime_get_ns()) | handshake);
 	}
-}
-
-/* A SYN with another initial sequence number than the one we follow: the port pair is used again. */
-static always_inline int is_reuse(const struct cm_flow *f, const struct cm_packet *p, const enum cm_dir dir)
-{
-	if (likely(!p->tcp || (p->flags & (TCP_SYN | TCP_ACK)) != TCP_SYN || !(f->seen & CM_SEEN_RIGHT << dir)))
-		return 0;
-	/* a SYN may carry data (RFC 7413) or come again late: its own number tells, not the right edge */
-	return f->seen & CM_SEEN_ISN << dir ? p->seq != f->isn : p->seq + 1 != f->right[dir];
 }
 
 /*
@@ -513,6 +556,77 @@ noinline int free_port(__u32 slot, __u32 ifindex)
 }
 
 /*
+ * Moves a record out of the table before. Its flow may have a record in the new table already, which takes what the
+ * older one counted. What cannot be moved (it is over, its ports are in use again, the new table is full there) is left.
+ */
+noinline int move_flow(__u32 slot, __u32 tag)
+{
+	struct cm_flow *o = older_at(slot), *n = 0;
+	__u64 *from, *to;
+
+	if (!o || READ_ONCE(o->state) != CM_LIVE || o->tag != tag)
+		return 0;
+	for (__u32 i = 0; i < CM_PROBES && !n; i++) {
+		struct cm_flow *f = flow_at((tag + i) & cm_settings.flow_mask);
+
+		if (f && f->tag == tag && READ_ONCE(f->state) == CM_LIVE && flow_is(f, &o->key))
+			n = f;
+	}
+	for (__u32 i = 0; i < CM_PROBES && !n; i++) {
+		struct cm_flow *f = flow_at((tag + i) & cm_settings.flow_mask);
+		int got = f ? claim(&f->state) : 0;
+
+		if (got == 2 && f->tag == tag && flow_is(f, &o->key))
+			n = f;
+		if (got != 1)
+			continue;
+		f->key = o->key;
+		f->tag = tag;
+		from = &o->last_seen_ns;
+		to = &f->last_seen_ns;
+		for (__u32 w = 0; w < (sizeof(*f) - __builtin_offsetof(struct cm_flow, last_seen_ns)) / 8; w++)
+			WRITE_ONCE(to[w], from[w]);
+		publish(&f->state);
+		goto moved;
+	}
+	if (!n || (n->seen & o->seen & CM_SEEN_ISN * 3 && n->isn != o->isn))
+		return 0;
+	for (int d = 0; d < 2; d++) {
+		add(&n->bytes[d], o->bytes[d]);
+		add(&n->packets[d], o->packets[d]);
+		add(&n->extra[d], o->extra[d]);
+		add(&n->retransmitted[d], o->retransmitted[d]);
+	}
+	add(&n->reordered, o->reordered);
+moved:
+	o->tag = 0;
+	__sync_lock_test_and_set(&o->state, CM_FREE);
+	return 1;
+}
+
+/* Run by the controller, never attached, when nothing counts in the table before any more. Takes commands to move. */
+SEC("classifier/mover")
+int cm_mover(struct __sk_buff *skb)
+{
+	struct cm_cmds *cmds = (void *)(long)skb->data;
+	struct cm_ctl *c = ctl_get();
+	__u32 n, i;
+
+	if (!c || (void *)(cmds + 1) > (void *)(long)skb->data_end)
+		return 0;
+	add(&c->fold_seq, 1);
+	n = cmds->count;
+	for (i = 0; i < CM_CMDS; i++) {
+		if (i >= n)
+			break;
+		if (cmds->cmd[i].op == CM_OP_FLOW_MOVE)
+			move_flow(cmds->cmd[i].slot, cmds->cmd[i].tag);
+	}
+	add(&c->fold_seq, 1);
+	return i;
+}
+
+/*
  * The janitor for one command: frees a pair, or a flow without a pair. A program of its own, because what these two
  * take, multiplied by the loop over commands, is more than the verifier walks through.
  */
@@ -576,6 +690,8 @@ int cm_janitor(struct __sk_buff *skb)
 			free_port(slot, tag);
 		} else if (op == CM_OP_OVERLAP) {
 			WRITE_ONCE(c->overlap, tag);
+		} else if (op == CM_OP_FLOW_SLOTS) {
+			WRITE_ONCE(c->flow_slots, tag);
 		}
 	}
 	add(&c->fold_seq, 1);

@@ -37,6 +37,8 @@ pub mod flag {
     pub const SAMPLES: u32 = 2;
     /// Write a record for each new flow.
     pub const NEW_RECORDS: u32 = 4;
+    /// There are records in the flow table before yet.
+    pub const OLDER: u32 = 8;
 }
 
 /// `enum cm_record_kind`.
@@ -65,6 +67,10 @@ pub mod op {
     pub const PORT_FREE: u32 = 6;
     /// Packets are marked and looked at for marks, or not.
     pub const OVERLAP: u32 = 7;
+    /// The size of the flow table that all records are in.
+    pub const FLOW_SLOTS: u32 = 8;
+    /// LIVE in the table before, LIVE in the new one.
+    pub const FLOW_MOVE: u32 = 9;
 }
 
 /// Marks records that may be read as plain bytes: `repr(C)`, no padding that matters, every bit pattern valid.
@@ -103,7 +109,7 @@ plain! {
         pub hist_mask: u32,
         pub secret: [u64; 6],
         pub flags: u32,
-        pub _pad: u32,
+        pub older_mask: u32,
     }
 
     /// `struct cm_flow_key`.
@@ -216,7 +222,8 @@ plain! {
         pub rtt_freed: u64,
         pub probes_cancelled: u64,
         pub no_port: [Count; 2],
-        pub _pad: [u64; 4],
+        pub _pad: [u64; 3],
+        pub flow_slots: u64,
         pub overlap: u64,
         pub tick: u64,
         pub tick_ns: u64,
@@ -288,6 +295,11 @@ pub(crate) fn address(words: [u64; 2]) -> IpAddr {
 /// One direction's counters.
 pub(crate) fn counters(bytes: u64, packets: u64, extra: u64) -> Counters {
     Counters::new(bytes, packets, extra)
+}
+
+/// What a port counted in no flow and no pair, one direction, by class.
+pub(crate) fn classes(counts: &[Count; CLASSES]) -> [Counters; CLASSES] {
+    counts.map(|c| counters(c.bytes, c.packets, c.extra))
 }
 
 impl FlowKey {

@@ -37,6 +37,8 @@ pub enum Command {
     },
     /// From now on packets are looked at for having been counted at another hook of the same port, or not any more.
     Overlap(bool),
+    /// All flow records are in a table of this size; readers of another one have nothing to tell any more.
+    FlowSlots(u32),
 }
 
 impl Command {
@@ -56,6 +58,7 @@ impl Command {
             Self::FreePair(id) => cmd(op::PAIR_FREE, id, 0, 0),
             Self::FreePort { slot, ifindex } => cmd(op::PORT_FREE, SlotTag { slot, tag: ifindex }, 0, 0),
             Self::Overlap(on) => cmd(op::OVERLAP, SlotTag { slot: 0, tag: u32::from(on) }, 0, 0),
+            Self::FlowSlots(n) => cmd(op::FLOW_SLOTS, SlotTag { slot: 0, tag: n }, 0, 0),
         }
     }
 }
@@ -102,12 +105,23 @@ impl<'a> Janitor<'a> {
     }
 }
 
-/// Returns how many flows without a pair were left.
+/// Moves records of these flows out of the table before, as many as a run takes.
+pub(crate) fn move_flows(mover: BorrowedFd<'_>, some: &[SlotTag]) -> Result<(), Error> {
+    let raw =
+        |id: &SlotTag| Cmd { op: op::FLOW_MOVE, slot: id.slot, tag: id.tag, reason: 0, if_idle_since_ns: 0 };
+    run_raw(mover, &some.iter().map(raw).collect::<Vec<_>>()).map(drop)
+}
+
 fn run(program: BorrowedFd<'_>, some: &[Command]) -> Result<u32, Error> {
+    run_raw(program, &some.iter().map(|c| c.raw()).collect::<Vec<_>>())
+}
+
+/// Returns how many flows without a pair were left.
+fn run_raw(program: BorrowedFd<'_>, some: &[Cmd]) -> Result<u32, Error> {
     const NOTHING: Cmd = Cmd { op: 0, slot: 0, tag: 0, reason: 0, if_idle_since_ns: 0 };
     let mut cmds = Cmds { ether: [0; 16], count: some.len() as u32, _pad: 0, cmd: [NOTHING; abi::CMDS] };
     for (to, from) in cmds.cmd.iter_mut().zip(some) {
-        *to = from.raw();
+        *to = *from;
     }
     let (verdict, _) =
         sys::test_run(program, abi::bytes_of(&cmds), None, 1).map_err(|source| Error::Janitor { source })?;

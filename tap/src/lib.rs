@@ -6,7 +6,7 @@
 //! - [`Set`]: one tenant's maps and programs, loaded, pinned, adopted after a restart.
 //! - [`Port`]: a host-side port with a set's programs attached, moved between sets without missing a packet.
 //! - [`Reader`]: what a monitoring container does with the descriptors it is handed: map, read, sum; no `bpf()` call.
-//! - [`each_flow`]: lists a set's flows as they are now.
+//! - [`each_flow`], [`Census`]: a set's flows and sums as they are now.
 //! - [`Janitor`]: ends and frees records, in the kernel, at the controller's word.
 //! - [`fault`]: steps at which a test kills the process; not in what is shipped.
 //! - [`cost`]: what the programs cost, from the kernel's run-time statistics.
@@ -17,6 +17,7 @@ pub mod cost;
 mod error;
 pub mod fault;
 pub mod filesystem;
+mod grow;
 mod janitor;
 mod look;
 mod mmap;
@@ -26,13 +27,15 @@ mod port;
 mod reader;
 mod ring;
 mod set;
+mod slots;
 mod sys;
 
 pub use error::Error;
+pub use grow::Drained;
 pub use janitor::{Command, Janitor};
-pub use look::each_flow;
+pub use look::{Census, Found, PortCensus, each_flow};
 pub use port::{Attach, Port, has_tcx, kernel_has_tcx, tcx_programs};
-pub use reader::{Events, Found, LiveFlow, QuietPair, Reader, Scan};
+pub use reader::{Events, LiveFlow, QuietPair, Reader, Scan};
 pub use set::{Descriptors, Programs, Set, SetSpec};
 
 /// Version of the records' layout; sets of another version are not adopted.

@@ -72,6 +72,25 @@ impl Mapping {
     }
 }
 
+/// So many elements are mapped at once: what a whole table is counts as the memory of who maps it.
+const WINDOW: u32 = 16_384;
+
+/// Maps an array a part at a time. `each` gets the number of the part's first element, and the part.
+pub(crate) fn walk<T: Plain>(
+    fd: BorrowedFd<'_>,
+    entries: u32,
+    mut each: impl FnMut(u32, &Table<T>),
+) -> io::Result<()> {
+    const { assert!((size_of::<T>() * WINDOW as usize).is_multiple_of(4096)) };
+    let mut first = 0;
+    while first < entries {
+        let n = WINDOW.min(entries - first);
+        each(first, &Table::part(fd, first, n)?);
+        first += n;
+    }
+    Ok(())
+}
+
 impl Drop for Mapping {
     fn drop(&mut self) {
         // SAFETY: mapped by `new` with this length; no reference outlives self.
@@ -91,6 +110,18 @@ impl<T: Plain> Table<T> {
         let page = 4096;
         let len = (size_of::<T>() * entries as usize).next_multiple_of(page);
         Ok(Self { mapping: Mapping::new(fd, 0, len, false)?, entries, record: PhantomData })
+    }
+
+    /// Maps `entries` elements from the one numbered `first` on, which must lie at the beginning of a page.
+    fn part(fd: BorrowedFd<'_>, first: u32, entries: u32) -> io::Result<Self> {
+        let offset = size_of::<T>() * first as usize;
+        let len = (size_of::<T>() * entries as usize).next_multiple_of(4096);
+        Ok(Self { mapping: Mapping::new(fd, offset, len, false)?, entries, record: PhantomData })
+    }
+
+    /// Bytes mapped.
+    pub(crate) fn mapped_bytes(&self) -> u64 {
+        self.mapping.len as u64
     }
 
     pub(crate) fn len(&self) -> u32 {

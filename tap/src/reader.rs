@@ -7,7 +7,7 @@
 use std::mem::offset_of;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use ippm::flow::{Both, Counters, EndReason, Leg, PortClass, Role, Service};
+use ippm::flow::{Both, Counters, EndReason, Leg, Role, Service};
 use ippm::histogram::Histogram;
 use ippm::measurement::{
     FlowEvent, FlowEventKind, FlowMeasurement, PairKey, PairMeasurement, PortMeasurement, RttMeasurement,
@@ -21,13 +21,17 @@ use crate::error::Error;
 use crate::mmap::Table;
 use crate::ring::Ring;
 use crate::set::{Descriptors, SetSpec};
+use crate::slots::Slots;
 
 /// How often a scan that met the janitor is done again before it is given up for this time.
-const RETRIES: usize = 64;
+pub(crate) const RETRIES: usize = 64;
+
+/// Flows that one scan reports at most; further ones come with the next. Pairs, which have their sums, all come.
+const FLOWS_AT_ONCE: usize = 65_536;
 
 /// Sums of one flow or of a pair's live flows.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct Sums {
+pub(crate) struct Sums {
     bytes: [u64; 2],
     packets: [u64; 2],
     extra: [u64; 2],
@@ -36,7 +40,7 @@ struct Sums {
 }
 
 impl Sums {
-    fn of_flow(f: &Flow) -> Self {
+    pub(crate) fn of_flow(f: &Flow) -> Self {
         Self {
             bytes: f.bytes,
             packets: f.packets,
@@ -46,7 +50,7 @@ impl Sums {
         }
     }
 
-    fn of_pair(p: &Pair) -> Self {
+    pub(crate) fn of_pair(p: &Pair) -> Self {
         Self {
             bytes: p.bytes,
             packets: p.packets,
@@ -76,21 +80,43 @@ impl Sums {
         self.zip(other, u64::wrapping_sub)
     }
 
-    fn counters(&self) -> Both<Counters> {
+    pub(crate) fn counters(&self) -> Both<Counters> {
         let of = |d: usize| abi::counters(self.bytes[d], self.packets[d], self.extra[d]);
         Both::new(of(0), of(1))
+    }
+}
+
+/// [`Sums`] of one flow, whose rare counters are as short as in its record.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct FlowSums {
+    bytes: [u64; 2],
+    packets: [u64; 2],
+    extra: [u64; 2],
+    retransmitted: [u32; 2],
+    reordered: u32,
+}
+
+impl FlowSums {
+    fn of(f: &Flow) -> Self {
+        let Flow { bytes, packets, extra, retransmitted, reordered, .. } = *f;
+        Self { bytes, packets, extra, retransmitted, reordered }
+    }
+
+    fn long(&self) -> Sums {
+        let Self { bytes, packets, extra, retransmitted, reordered } = *self;
+        let (retransmitted, reordered) = (retransmitted.map(u64::from), u64::from(reordered));
+        Sums { bytes, packets, extra, retransmitted, reordered }
     }
 }
 
 /// What is known of a flow slot since it was read last.
 #[derive(Clone, Copy, Debug, Default)]
 struct FlowSlot {
-    /// 0: free.
     tag: u32,
     pair: u32,
     first_seen: u64,
     last_seen: u64,
-    sums: Sums,
+    sums: FlowSums,
     tcp_flags: [u8; 2],
     proto: u8,
     ending: bool,
@@ -187,7 +213,9 @@ pub struct Reader {
     hists: Table<Hist>,
     ctl: Table<Ctl>,
     ring: Ring,
-    flow_slots: Vec<FlowSlot>,
+    flow_slots: Slots<FlowSlot>,
+    /// Where the next report of changed flows goes on.
+    next_flow: usize,
     pair_slots: Vec<PairSlot>,
     hist_slots: Vec<HistSlot>,
     port_counts: Vec<(u32, u64)>,
@@ -210,7 +238,8 @@ impl Reader {
             ctl: table(&ctl, 1, "ctl")?,
             ring: Ring::new(ring, spec.ring_bytes)
                 .map_err(|source| Error::Descriptor { name: "ring", source })?,
-            flow_slots: vec![FlowSlot::default(); spec.flows as usize],
+            flow_slots: Slots::new(spec.flows),
+            next_flow: 0,
             pair_slots: vec![PairSlot::default(); spec.pairs as usize],
             hist_slots: vec![HistSlot::default(); spec.hists as usize],
             port_counts: vec![(0, 0); spec.ports as usize],
@@ -225,6 +254,15 @@ impl Reader {
         self.spec
     }
 
+    /// Bytes of tables that are mapped: the kernel's memory, though it shows as this process's.
+    pub fn mapped_bytes(&self) -> u64 {
+        self.flows.mapped_bytes()
+            + self.pairs.mapped_bytes()
+            + self.ports.mapped_bytes()
+            + self.hists.mapped_bytes()
+            + self.ctl.mapped_bytes()
+    }
+
     /// For poll: readable when the ring holds records.
     pub fn ring_fd(&self) -> BorrowedFd<'_> {
         self.ring.fd()
@@ -237,8 +275,10 @@ impl Reader {
 
     /// Forgets what was reported: the next scan reports everything there is.
     pub fn forget(&mut self) {
-        for slot in &mut self.flow_slots {
-            slot.changed = slot.tag != 0;
+        for place in 0..self.flow_slots.len() {
+            if let Some((_, flow)) = self.flow_slots.at_mut(place) {
+                flow.changed = true;
+            }
         }
         for slot in &mut self.pair_slots {
             slot.reported = Sums::default();
@@ -252,35 +292,31 @@ impl Reader {
 
     /// The set's own counters now; round-trip singletons as of the last scan.
     pub fn counters(&self) -> SetCounters {
-        let c = self.ctl.get(0);
-        let of = |d: usize| abi::counters(c.no_port[d].bytes, c.no_port[d].packets, c.no_port[d].extra);
-        SetCounters {
-            abi: c.abi,
-            fold_seq: c.fold_seq,
-            flows_begun: c.flows_begun,
-            flows_ended: c.flows_ended,
-            flow_full: c.flow_full,
-            pair_full: c.pair_full,
-            hist_full: c.hist_full,
-            port_full: c.port_full,
-            ring_full: c.ring_full,
-            rtt_samples: self.hist_slots.iter().fold(c.rtt_freed, |all, h| all.wrapping_add(h.count)),
-            probes_cancelled: c.probes_cancelled,
-            no_port: Both::new(of(0), of(1)),
-        }
+        let samples = self.hist_slots.iter().fold(0, |all: u64, h| all.wrapping_add(h.count));
+        set_counters(&self.ctl.get(0), samples)
+    }
+
+    /// Whether the records are in the table that this reader has: not once the set's flow table has grown.
+    fn is_current(&self) -> bool {
+        let slots = self.ctl.u64(0, offset_of!(Ctl, flow_slots));
+        slots == 0 || slots == u64::from(self.spec.flows)
     }
 
     fn fold_seq(&self) -> u64 {
         self.ctl.u64(0, offset_of!(Ctl, fold_seq))
     }
 
-    /// Reads the tables. `None` when the janitor was at work all the while; nothing is lost, the next scan reports it.
+    /// Reads the tables. `None` when the janitor was at work all the while: nothing is lost, the next scan reports it; and
+    /// when the set's records are in another flow table by now: a reader of that one reports them.
     pub fn scan(&mut self) -> Option<Scan> {
         for _ in 0..RETRIES {
             let before = self.fold_seq();
             if before & 1 == 1 {
                 std::thread::yield_now();
                 continue;
+            }
+            if !self.is_current() {
+                return None;
             }
             let taken_at = clock::monotonic();
             let coarse = clock::coarse().as_nanos();
@@ -320,14 +356,15 @@ impl Reader {
         // A packet later in the tick of the scan before does not change last_seen: look again at anything that young.
         let young = self.scanned.saturating_sub(2 * self.tick);
         for i in 0..self.flows.len() {
-            let known = self.flow_slots[i as usize];
+            let known = self.flow_slots.get(i).copied();
             let now = self.flows.u32(i, offset_of!(Flow, state));
             if now < state::LIVE {
-                if known.tag != 0 {
+                if let Some(known) = known {
                     self.forget_flow(i, known);
                 }
                 continue;
             }
+            let known = known.unwrap_or_default();
             let tag = self.flows.u32(i, offset_of!(Flow, tag));
             let last_seen = self.flows.u64(i, offset_of!(Flow, last_seen_ns));
             let ending = now == state::ENDING;
@@ -343,14 +380,14 @@ impl Reader {
             if known.tag != 0 && !same {
                 self.forget_flow(i, known);
             }
-            let old = if same { known.sums } else { Sums::default() };
-            let sums = Sums::of_flow(&f);
+            let old = if same { known.sums } else { FlowSums::default() };
+            let sums = FlowSums::of(&f);
             if let Some(pair) = self.pair_slots.get_mut(f.pair as usize) {
-                pair.live = pair.live.plus(sums.minus(old));
+                pair.live = pair.live.plus(sums.long().minus(old.long()));
                 pair.active += u32::from(!same);
                 pair.last_seen = pair.last_seen.max(f.last_seen_ns);
             }
-            self.flow_slots[i as usize] = FlowSlot {
+            let flow = FlowSlot {
                 tag: f.tag,
                 pair: f.pair,
                 first_seen: f.first_seen_ns,
@@ -361,33 +398,44 @@ impl Reader {
                 ending,
                 changed: !same || sums != old || known.changed,
             };
+            self.flow_slots.set(i, flow);
         }
     }
 
     fn forget_flow(&mut self, slot: u32, known: FlowSlot) {
         if let Some(pair) = self.pair_slots.get_mut(known.pair as usize) {
-            pair.live = pair.live.minus(known.sums);
+            pair.live = pair.live.minus(known.sums.long());
             pair.active = pair.active.saturating_sub(1);
         }
-        self.flow_slots[slot as usize] = FlowSlot::default();
+        self.flow_slots.clear(slot);
     }
 
     fn changed_flows(&mut self) -> Vec<FlowMeasurement> {
         let mut changed = Vec::new();
-        for (i, slot) in self.flow_slots.iter_mut().enumerate() {
+        for _ in 0..self.flow_slots.len() {
+            if changed.len() == FLOWS_AT_ONCE {
+                break;
+            }
+            if self.next_flow >= self.flow_slots.len() {
+                self.next_flow = 0;
+            }
+            let place = self.next_flow;
+            self.next_flow += 1;
+            let Some((i, slot)) = self.flow_slots.at_mut(place) else { break };
             if !std::mem::take(&mut slot.changed) {
                 continue;
             }
-            let f = self.flows.get(i as u32);
+            let f = self.flows.get(i);
             if f.tag != slot.tag || f.first_seen_ns != slot.first_seen {
                 // went in this moment; its end is an event
                 continue;
             }
             // the values that the pair's sum has, not newer ones
-            changed.extend(flow_measurement(i as u32, &f).map(|now| FlowMeasurement {
-                counters: slot.sums.counters(),
-                retransmitted: Both::from(slot.sums.retransmitted),
-                reordered: slot.sums.reordered,
+            let sums = slot.sums.long();
+            changed.extend(flow_measurement(i, &f).map(|now| FlowMeasurement {
+                counters: sums.counters(),
+                retransmitted: Both::from(sums.retransmitted),
+                reordered: sums.reordered,
                 ..now
             }));
         }
@@ -472,22 +520,16 @@ impl Reader {
                 continue;
             }
             *known = (p.ifindex, packets);
-            let of = |d: usize| {
-                let mut all = [Counters::default(); PortClass::ALL.len()];
-                for (to, c) in all.iter_mut().zip(p.count[d]) {
-                    *to = abi::counters(c.bytes, c.packets, c.extra);
-                }
-                all
-            };
-            changed.push(PortMeasurement { ifindex: p.ifindex, counts: Both::new(of(0), of(1)) });
+            let counts = Both::new(abi::classes(&p.count[0]), abi::classes(&p.count[1]));
+            changed.push(PortMeasurement { ifindex: p.ifindex, counts });
         }
         changed
     }
 
     /// The live flows as of the last scan.
     pub fn live_flows(&self) -> impl Iterator<Item = LiveFlow> + '_ {
-        self.flow_slots.iter().enumerate().filter(|(_, f)| f.tag != 0).map(|(i, f)| LiveFlow {
-            id: SlotTag { slot: i as u32, tag: f.tag },
+        self.flow_slots.iter().map(|(slot, f)| LiveFlow {
+            id: SlotTag { slot, tag: f.tag },
             first_seen: Timestamp(f.first_seen),
             last_seen: Timestamp(f.last_seen.max(f.first_seen)),
             tcp_flags: Both::from(f.tcp_flags),
@@ -508,85 +550,8 @@ impl Reader {
 
     /// Slots in use: flows, pairs.
     pub fn fill(&self) -> (u32, u32) {
-        let used = |n: usize| n as u32;
-        (
-            used(self.flow_slots.iter().filter(|f| f.tag != 0).count()),
-            used(self.pair_slots.iter().filter(|p| p.tag != 0).count()),
-        )
-    }
-
-    /// Slots of flows and pairs that are for a port that has gone, or for an address that changed hands, straight from
-    /// the tables: `(flows, pairs, port slot)`.
-    pub fn find(&self, wanted: impl Fn(u32, std::net::IpAddr, std::net::IpAddr) -> bool) -> Found {
-        let mut found = Found::default();
-        for i in 0..self.flows.len() {
-            if self.flows.u32(i, offset_of!(Flow, state)) >= state::LIVE {
-                let f = self.flows.get(i);
-                if f.tag != 0 && wanted(f.key.ifindex, abi::address(f.key.local), abi::address(f.key.remote))
-                {
-                    let id = SlotTag { slot: i, tag: f.tag };
-                    found.flows.push((id, (f.pair != abi::NONE).then_some(f.pair)));
-                }
-            }
-        }
-        for i in 0..self.pairs.len() {
-            if self.pairs.u32(i, offset_of!(Pair, state)) >= state::LIVE {
-                let p = self.pairs.get(i);
-                if p.tag != 0 && wanted(p.key.ifindex, abi::address(p.key.local), abi::address(p.key.remote))
-                {
-                    found.pairs.push(SlotTag { slot: i, tag: p.tag });
-                }
-            }
-        }
-        found
-    }
-
-    /// The ports that anything was counted for, straight from the tables.
-    pub fn counted_ports(&self) -> std::collections::BTreeSet<u32> {
-        let ifindexes = std::cell::RefCell::new(std::collections::BTreeSet::new());
-        self.find(|ifindex, _, _| ifindexes.borrow_mut().insert(ifindex));
-        let mut ifindexes = ifindexes.into_inner();
-        let live = |i: &u32| self.ports.u32(*i, offset_of!(PortSlot, state)) == state::LIVE;
-        let slots = (0..self.ports.len()).filter(live);
-        ifindexes.extend(slots.map(|i| self.ports.u32(i, offset_of!(PortSlot, ifindex))));
-        ifindexes
-    }
-
-    /// A pair's own record with its histograms by leg number, straight from the tables: what ended flows left in it, not
-    /// what live ones still hold.
-    pub fn pair_now(&self, slot: u32) -> Option<(PairMeasurement, [Option<Histogram>; 4])> {
-        if slot >= self.pairs.len() || self.pairs.u32(slot, offset_of!(Pair, state)) < state::LIVE {
-            return None;
-        }
-        let p = self.pairs.get(slot);
-        let rtts = p.hist.map(|at| {
-            let h = self.hists.get(at.checked_sub(1).filter(|at| *at < self.hists.len())?);
-            read_histogram(&h)
-        });
-        Some((pair_measurement(slot, &p, Sums::of_pair(&p), p.last_seen_ns, 0)?, rtts))
-    }
-
-    /// The slot of a port's record.
-    pub fn port_slot(&self, ifindex: u32) -> Option<u32> {
-        (0..self.ports.len()).find(|i| {
-            self.ports.u32(*i, offset_of!(PortSlot, state)) == state::LIVE
-                && self.ports.u32(*i, offset_of!(PortSlot, ifindex)) == ifindex
-        })
-    }
-
-    /// Whether this life of a flow's record has not been freed.
-    pub fn has_flow(&self, id: SlotTag) -> bool {
-        id.slot < self.flows.len()
-            && self.flows.u32(id.slot, offset_of!(Flow, state)) >= state::LIVE
-            && self.flows.u32(id.slot, offset_of!(Flow, tag)) == id.tag
-    }
-
-    /// Whether any flow that has not been freed points to this pair slot.
-    pub fn is_pointed_to(&self, pair: u32) -> bool {
-        (0..self.flows.len()).any(|i| {
-            self.flows.u32(i, offset_of!(Flow, state)) != state::FREE
-                && self.flows.u32(i, offset_of!(Flow, pair)) == pair
-        })
+        let pairs = self.pair_slots.iter().filter(|p| p.tag != 0).count();
+        (self.flow_slots.len() as u32, pairs as u32)
     }
 
     /// Takes up to `max` records out of the ring.
@@ -622,12 +587,12 @@ pub(crate) fn flow_measurement(slot: u32, f: &Flow) -> Option<FlowMeasurement> {
     })
 }
 
-fn read_histogram(h: &Hist) -> Option<Histogram> {
+pub(crate) fn read_histogram(h: &Hist) -> Option<Histogram> {
     let counts = h.bucket.iter().enumerate().map(|(i, n)| (i as u16, u64::from(*n)));
     Histogram::from_counts(counts, h.sum_ns, h.min_ns, h.max_ns).ok()
 }
 
-fn pair_measurement(
+pub(crate) fn pair_measurement(
     slot: u32,
     p: &Pair,
     total: Sums,
@@ -656,13 +621,23 @@ fn pair_measurement(
     })
 }
 
-/// What [`Reader::find`] found.
-#[derive(Clone, Debug, Default)]
-pub struct Found {
-    /// Flows, each with the slot of its pair.
-    pub flows: Vec<(SlotTag, Option<u32>)>,
-    /// Pairs.
-    pub pairs: Vec<SlotTag>,
+/// A set's own counters, with the number of its histograms' singletons as somebody counted them.
+pub(crate) fn set_counters(c: &Ctl, samples: u64) -> SetCounters {
+    let of = |d: usize| abi::counters(c.no_port[d].bytes, c.no_port[d].packets, c.no_port[d].extra);
+    SetCounters {
+        abi: c.abi,
+        fold_seq: c.fold_seq,
+        flows_begun: c.flows_begun,
+        flows_ended: c.flows_ended,
+        flow_full: c.flow_full,
+        pair_full: c.pair_full,
+        hist_full: c.hist_full,
+        port_full: c.port_full,
+        ring_full: c.ring_full,
+        rtt_samples: c.rtt_freed.wrapping_add(samples),
+        probes_cancelled: c.probes_cancelled,
+        no_port: Both::new(of(0), of(1)),
+    }
 }
 
 enum Event {

@@ -1,17 +1,19 @@
 //! A set: one tenant's maps and the programs that fill them.
 //!
-//! Pinned as `DIR/{flows,pairs,ports,hists,ctl,ring,settings}`; a set that is pinned goes on counting when
+//! Pinned as `DIR/{flows,pairs,ports,hists,ctl,ring,settings}`, with `older` while its flow table grows; a set that is pinned goes on counting when
 //! its owner dies, and the next owner adopts it: it loads its own build of the programs over the same maps.
 
 use std::fs;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
+use std::sync::Arc;
 
 use crate::abi::{self, Settings};
 use crate::error::Error;
 use crate::fault;
-use crate::janitor::Janitor;
+use crate::grow::{self, OLDER};
+use crate::janitor::{Command, Janitor};
 use crate::{object, sys};
 
 /// How large a set is. Every table's size is a power of two.
@@ -80,7 +82,7 @@ impl SetSpec {
             hist_mask: self.hists - 1,
             secret,
             flags,
-            _pad: 0,
+            older_mask: 0,
         })
     }
 }
@@ -127,16 +129,24 @@ impl Descriptors {
 
 /// One tenant's maps and programs.
 pub struct Set {
-    spec: SetSpec,
+    pub(crate) spec: SetSpec,
     /// In the order of [`Descriptors::NAMES`].
-    maps: [OwnedFd; 6],
-    settings: OwnedFd,
+    pub(crate) maps: [OwnedFd; 6],
+    /// As pinned: they do not tell of a table before.
+    pub(crate) settings: OwnedFd,
     programs: Programs,
     janitor: OwnedFd,
     janitor_one: OwnedFd,
+    pub(crate) older: Option<Older>,
 }
 
-const SETTINGS: &str = "settings";
+/// The set with the flow table that this one's takes the place of, while there may be records in that yet.
+pub(crate) struct Older {
+    pub(crate) set: Arc<Set>,
+    pub(crate) mover: OwnedFd,
+}
+
+pub(crate) const SETTINGS: &str = "settings";
 
 /// Type, value size and whether a map is shared by mmap, by its place in [`Descriptors::NAMES`].
 fn value_size(i: usize) -> u32 {
@@ -154,7 +164,7 @@ fn entries(spec: &SetSpec, i: usize) -> u32 {
     [spec.flows, spec.pairs, spec.ports, spec.hists, 1, spec.ring_bytes][i]
 }
 
-fn create_map(spec: &SetSpec, i: usize) -> Result<OwnedFd, Error> {
+pub(crate) fn create_map(spec: &SetSpec, i: usize) -> Result<OwnedFd, Error> {
     let name = Descriptors::NAMES[i];
     let (kind, flags) = match value_size(i) {
         0 => (sys::MAP_TYPE_RINGBUF, 0),
@@ -194,38 +204,47 @@ impl Set {
             maps.push(create_map(&spec, i)?);
         }
         let maps: [OwnedFd; 6] = maps.try_into().map_err(|_| Error::Object("six maps".into()))?;
-        let failed = |source| Error::Map { name: SETTINGS, bytes: size_of::<Settings>() as u64, source };
-        let settings = sys::map_create(
-            sys::MAP_TYPE_ARRAY,
-            size_of::<Settings>() as u32,
-            1,
-            sys::F_RDONLY_PROG,
-            "cm_settings",
-        )
-        .map_err(failed)?;
-        sys::map_update(settings.as_fd(), 0, abi::bytes_of(&spec.settings().map_err(failed)?))
-            .map_err(failed)?;
-        sys::map_freeze(settings.as_fd()).map_err(failed)?;
-        let set = Self::with_maps(spec, maps, settings)?;
+        let settings = settings_map(&spec.settings().map_err(settings_failed)?)?;
+        let set = Self::with_maps(spec, maps, settings, None)?;
         // marks the layout in ctl, and proves that the janitor runs
-        set.janitor().run(&[])?;
+        set.janitor().run(&[Command::FlowSlots(spec.flows)])?;
         Ok(set)
     }
 
-    fn with_maps(spec: SetSpec, maps: [OwnedFd; 6], settings: OwnedFd) -> Result<Self, Error> {
-        let mut fds =
-            object::load(&["cm_tx", "cm_rx", "cm_janitor", "cm_janitor_one"], &wiring(&maps, &settings))?
-                .into_iter();
-        match (fds.next(), fds.next(), fds.next(), fds.next()) {
-            (Some(tx), Some(rx), Some(janitor), Some(janitor_one)) => {
-                Ok(Self { spec, maps, settings, programs: Programs { tx, rx }, janitor, janitor_one })
+    /// Loads the programs over these maps. With `older`, the set of before, they take over what its flow table knows.
+    pub(crate) fn with_maps(
+        spec: SetSpec,
+        maps: [OwnedFd; 6],
+        settings: OwnedFd,
+        older: Option<Arc<Set>>,
+    ) -> Result<Self, Error> {
+        let mut names = vec!["cm_tx", "cm_rx", "cm_janitor", "cm_janitor_one"];
+        let with_older;
+        let mut fds = match &older {
+            None => object::load(&names, &wiring(&maps, &settings, None))?,
+            Some(set) => {
+                names.push("cm_mover");
+                let plain = read_settings(settings.as_fd())?;
+                with_older = settings_map(&Settings {
+                    flags: plain.flags | abi::flag::OLDER,
+                    older_mask: set.spec.flows - 1,
+                    ..plain
+                })?;
+                object::load(&names, &wiring(&maps, &with_older, Some(set.flows())))?
             }
-            _ => Err(Error::Object("no programs".into())),
         }
+        .into_iter();
+        let (Some(tx), Some(rx), Some(janitor), Some(janitor_one)) =
+            (fds.next(), fds.next(), fds.next(), fds.next())
+        else {
+            return Err(Error::Object("no programs".into()));
+        };
+        let older = older.zip(fds.next()).map(|(set, mover)| Older { set, mover });
+        Ok(Self { spec, maps, settings, programs: Programs { tx, rx }, janitor, janitor_one, older })
     }
 
     fn wiring(&self) -> Vec<(&'static str, BorrowedFd<'_>)> {
-        wiring(&self.maps, &self.settings)
+        wiring(&self.maps, &self.settings, None)
     }
 
     /// The set's sizes.
@@ -251,6 +270,11 @@ impl Set {
         self.janitor.as_fd()
     }
 
+    pub(crate) fn clone_maps(&self) -> Result<[OwnedFd; 6], Error> {
+        let failed = |source| Error::Share { what: "share", name: "maps", source };
+        self.descriptors().map(|d| d.fds).map_err(failed)
+    }
+
     /// Descriptors for a reader in this or another process.
     pub fn descriptors(&self) -> io::Result<Descriptors> {
         let mut fds = Vec::with_capacity(6);
@@ -261,48 +285,21 @@ impl Set {
         Ok(Descriptors { fds, spec: self.spec })
     }
 
-    /// A set with a flow table of another size over the same pairs, ports, histograms and ring. Ports are moved to it,
-    /// then the old set's flows ended and freed, which folds them into the shared pairs.
-    pub fn resized(&self, flows: u32) -> Result<Self, Error> {
-        let spec = SetSpec { flows, ..self.spec };
-        let descriptors =
-            self.descriptors().map_err(|source| Error::Share { what: "share", name: "maps", source })?;
-        let mut maps = descriptors.fds;
-        maps[0] = create_map(&spec, 0)?;
-        let failed = |source| Error::Map { name: SETTINGS, bytes: size_of::<Settings>() as u64, source };
-        let current = self.read_settings().map_err(failed)?;
-        let settings = sys::map_create(
-            sys::MAP_TYPE_ARRAY,
-            size_of::<Settings>() as u32,
-            1,
-            sys::F_RDONLY_PROG,
-            "cm_settings",
-        )
-        .map_err(failed)?;
-        let changed = Settings { flow_mask: flows - 1, ..current };
-        sys::map_update(settings.as_fd(), 0, abi::bytes_of(&changed)).map_err(failed)?;
-        sys::map_freeze(settings.as_fd()).map_err(failed)?;
-        Self::with_maps(spec, maps, settings)
-    }
-
-    fn read_settings(&self) -> io::Result<Settings> {
-        let mut bytes = [0u8; size_of::<Settings>()];
-        sys::map_lookup(self.settings.as_fd(), 0, &mut bytes)?;
-        abi::from_bytes(&bytes).ok_or_else(|| io::Error::other("settings"))
-    }
-
-    /// Pins the maps in `dir`, which is made. Pins of an earlier form of the set (before it was resized) are replaced.
+    /// Pins the maps in `dir`, which is made. Pins of the set with another flow table are replaced; what this one has in
+    /// the table before is pinned first, see [`Set::adopt`].
     pub fn pin(&self, dir: &Path) -> Result<(), Error> {
         fs::create_dir_all(dir).map_err(|source| pin_error("make", dir, source))?;
         fault::point("set.dir");
-        for (name, fd) in self.wiring().into_iter().map(|(n, fd)| (file_name(n), fd)) {
-            // a rename replaces atomically: at every moment one of the two is there
-            let (path, next) = (dir.join(name), dir.join(format!("{name}-next")));
-            let _ = fs::remove_file(&next);
-            sys::obj_pin(fd, &next).map_err(|source| pin_error("pin", &next, source))?;
-            fault::point("set.pin-next");
-            fs::rename(&next, &path).map_err(|source| pin_error("pin", &path, source))?;
-            fault::point("set.pin");
+        if let Some(older) = &self.older {
+            replace_pin(dir, OLDER, older.set.flows())?;
+        }
+        for (name, fd) in self.wiring() {
+            match name {
+                // a name of `flows` for programs that have no table before
+                "older" => {}
+                ".rodata" => replace_pin(dir, SETTINGS, fd)?,
+                name => replace_pin(dir, name, fd)?,
+            }
         }
         Ok(())
     }
@@ -329,15 +326,18 @@ impl Set {
         let mut ctl = [0u8; size_of::<abi::Ctl>()];
         sys::map_lookup(maps[4].as_fd(), 0, &mut ctl)
             .map_err(|source| pin_error("read", &dir.join("ctl"), source))?;
-        let found = abi::from_bytes::<abi::Ctl>(&ctl).map_or(0, |c| c.abi);
-        if found != abi::ABI {
-            return Err(Error::Layout { found });
+        let ctl = abi::from_bytes::<abi::Ctl>(&ctl).ok_or(Error::Layout { found: 0 })?;
+        if ctl.abi != abi::ABI {
+            return Err(Error::Layout { found: ctl.abi });
         }
-        let settings = open(SETTINGS)?;
-        let mut bytes = [0u8; size_of::<Settings>()];
-        sys::map_lookup(settings.as_fd(), 0, &mut bytes)
-            .map_err(|source| pin_error("read", &dir.join(SETTINGS), source))?;
-        let flags = abi::from_bytes::<Settings>(&bytes).map_or(0, |s| s.flags);
+        let mut settings = open(SETTINGS)?;
+        let kept = read_settings(settings.as_fd())?;
+        if kept.flow_mask != sizes[0].wrapping_sub(1) {
+            // a crash came between the pins of the table and of its settings
+            settings = settings_map(&Settings { flow_mask: sizes[0].wrapping_sub(1), ..kept })?;
+            replace_pin(dir, SETTINGS, settings.as_fd())?;
+        }
+        let flags = kept.flags;
         let spec = SetSpec {
             flows: sizes[0],
             pairs: sizes[1],
@@ -347,7 +347,13 @@ impl Set {
             rtt: flags & abi::flag::RTT != 0,
             samples: flags & abi::flag::SAMPLES != 0,
         };
-        Self::with_maps(spec, maps, settings)
+        let older = grow::adopt_older(dir, spec, &maps, &kept)?;
+        let flow_slots = older.as_ref().map_or(spec.flows, |o| o.spec.flows);
+        let set = Self::with_maps(spec, maps, settings, older)?;
+        if ctl.flow_slots == 0 {
+            set.janitor().run(&[Command::FlowSlots(flow_slots)])?;
+        }
+        Ok(set)
     }
 
     /// Removes a pinned set's directory with all that is in it, attached ports included: their links go with
@@ -391,15 +397,47 @@ impl Set {
     }
 }
 
-fn wiring<'a>(maps: &'a [OwnedFd; 6], settings: &'a OwnedFd) -> Vec<(&'static str, BorrowedFd<'a>)> {
+fn wiring<'a>(
+    maps: &'a [OwnedFd; 6],
+    settings: &'a OwnedFd,
+    older: Option<BorrowedFd<'a>>,
+) -> Vec<(&'static str, BorrowedFd<'a>)> {
     let mut all: Vec<(&'static str, BorrowedFd<'a>)> =
         Descriptors::NAMES.iter().zip(maps).map(|(name, fd)| (*name, fd.as_fd())).collect();
+    // what does not look into a table before must be given one all the same
+    all.push(("older", older.unwrap_or(maps[0].as_fd())));
     all.push((".rodata", settings.as_fd()));
     all
 }
 
-fn file_name(map: &'static str) -> &'static str {
-    if map == ".rodata" { SETTINGS } else { map }
+fn settings_failed(source: io::Error) -> Error {
+    Error::Map { name: SETTINGS, bytes: size_of::<Settings>() as u64, source }
+}
+
+/// A map of settings, which nobody can change any more.
+pub(crate) fn settings_map(settings: &Settings) -> Result<OwnedFd, Error> {
+    let (size, flags) = (size_of::<Settings>() as u32, sys::F_RDONLY_PROG);
+    let map = sys::map_create(sys::MAP_TYPE_ARRAY, size, 1, flags, "cm_settings").map_err(settings_failed)?;
+    sys::map_update(map.as_fd(), 0, abi::bytes_of(settings)).map_err(settings_failed)?;
+    sys::map_freeze(map.as_fd()).map_err(settings_failed)?;
+    Ok(map)
+}
+
+pub(crate) fn read_settings(map: BorrowedFd<'_>) -> Result<Settings, Error> {
+    let mut bytes = [0u8; size_of::<Settings>()];
+    sys::map_lookup(map, 0, &mut bytes).map_err(settings_failed)?;
+    abi::from_bytes(&bytes).ok_or_else(|| settings_failed(io::Error::other("too short")))
+}
+
+/// Pins a map in place of what is pinned there: at every moment one of the two is.
+fn replace_pin(dir: &Path, name: &str, fd: BorrowedFd<'_>) -> Result<(), Error> {
+    let (path, next) = (dir.join(name), dir.join(format!("{name}-next")));
+    let _ = fs::remove_file(&next);
+    sys::obj_pin(fd, &next).map_err(|source| pin_error("pin", &next, source))?;
+    fault::point("set.pin-next");
+    fs::rename(&next, &path).map_err(|source| pin_error("pin", &path, source))?;
+    fault::point("set.pin");
+    Ok(())
 }
 
 pub(crate) fn pin_error(what: &'static str, path: &Path, source: io::Error) -> Error {

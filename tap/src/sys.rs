@@ -279,6 +279,13 @@ pub fn map_info(map: BorrowedFd<'_>) -> io::Result<(u32, u32)> {
     Ok((u32_in(&b, 12), u32_in(&b, 16)))
 }
 
+/// The kernel's number for a map.
+pub fn map_id(map: BorrowedFd<'_>) -> io::Result<u32> {
+    let mut b = [0u8; 80];
+    info(map, &mut b)?;
+    Ok(u32_in(&b, 4))
+}
+
 /// A TCX link's program id and interface (0 once the interface has gone).
 pub fn link_info(link: BorrowedFd<'_>) -> io::Result<(u32, u32)> {
     let mut b = [0u8; 40];

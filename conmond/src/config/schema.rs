@@ -32,6 +32,7 @@ pub(super) const KEYS: &[&str] = &[
     "max_series",
     "external_prefixes",
     "tables.flows",
+    "tables.max_flows",
     "tables.pairs",
     "tables.ports",
     "tables.hists",

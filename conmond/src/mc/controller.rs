@@ -7,6 +7,7 @@
 
 mod adopt;
 mod engine_events;
+mod grow;
 mod inbox;
 mod note;
 mod ports;
@@ -23,6 +24,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use conmon::api::EventKind;
+use ippm::measurement::SetCounters;
 use ippm::time::Timestamp;
 use tap::{Attach, Port, Set, SetSpec, fault};
 use tokio::sync::mpsc::UnboundedSender;
@@ -98,6 +100,8 @@ pub enum Event {
     Found(surveyor::Found),
     /// The roles of sets that are on disk now.
     Saved(BTreeMap<u32, SetRole>),
+    /// A flow table's growing has come a step further.
+    Grow(SetId, grow::Step),
     /// Stop, leaving everything in place.
     Stop,
 }
@@ -107,8 +111,8 @@ pub enum Event {
 pub enum Sign {
     /// It connected.
     Connected(i32),
-    /// It reported.
-    Reported,
+    /// It reported, with these counters of the set's own.
+    Reported(SetCounters),
     /// How it is.
     Alive(Alive),
     /// Its connection is over.
@@ -219,6 +223,9 @@ struct Work {
     rigger: Rigger,
     surveyor: Surveyor,
     saver: Saver,
+    /// Says to the janitor that a set's ports were moved to the programs of a larger table.
+    growing: BTreeMap<SetId, Sender<()>>,
+    grow_error: Option<String>,
     /// Of translated addresses; the store's own.
     translations: Arc<Mutex<crate::nat::Translations>>,
     nat: Option<NatWatch>,
@@ -268,6 +275,7 @@ impl Work {
             Event::Rigged(done) => self.take_rigged(*done),
             Event::Found(found) => self.take_found(found),
             Event::Saved(roles) => self.take_saved(&roles),
+            Event::Grow(set, step) => self.take_growth(set, step),
             Event::Stop => {}
         }
     }
@@ -419,6 +427,8 @@ impl Work {
             Action::StandIn { set } => self.stand_in(set),
             Action::StandDown { set } => self.stand_down(set),
             Action::AskMode { id } => self.ask_mode(id),
+            Action::Grow { set, flows } => self.grow(set, flows),
+            Action::Drain { set } => self.drain(set),
             Action::Retire { set } => self.retire(set),
         }
     }
@@ -488,7 +498,8 @@ impl Work {
         self.send(Job::Add(id, set.clone()));
         self.shared.set_loaded(id, Some(set.clone()));
         self.hands.insert(id, Hand { set, served, inline });
-        self.world.sets.insert(id, SetSeen::new(role, monitor));
+        let table = self.flow_table(&self.hands[&id].set);
+        self.world.sets.insert(id, SetSeen { table, ..SetSeen::new(role, monitor) });
         self.unsaved = true;
         Ok(())
     }
@@ -507,7 +518,7 @@ impl Work {
                     {
                         let _ = jobs.send(Job::Expire(id, batch.expiries));
                     }
-                    Sign::Reported
+                    Sign::Reported(batch.set)
                 }
                 What::Alive(alive) => {
                     shared.store().scanned(id, alive.at, alive.flows);
@@ -540,8 +551,12 @@ impl Work {
         if let Sign::Alive(alive) = &sign {
             self.alive.insert(id, *alive);
         }
+        if let Sign::Reported(counters) = &sign {
+            set.table.used = counters.flows_begun.saturating_sub(counters.flows_ended);
+            set.table.full = counters.flow_full;
+        }
         match (&mut set.monitor, sign) {
-            (MonitorSeen::Connected { heard_at, .. }, Sign::Reported | Sign::Alive(_)) => *heard_at = now,
+            (MonitorSeen::Connected { heard_at, .. }, Sign::Reported(_) | Sign::Alive(_)) => *heard_at = now,
             (monitor @ MonitorSeen::Started { .. }, Sign::Connected(pid)) => {
                 let MonitorSeen::Started { id: container, .. } = monitor else { return };
                 *monitor =
@@ -758,7 +773,9 @@ impl Work {
 
     /// Waits for the threads that end with this one.
     fn end(self) {
-        let Work { asks, engine, .. } = self;
+        let Work { asks, engine, growing, .. } = self;
+        // a janitor that waits for ports to be moved waits no more
+        drop(growing);
         drop(asks);
         if let Some(engine) = engine {
             let _ = engine.join();

@@ -12,7 +12,7 @@ use std::thread::JoinHandle;
 use ippm::flow::{Both, EndReason, Role};
 use ippm::measurement::{Expiry, ExpiryOf, SlotTag};
 use ippm::time::{Timestamp, nanos};
-use tap::{Command, Reader, Set, fault};
+use tap::{Command, Drained, Set, fault};
 
 use super::shared::Delays;
 use super::world::SetId;
@@ -33,6 +33,23 @@ pub enum Job {
     Address(IpAddr),
     /// Ended pairs that nobody asks for any more are to be forgotten, by the store and the journal.
     Sweep,
+    /// A set's flow table grows.
+    Grow(Grow),
+}
+
+/// A larger flow table for a set. From `ready` until `go` the janitor does nothing else, so that nothing ends while records are
+/// in two tables.
+pub struct Grow {
+    /// The set.
+    pub id: SetId,
+    /// The set with the larger table.
+    pub to: Arc<Set>,
+    /// Called when nothing is under way: the ports may be moved to `to`.
+    pub ready: Box<dyn FnOnce() + Send>,
+    /// They were, or (closed) were not.
+    pub go: Receiver<()>,
+    /// Called when all records are in the larger table, or could not be moved there.
+    pub done: Box<dyn FnOnce(anyhow::Result<Drained>) + Send>,
 }
 
 /// The thread.
@@ -83,7 +100,7 @@ struct Work {
     names: Snapshots<Names>,
     delays: Arc<Mutex<Delays>>,
     journal: Journal,
-    sets: BTreeMap<SetId, (Arc<Set>, Reader)>,
+    sets: BTreeMap<SetId, Arc<Set>>,
     /// When the ports went whose records are about to be ended.
     gone: Vec<Timestamp>,
 }
@@ -105,9 +122,20 @@ impl Work {
     fn run(&mut self, inbox: &Receiver<Job>) {
         while let Ok(first) = inbox.recv() {
             let mut plans: BTreeMap<SetId, Plan> = BTreeMap::new();
-            self.plan(first, &mut plans);
-            while let Ok(job) = inbox.try_recv() {
-                self.plan(job, &mut plans);
+            let mut next = Some(first);
+            let mut growing = None;
+            while let Some(job) = next.take() {
+                match job {
+                    // what came before is settled first
+                    Job::Grow(grow) => growing = Some(grow),
+                    job => {
+                        if let Err(error) = self.plan(job, &mut plans) {
+                            let error = error.as_ref() as &dyn std::error::Error;
+                            tracing::error!(error, "a set cannot be looked through; its records stay");
+                        }
+                        next = inbox.try_recv().ok();
+                    }
+                }
             }
             if let Err(error) = self.settle(plans) {
                 tracing::error!(
@@ -115,22 +143,45 @@ impl Work {
                     "records could not be settled; they stay in the kernel"
                 );
             }
+            if let Some(grow) = growing {
+                self.grow(grow);
+            }
         }
     }
 
-    fn plan(&mut self, job: Job, plans: &mut BTreeMap<SetId, Plan>) {
+    fn grow(&mut self, grow: Grow) {
+        let Grow { id, to, ready, go, done } = grow;
+        ready();
+        if go.recv().is_err() {
+            done(Err(anyhow::anyhow!("its ports were not moved")));
+            return;
+        }
+        // the set counts there from now on, whatever comes
+        self.sets.insert(id, to.clone());
+        done(self.move_records(id, &to));
+    }
+
+    fn move_records(&self, id: SetId, to: &Set) -> anyhow::Result<Drained> {
+        let drained = to.drain()?;
+        let mut store = self.store.lock().unwrap_or_else(PoisonError::into_inner);
+        if store.has_translated(id) {
+            let mut flows = Vec::new();
+            tap::each_flow(to, |flow| flows.push((flow.key, flow.id, flow.first_seen)))?;
+            store.moved(id, clock::monotonic(), flows);
+        } else {
+            store.moved(id, clock::monotonic(), Vec::new());
+        }
+        Ok(drained)
+    }
+
+    fn plan(&mut self, job: Job, plans: &mut BTreeMap<SetId, Plan>) -> anyhow::Result<()> {
         match job {
             Job::Add(id, set) => {
-                match set.descriptors().map_err(anyhow::Error::from).and_then(|d| Ok(Reader::new(d)?)) {
-                    Ok(reader) => {
-                        self.sets.insert(id, (set, reader));
-                    }
-                    Err(error) => tracing::error!(set = %id, %error, "the janitor cannot read a set"),
-                }
+                self.sets.insert(id, set);
             }
             Job::Drop(id, done) => {
-                let Some((_, reader)) = self.sets.get(&id) else { return };
-                let found = reader.find(|_, _, _| true);
+                let Some(set) = self.sets.get(&id) else { return Ok(()) };
+                let found = set.find(|_, _, _| true)?;
                 let plan = plans.entry(id).or_default();
                 plan.take(found);
                 plan.drop = Some(done);
@@ -146,16 +197,16 @@ impl Work {
             }
             Job::Port(ifindex, gone_at) => {
                 self.gone.extend(gone_at);
-                for (id, (_, reader)) in &self.sets {
+                for (id, set) in &self.sets {
                     let plan = plans.entry(*id).or_default();
-                    plan.take(reader.find(|i, _, _| i == ifindex));
+                    plan.take(set.find(|i, _, _| i == ifindex)?);
                     plan.ports.push(ifindex);
                 }
             }
             Job::Sweep => {
                 let mut store = self.store.lock().unwrap_or_else(PoisonError::into_inner);
                 if !store.expire(clock::monotonic()) {
-                    return;
+                    return Ok(());
                 }
                 let retired = store.retired().to_vec();
                 drop(store);
@@ -167,17 +218,20 @@ impl Work {
                 }
             }
             Job::Address(address) => {
-                for (id, (_, reader)) in &self.sets {
-                    plans.entry(*id).or_default().take(reader.find(|_, _, remote| remote == address));
+                for (id, set) in &self.sets {
+                    plans.entry(*id).or_default().take(set.find(|_, _, remote| remote == address)?);
                 }
             }
+            // the caller's
+            Job::Grow(_) => {}
         }
+        Ok(())
     }
 
     fn settle(&mut self, plans: BTreeMap<SetId, Plan>) -> anyhow::Result<()> {
         let mut any = false;
         for (id, plan) in &plans {
-            let Some((set, _)) = self.sets.get(id) else { continue };
+            let Some(set) = self.sets.get(id) else { continue };
             let mut commands: Vec<Command> =
                 plan.flows.iter().map(|(id, _, since)| Command::EndFlow(*id, *since)).collect();
             commands.extend(plan.pairs.iter().map(|(id, _)| Command::EndPair(*id)));
@@ -202,8 +256,7 @@ impl Work {
 
     /// After the grace period: flows into their pairs, pairs into the journal and the store.
     fn settle_set(&mut self, id: SetId, plan: Plan) -> anyhow::Result<()> {
-        let Some((set, reader)) = self.sets.get(&id) else { return Ok(()) };
-        let freed: Vec<SlotTag> = plan.flows.iter().map(|(id, _, _)| *id).collect();
+        let Some(set) = self.sets.get(&id) else { return Ok(()) };
         let commands: Vec<Command> =
             plan.flows.iter().map(|(id, reason, _)| Command::FreeFlow(*id, *reason)).collect();
         if !commands.is_empty() {
@@ -211,16 +264,18 @@ impl Work {
             fault::point("settle.folded");
         }
 
+        let pairs: HashSet<u32> = plan.pairs.iter().map(|(pair, _)| pair.slot).collect();
+        let pointed_to = set.pointed_to(&pairs)?;
         let mut seen = HashSet::new();
         let (mut keep, mut free, mut retired) = (Vec::new(), Vec::new(), Vec::new());
         for (pair, if_idle_since) in plan.pairs {
             if !seen.insert(pair) {
                 continue;
             }
-            let Some((measurement, rtts)) = reader.pair_now(pair.slot).filter(|(p, _)| p.id == pair) else {
+            let Some((measurement, rtts)) = set.pair_now(pair.slot)?.filter(|(p, _)| p.id == pair) else {
                 continue;
             };
-            if measurement.last_seen > if_idle_since || reader.is_pointed_to(pair.slot) {
+            if measurement.last_seen > if_idle_since || pointed_to.contains(&pair.slot) {
                 keep.push(Command::KeepPair(pair));
                 continue;
             }
@@ -259,7 +314,7 @@ impl Work {
             }
         }
         for ifindex in &plan.ports {
-            if let Some(slot) = reader.port_slot(*ifindex) {
+            if let Some(slot) = set.port_slot(*ifindex)? {
                 set.janitor().run(&[Command::FreePort { slot, ifindex: *ifindex }])?;
             }
         }
@@ -267,7 +322,13 @@ impl Work {
         for ifindex in &plan.ports {
             store.drop_port(id, *ifindex);
         }
-        store.drop_flows(id, &freed.into_iter().filter(|f| !reader.has_flow(*f)).collect::<Vec<_>>());
+        let mut freed = Vec::new();
+        for (flow, _, _) in plan.flows.iter().filter(|(flow, _, _)| store.is_translated(id, *flow)) {
+            if !set.has_flow(*flow)? {
+                freed.push(*flow);
+            }
+        }
+        store.drop_flows(id, &freed);
         if let Some(done) = plan.drop {
             store.drop_set(id);
             drop(store);
@@ -280,7 +341,7 @@ impl Work {
 
 impl Plan {
     fn take(&mut self, found: tap::Found) {
-        self.flows.extend(found.flows.iter().map(|(id, _)| (*id, EndReason::ForcedEnd, Timestamp::MAX)));
+        self.flows.extend(found.flows.iter().map(|id| (*id, EndReason::ForcedEnd, Timestamp::MAX)));
         self.pairs.extend(found.pairs.iter().map(|id| (*id, Timestamp::MAX)));
     }
 }

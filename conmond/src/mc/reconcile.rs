@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use ippm::time::Timestamp;
 
-use super::world::{ContainerSeen, MonitorSeen, SetId, SetRole, SetSeen, TapHold, TapSeen, World};
+use super::world::{ContainerSeen, Growth, MonitorSeen, SetId, SetRole, SetSeen, TapHold, TapSeen, World};
 use crate::runtime::ContainerState;
 
 /// Something to do.
@@ -126,6 +126,18 @@ pub enum Action {
         /// The container.
         id: String,
     },
+    /// Give a set a larger flow table.
+    Grow {
+        /// The set.
+        set: SetId,
+        /// Records in the table.
+        flows: u32,
+    },
+    /// No port counts in the table before any more: have its records moved.
+    Drain {
+        /// The set.
+        set: SetId,
+    },
     /// Nobody needs the set any more: remove it and its monitor.
     Retire {
         /// The set.
@@ -150,6 +162,7 @@ pub fn reconcile(world: &World, now: Timestamp) -> Vec<Action> {
     networks(world, &mut actions);
     modes(world, now, &mut actions);
     sets(world, now, &mut actions);
+    actions.extend(world.sets.iter().filter_map(|(id, set)| growth(world, *id, set, now)));
     monitors(world, now, &mut actions);
     actions
 }
@@ -194,6 +207,11 @@ fn ports(world: &World, now: Timestamp, actions: &mut Vec<Action>) {
                 actions.push(Action::Move { ifindex, set });
             }
             (None, Some(_)) => actions.push(Action::Untap { ifindex }),
+            (Some(_), Some(tap))
+                if world.sets.get(&tap.set).is_some_and(|s| s.table.programs != tap.programs) =>
+            {
+                actions.push(Action::Move { ifindex, set: tap.set });
+            }
             _ => {}
         }
 
@@ -258,11 +276,32 @@ fn fasten(world: &World, now: Timestamp) -> Option<Action> {
     if world.taps.values().any(busy) || world.containers.values().any(starts) {
         return None;
     }
+    let growing = |t: &TapSeen| world.sets.get(&t.set).is_some_and(|s| s.table.stage != Growth::None);
     let (ifindex, _) = world
         .taps
         .iter()
-        .find(|(ifindex, t)| t.hold == TapHold::Quick && world.links.contains_key(ifindex))?;
+        .find(|(ifindex, t)| t.hold == TapHold::Quick && world.links.contains_key(ifindex) && !growing(t))?;
     Some(Action::Fasten { ifindex: *ifindex })
+}
+
+/// What a set's flow table needs next.
+fn growth(world: &World, id: SetId, set: &SetSeen, now: Timestamp) -> Option<Action> {
+    let table = &set.table;
+    match table.stage {
+        Growth::None => {
+            let flows = table.larger(world.wishes.max_flows, now)?;
+            Some(Action::Grow { set: id, flows })
+        }
+        Growth::Moving | Growth::Left if table.grow_at <= now => {
+            let behind = |t: &TapSeen| {
+                let heading = t.heading.filter(|(to, _)| *to == id);
+                (t.set == id && t.programs != table.programs)
+                    || heading.is_some_and(|(_, programs)| programs != table.programs)
+            };
+            (!world.taps.values().any(behind)).then_some(Action::Drain { set: id })
+        }
+        _ => None,
+    }
 }
 
 fn networks(world: &World, actions: &mut Vec<Action>) {
@@ -325,7 +364,7 @@ fn sets(world: &World, now: Timestamp, actions: &mut Vec<Action>) {
         match (used, set.idle_since) {
             (true, Some(_)) => actions.push(Action::MarkIdle { set: *id, since: None }),
             (false, None) => actions.push(Action::MarkIdle { set: *id, since: Some(now) }),
-            (false, Some(since)) if now - since >= world.wishes.linger => {
+            (false, Some(since)) if now - since >= world.wishes.linger && set.table.stage == Growth::None => {
                 actions.push(Action::Retire { set: *id });
             }
             _ => {}

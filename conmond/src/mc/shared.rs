@@ -55,6 +55,10 @@ pub struct SetInfo {
     pub tenant: Option<String>,
     /// Its sizes.
     pub spec: SetSpec,
+    /// Flow records that its table may grow to.
+    pub max_flows: u32,
+    /// Packets that found no flow record before the table was as large as it is.
+    pub outgrown: u64,
 }
 
 /// A tapped port as others see it.

@@ -129,6 +129,10 @@ pub struct TapSeen {
     pub adopted: bool,
     /// How firmly the programs sit.
     pub hold: TapHold,
+    /// Which programs of the set's it has, see [`FlowTable::programs`].
+    pub programs: u32,
+    /// Which programs, and of which set, it is being moved to.
+    pub heading: Option<(SetId, u32)>,
 }
 
 /// How firmly a tap's programs sit on their port.
@@ -172,6 +176,8 @@ pub struct SetSeen {
     pub standin: bool,
     /// Its role is on disk: a daemon that adopts it will know whose records it holds, so ports may be moved to it.
     pub recorded: bool,
+    /// Its flow table.
+    pub table: FlowTable,
 }
 
 impl SetSeen {
@@ -185,7 +191,81 @@ impl SetSeen {
             unread_since: None,
             standin: false,
             recorded: false,
+            table: FlowTable::new(0),
         }
+    }
+}
+
+/// A set's flow table: how full it is, and whether it is growing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FlowTable {
+    /// Records it has room for; 0 if that is not known.
+    pub slots: u32,
+    /// Records in use, as last reported.
+    pub used: u64,
+    /// Packets that found no record, as last reported.
+    pub full: u64,
+    /// The same when it had grown last, or was taken over.
+    pub full_before: u64,
+    /// How far its growing has come.
+    pub stage: Growth,
+    /// Which programs of the set's are the newest: a port that has others is to be moved to them.
+    pub programs: u32,
+    /// Not before this does it grow (again).
+    pub grow_at: Timestamp,
+}
+
+/// How far the growing of a flow table has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Growth {
+    /// It does not grow.
+    None,
+    /// The larger table is being made, or the janitor ends what it is at.
+    Making,
+    /// The janitor waits; the ports are moved to the new programs.
+    Moving,
+    /// Records are in the table before yet: they could not be moved.
+    Left,
+    /// The janitor moves records.
+    Draining,
+    /// Programs are being loaded that do not look into the table before.
+    Settling,
+}
+
+impl FlowTable {
+    /// One with so many records.
+    pub fn new(slots: u32) -> Self {
+        Self {
+            slots,
+            used: 0,
+            full: 0,
+            full_before: 0,
+            stage: Growth::None,
+            programs: 0,
+            grow_at: Timestamp::ZERO,
+        }
+    }
+
+    /// Packets that found no record in the table as it is now.
+    pub fn overflowed(&self) -> u64 {
+        self.full.saturating_sub(self.full_before)
+    }
+
+    /// The size that it shall have, if that is another than it has. It is looked at in eight places for a record: when half of it
+    /// is taken, some keys find all eight taken. Where many come at once, nobody knows how many more there are; so the
+    /// step is a large one.
+    pub fn larger(&self, max: u32, now: Timestamp) -> Option<u32> {
+        if self.stage != Growth::None || self.slots == 0 || self.slots >= max || now < self.grow_at {
+            return None;
+        }
+        let (slots, overflowed) = (u64::from(self.slots), self.overflowed());
+        let factor = match (self.used >= slots.div_ceil(2), overflowed > slots / 8) {
+            (true, true) => 8,
+            // keys that happen to collide in a table that is far from full have another chance in a larger one
+            (true, false) | (false, true) => 2,
+            (false, false) => return None,
+        };
+        Some(self.slots.saturating_mul(factor).min(max))
     }
 }
 
@@ -239,6 +319,8 @@ pub struct Wishes {
     pub linger: Duration,
     /// Whether quick taps are to be fastened: the kernel can do it, and nobody forbade it.
     pub fasten: bool,
+    /// Flow records that a set's table may grow to.
+    pub max_flows: u32,
 }
 
 /// Everything the controller knows.

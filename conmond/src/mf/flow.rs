@@ -4,6 +4,7 @@
 //! time that the proposal names. So a proposal made from a reading that is old by now does no harm, and it is repeated
 //! with each scan until the record has gone.
 
+use std::collections::HashMap;
 use std::time::Duration;
 
 use ippm::flow::{Both, EndReason};
@@ -14,6 +15,9 @@ use tap::{Events, LiveFlow, QuietPair, Scan, SetSpec};
 
 use super::{Collected, Kind, MonitoringFunction, Tables};
 use crate::monitor::protocol::MfSettings;
+
+/// Reports of flows that have gone are kept up to so many.
+const REPORTED: usize = 1024;
 
 const FIN: u8 = 1;
 const RST: u8 = 4;
@@ -70,7 +74,7 @@ fn closed(flags: Both<u8>) -> bool {
     (flags.tx & flags.rx) & FIN != 0 || (flags.tx | flags.rx) & RST != 0
 }
 
-/// When each flow was reported as going on, by slot.
+/// When a flow was reported as going on.
 #[derive(Clone, Copy, Debug, Default)]
 struct Reported {
     first_seen: Timestamp,
@@ -86,7 +90,10 @@ struct Used {
 
 pub(super) struct FlowFunction {
     policy: Policy,
-    reported: Vec<Reported>,
+    /// Slots of the flow table.
+    slots: u32,
+    /// By slot, those that were.
+    reported: HashMap<u32, Reported>,
     used: Vec<Used>,
 }
 
@@ -94,21 +101,23 @@ impl FlowFunction {
     pub(super) fn new(settings: &MfSettings, spec: &SetSpec) -> Self {
         Self {
             policy: Policy::new(settings),
-            reported: vec![Reported::default(); spec.flows as usize],
+            slots: spec.flows,
+            reported: HashMap::new(),
             used: vec![Used::default(); spec.pairs as usize],
         }
     }
 
     /// The flow's end by active timeout, when it is due: it is older than the timeout, or was reported so long ago.
     fn goes_on(&mut self, now: Timestamp, flow: &FlowMeasurement) -> Option<FlowEvent> {
-        let known = self.reported.get_mut(flow.id.slot as usize)?;
-        if known.first_seen != flow.first_seen {
-            *known = Reported { first_seen: flow.first_seen, at: flow.first_seen };
-        }
-        if now.since(known.at) < self.policy.active {
+        if flow.id.slot >= self.slots {
             return None;
         }
-        known.at = now;
+        let known = self.reported.get(&flow.id.slot).filter(|r| r.first_seen == flow.first_seen);
+        let last = known.map_or(flow.first_seen, |r| r.at);
+        if now.since(last) < self.policy.active {
+            return None;
+        }
+        self.reported.insert(flow.id.slot, Reported { first_seen: flow.first_seen, at: now });
         Some(FlowEvent {
             kind: FlowEventKind::End(EndReason::ActiveTimeout),
             time: now,
@@ -143,6 +152,11 @@ impl MonitoringFunction for FlowFunction {
         }
         for pair in &scan.pairs {
             self.use_pair(pair);
+        }
+        if self.reported.len() > 2 * tables.fill().0 as usize + REPORTED {
+            // of flows that have gone: one that goes on was reported within two timeouts
+            let since = now.before(self.policy.active * 2);
+            self.reported.retain(|_, r| r.at >= since);
         }
         to.flows.append(&mut scan.flows);
         to.pairs.append(&mut scan.pairs);

@@ -88,7 +88,9 @@ impl Observer {
                 |t: nix::sys::time::TimeVal| t.tv_sec() as u64 * 1_000_000_000 + t.tv_usec() as u64 * 1000;
             ns(u.user_time()) + ns(u.system_time())
         });
-        Alive { at: clock::monotonic(), memory_bytes: resident_bytes(), cpu_ns, ..self.alive }
+        // the tables are the kernel's, and all of what is mapped of them counts as resident
+        let memory_bytes = resident_bytes().map(|all| all.saturating_sub(self.reader.mapped_bytes()));
+        Alive { at: clock::monotonic(), memory_bytes, cpu_ns, ..self.alive }
     }
 }
 

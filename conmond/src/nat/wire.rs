@@ -96,9 +96,9 @@ pub fn only_translated() -> [SockFilter; 9] {
     const RET: u16 = 0x06;
     let op = SockFilter::new;
     [
-        op(LD_IMM, 0, 0, u32::from(CTA_STATUS)),
-        op(LDX_IMM, 0, 0, NLMSG_HEADER + NFGENMSG as u32),
-        // the attribute's place in the message, 0 if it is not there
+        // the attribute X from place A on: its place in the message, 0 if it is not there
+        op(LD_IMM, 0, 0, NLMSG_HEADER + NFGENMSG as u32),
+        op(LDX_IMM, 0, 0, u32::from(CTA_STATUS)),
         op(LD_W_ABS, 0, 0, SKF_AD_NLA),
         op(JEQ, 3, 0, 0),
         op(TAX, 0, 0, 0),
@@ -150,6 +150,32 @@ mod tests {
             attribute(CTA_STATUS, &0x1a8u32.to_be_bytes()),
         ]
         .concat()
+    }
+
+    /// In a kernel, on a socket that takes any bytes: what passes the filter is read, in order.
+    #[test]
+    fn only_translated_connections_pass_the_filter() {
+        use std::os::unix::net::UnixDatagram;
+        let (sender, receiver) = UnixDatagram::pair().unwrap();
+        socket2::SockRef::from(&receiver).attach_filter(&only_translated()).unwrap();
+        receiver.set_nonblocking(true).unwrap();
+        let send = |number: u8, status: Option<u32>| {
+            let status = status.map(|s| attribute(CTA_STATUS, &s.to_be_bytes())).unwrap_or_default();
+            let other = attribute(CTA_TUPLE_ORIG, &[number; 40]);
+            sender.send(&[vec![0; 16], vec![2, 0, 0, 0], other, status].concat()).unwrap();
+        };
+        // confirmed and seen both ways; the same with its destination translated; with its source; one that does not say
+        send(1, Some(0x0e));
+        send(2, Some(0x2e));
+        send(3, Some(0x1e));
+        send(4, Some(0x18e & !IPS_NAT));
+        send(5, None);
+        let mut passed = Vec::new();
+        let mut buffer = [0; 256];
+        while let Ok(n) = receiver.recv(&mut buffer) {
+            passed.push(buffer[..n][24]);
+        }
+        assert_eq!(passed, [2, 3, 5]);
     }
 
     #[test]

@@ -400,9 +400,9 @@ pub struct MonitorLimits {
 }
 
 impl Default for MonitorLimits {
-    /// A fifth of a core, 64 MiB and 32 threads.
+    /// A fifth of a core, 128 MiB and 32 threads.
     fn default() -> MonitorLimits {
-        MonitorLimits { memory_bytes: 64 << 20, cpu_millicores: 200, pids: 32 }
+        MonitorLimits { memory_bytes: 128 << 20, cpu_millicores: 200, pids: 32 }
     }
 }
 

@@ -178,6 +178,8 @@ pub struct SetReport {
     pub batches: u64,
     /// Flow records open at the last reading.
     pub flows: u32,
+    /// When its flow table grew last: flows in readings of before are in other places now.
+    pub flows_moved_at: Timestamp,
 }
 
 /// A sign of life follows the batch of the same reading by less than this.
@@ -279,14 +281,17 @@ impl Store {
         report.counters = batch.set;
         report.sequence = batch.sequence;
         report.batches += 1;
+        let moved_at = report.flows_moved_at;
         for pair in &batch.pairs {
             self.apply_pair(set, pair, batch.taken_at);
         }
         for rtt in &batch.rtts {
             self.apply_rtt(set, rtt);
         }
-        for flow in &batch.flows {
-            self.apply_flow(set, flow, batch.taken_at);
+        if batch.taken_at > moved_at {
+            for flow in &batch.flows {
+                self.apply_flow(set, flow, batch.taken_at);
+            }
         }
         for port in &batch.ports {
             self.ports.insert((set, port.ifindex), port.clone());
@@ -502,6 +507,36 @@ impl Store {
                 // its end was lost with a full ring: its last report is what is known
                 self.keep_share(set, &live.flow.key, live.flow.role, live.real, live.flow.counters);
             }
+        }
+    }
+
+    /// Whether a flow is one of those whose far end is another than is seen.
+    pub fn is_translated(&self, set: SetId, id: SlotTag) -> bool {
+        self.translated.get(&(set, id.slot)).is_some_and(|l| l.flow.id == id)
+    }
+
+    /// Whether a set has any such flow.
+    pub fn has_translated(&self, set: SetId) -> bool {
+        self.translated.keys().any(|(s, _)| *s == set)
+    }
+
+    /// A set's flow records were moved to another table: where each of them is now. What is reported of readings before `at`
+    /// tells places in the table of before.
+    pub fn moved(&mut self, set: SetId, at: Timestamp, flows: Vec<(FlowKey, SlotTag, Timestamp)>) {
+        self.sets.entry(set).or_default().flows_moved_at = at;
+        let mut left: HashMap<FlowKey, LiveFlow> = HashMap::new();
+        for (_, live) in self.translated.extract_if(|(s, _), _| *s == set) {
+            left.insert(live.flow.key, live);
+        }
+        for (key, id, first_seen) in flows {
+            if let Some(mut live) = left.remove(&key) {
+                (live.flow.id, live.flow.first_seen) = (id, first_seen);
+                self.translated.insert((set, id.slot), live);
+            }
+        }
+        // for want of room its record was folded into its pair
+        for live in left.into_values() {
+            self.keep_share(set, &live.flow.key, live.flow.role, live.real, live.flow.counters);
         }
     }
 

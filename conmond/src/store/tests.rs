@@ -309,6 +309,39 @@ mod translated {
     }
 
     #[test]
+    fn flows_keep_their_far_ends_when_their_table_grows() {
+        let mut s = with_connections();
+        let flows = vec![flow(3, 4000, 8080, 6), flow(4, 4002, 9090, 3), flow(5, 4001, 8080, 2)];
+        let before = Batch { taken_at: Timestamp(1), flows: flows.clone(), ..Batch::default() };
+        s.apply(SET, &Batch { pairs: vec![pair_with_host(11, 3)], ..before.clone() });
+        let want = [
+            ("name-b".to_owned(), 8, None, vec!["10.0.0.254:8080".to_owned()]),
+            ("name-c".to_owned(), 3, None, vec!["10.0.0.254:9090".to_owned()]),
+        ];
+        assert_eq!(rows(&s), want);
+        assert!(s.has_translated(SET) && s.is_translated(SET, flows[0].id));
+        // two changed places, one found no room in the larger table
+        let moved = |f: &FlowMeasurement, slot| (f.key, SlotTag { slot, tag: 9 }, f.first_seen);
+        s.moved(SET, Timestamp(2), vec![moved(&flows[0], 4), moved(&flows[1], 700)]);
+        assert_eq!(rows(&s), want);
+        assert!(!s.is_translated(SET, flows[0].id) && s.is_translated(SET, SlotTag { slot: 700, tag: 9 }));
+        // a reading of before comes late: its places are others' now
+        s.apply(SET, &before);
+        assert_eq!(rows(&s), want);
+        // what goes on is reported from the larger table, and ends there
+        let on = FlowMeasurement { id: SlotTag { slot: 700, tag: 9 }, ..flow(0, 4002, 9090, 5) };
+        let pairs = vec![pair_with_host(13, 3)];
+        let after = Batch { taken_at: Timestamp(3), pairs, flows: vec![on.clone()], ..Batch::default() };
+        s.apply(SET, &after);
+        s.apply(SET, &Batch { taken_at: Timestamp(4), events: vec![end(&on)], ..Batch::default() });
+        let want = [
+            (want[0].0.clone(), 8, None, want[0].3.clone()),
+            (want[1].0.clone(), 5, None, want[1].3.clone()),
+        ];
+        assert_eq!(rows(&s), want);
+    }
+
+    #[test]
     fn no_share_is_more_than_the_record() {
         let mut s = with_connections();
         // the flow's report is newer than the pair's

@@ -1,4 +1,4 @@
-//! Real ports: what the tap counts is what the interface counts, through moves, resizing and the owner's death; and a tap
+//! Real ports: what the tap counts is what the interface counts, through moves and the owner's death; and a tap
 //! that is taken away leaves nothing.
 //!
 //! Where the two may differ by right, and how the traffic here avoids it:
@@ -19,11 +19,10 @@ use std::path::PathBuf;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use ippm::flow::{Both, Counters, Direction, EndReason, PortClass};
+use ippm::flow::{Both, Counters, Direction, PortClass};
 use ippm::testpackets::{Frame, Mutator};
-use ippm::time::Timestamp;
 use lab::Namespace;
-use tap::{Attach, Command, Janitor, Port, Reader, Set, SetSpec, has_tcx};
+use tap::{Attach, Command, Port, Reader, Set, SetSpec, has_tcx};
 
 use crate::kernel::{self, has_tcx_for, ways};
 use crate::net::{LEFT, Load, Net, RIGHT, inside};
@@ -34,7 +33,7 @@ fn set() -> Set {
     Set::create(SetSpec { flows: 4096, pairs: 256, ports: 16, hists: 256, ..SetSpec::default() }).unwrap()
 }
 
-fn reader(set: &Set) -> Reader {
+pub fn reader(set: &Set) -> Reader {
     Reader::new(set.descriptors().unwrap()).unwrap()
 }
 
@@ -99,7 +98,7 @@ fn assert_settles<T: PartialEq + std::fmt::Debug>(what: &str, mut look: impl FnM
     }
 }
 
-fn assert_exact(what: &str, net: &Net, port: &str, readers: &mut [&mut Reader]) -> Both<(u64, u64)> {
+pub fn assert_exact(what: &str, net: &Net, port: &str, readers: &mut [&mut Reader]) -> Both<(u64, u64)> {
     let ifindex = net.port(port);
     assert_settles(&format!("{what}, {port}"), || {
         let mut all = Both::default();
@@ -111,7 +110,7 @@ fn assert_exact(what: &str, net: &Net, port: &str, readers: &mut [&mut Reader]) 
     })
 }
 
-fn attach(net: &Net, port: &str, set: &Set, how: Attach, dir: Option<&std::path::Path>) -> Port {
+pub fn attach(net: &Net, port: &str, set: &Set, how: Attach, dir: Option<&std::path::Path>) -> Port {
     let ifindex = net.port(port);
     let port = inside(&net.host, || Port::attach(ifindex, set.programs(), how, dir)).unwrap();
     let wanted = if how == Attach::Clsact || !kernel::has_tcx() { "clsact" } else { "tcx" };
@@ -120,13 +119,13 @@ fn attach(net: &Net, port: &str, set: &Set, how: Attach, dir: Option<&std::path:
 }
 
 /// Pins of this test, where the lab's teardown finds them.
-fn pins(net: &Net, part: &str) -> PathBuf {
+pub fn pins(net: &Net, part: &str) -> PathBuf {
     tap::filesystem::mount_if_missing().unwrap();
     PathBuf::from("/sys/fs/bpf/conmon").join(net.lab.id().part(part))
 }
 
 /// TCP and UDP, both ways, both families.
-fn everything(net: &Net) -> Vec<Load> {
+pub fn everything(net: &Net) -> Vec<Load> {
     let mut loads = Vec::new();
     for family in [0, 1] {
         let at = |address: [IpAddr; 2], port| SocketAddr::new(address[family], port);
@@ -139,7 +138,7 @@ fn everything(net: &Net) -> Vec<Load> {
     loads
 }
 
-fn stop(loads: Vec<Load>) {
+pub fn stop(loads: Vec<Load>) {
     loads.into_iter().for_each(Load::stop);
 }
 
@@ -541,49 +540,6 @@ fn root_the_owners_death_misses_nothing() {
         assert_eq!(left, if how == Attach::Clsact { 1 } else { 2 }, "{how:?}");
         Set::unpin(&dir).unwrap();
     }
-}
-
-#[test]
-fn root_resizing_misses_nothing() {
-    if !privileged("root_resizing_misses_nothing") {
-        return;
-    }
-    let net = Net::new();
-    let dir = pins(&net, "set");
-    let mut set =
-        Set::create(SetSpec { flows: 8, pairs: 256, ports: 16, hists: 256, ..SetSpec::default() }).unwrap();
-    set.pin(&dir).unwrap();
-    let mut taps = ["p1", "p2"].map(|p| attach(&net, p, &set, Attach::Auto, Some(&dir)));
-    net.up();
-    let loads = everything(&net);
-    for flows in [64, 4096, 16] {
-        thread::sleep(Duration::from_millis(200));
-        let next = set.resized(flows).unwrap();
-        next.pin(&dir).unwrap();
-        for tap in &mut taps {
-            inside(&net.host, || tap.move_to(next.programs(), Some(&dir))).unwrap();
-        }
-        Janitor::grace_period();
-        let mut old = reader(&set);
-        let scan = old.scan().unwrap();
-        let ends: Vec<_> = scan.flows.iter().map(|f| Command::EndFlow(f.id, Timestamp::MAX)).collect();
-        set.janitor().run(&ends).unwrap();
-        Janitor::grace_period();
-        let ends: Vec<_> =
-            old.live_flows().map(|f| Command::FreeFlow(f.id, EndReason::LackOfResources)).collect();
-        set.janitor().run(&ends).unwrap();
-        old.scan().unwrap();
-        assert_eq!(old.fill().0, 0, "every flow was folded");
-        set = next;
-    }
-    stop(loads);
-    let mut reader = reader(&set);
-    for port in ["p1", "p2"] {
-        let all = assert_exact("resized", &net, port, &mut [&mut reader]);
-        assert!(all.tx.0 > 1_000 && all.rx.0 > 1_000, "too little traffic: {all:?}");
-    }
-    assert!(reader.counters().flow_full > 0, "eight slots were too few at first");
-    Set::unpin(&dir).unwrap();
 }
 
 #[test]

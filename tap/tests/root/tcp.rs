@@ -18,8 +18,8 @@ const REMOTE: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(172, 17, 0, 3));
 
 /// One segment at the port.
 #[derive(Clone, Copy, Debug)]
-struct Segment {
-    direction: Direction,
+pub struct Segment {
+    pub direction: Direction,
     flags: u8,
     seq: u32,
     ack: u32,
@@ -32,11 +32,11 @@ struct Segment {
     stamp: u32,
 }
 
-fn tx(flags: u8, seq: u32, ack: u32, length: usize) -> Segment {
+pub fn tx(flags: u8, seq: u32, ack: u32, length: usize) -> Segment {
     Segment { direction: Direction::Tx, flags, seq, ack, length, segments: 0, id: 0, stamp: 0 }
 }
 
-fn rx(flags: u8, seq: u32, ack: u32, length: usize) -> Segment {
+pub fn rx(flags: u8, seq: u32, ack: u32, length: usize) -> Segment {
     Segment { direction: Direction::Rx, ..tx(flags, seq, ack, length) }
 }
 
@@ -53,7 +53,7 @@ impl Segment {
         Self { stamp, ..self }
     }
 
-    fn frame(&self, (local, remote): (u16, u16)) -> Vec<u8> {
+    pub fn frame(&self, (local, remote): (u16, u16)) -> Vec<u8> {
         let (ends, ports) = match self.direction {
             Direction::Tx => ((LOCAL, REMOTE), (local, remote)),
             Direction::Rx => ((REMOTE, LOCAL), (remote, local)),

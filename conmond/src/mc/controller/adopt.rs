@@ -70,6 +70,8 @@ impl Work {
             rigger,
             surveyor,
             saver,
+            growing: BTreeMap::new(),
+            grow_error: None,
             translations,
             nat: None,
             nat_error: None,
@@ -138,14 +140,9 @@ impl Work {
 
     /// Ended pairs of before, but for those that the kernel still has, because it did not come to free them.
     fn open_journal(&mut self, sets: &BTreeMap<SetId, Set>) -> anyhow::Result<()> {
-        let mut readers = HashMap::new();
-        for (id, set) in sets {
-            readers.insert(id.0, tap::Reader::new(set.descriptors()?)?);
-        }
         let is_alive = |life: &crate::store::PairLife| {
-            readers
-                .get(&life.set)
-                .and_then(|r| r.pair_now(life.id.slot))
+            sets.get(&SetId(life.set))
+                .and_then(|set| set.pair_now(life.id.slot).ok().flatten())
                 .is_some_and(|(p, _)| p.id == life.id && p.first_seen == life.first_seen)
         };
         let path = self.settings.run_dir.join(JOURNAL);
@@ -169,7 +166,7 @@ impl Work {
         Port::mend(&dirs)?;
         let mut counted = std::collections::BTreeSet::new();
         for (id, set) in sets {
-            let counted_here = tap::Reader::new(set.descriptors()?)?.counted_ports();
+            let counted_here = set.counted_ports()?;
             let role = saved.sets.get(&id.0).cloned();
             let adopted = Port::adopt(&self.set_dir(id))?;
             let role = role.unwrap_or_else(|| {
@@ -216,7 +213,8 @@ impl Work {
                 self.attachment = port.how();
                 let tapped_at = known.map_or(now, |k| k.tapped_at);
                 let hold = if port.is_fast() { TapHold::Fast } else { TapHold::Quick };
-                self.world.taps.insert(ifindex, TapSeen { set: id, tapped_at, adopted: true, hold });
+                let tap = TapSeen { set: id, tapped_at, adopted: true, hold, programs: 0, heading: None };
+                self.world.taps.insert(ifindex, tap);
                 if let Some(owner) = known.and_then(|k| k.owner.clone()) {
                     self.world.owners.insert(ifindex, owner);
                 }
@@ -227,7 +225,17 @@ impl Work {
                 );
             }
             set.janitor().run(&[tap::Command::Overlap(false)])?;
+            let growing = set.older_flows().is_some();
+            if growing {
+                // every port has programs over the larger table now; nobody else ends anything yet
+                let drained = set.drain()?;
+                Set::unpin_older(&dir)?;
+                tracing::info!(set = %id, ?drained, "a flow table that was growing has grown");
+            }
             self.own_set(id, set, role, monitor)?;
+            if growing {
+                self.settle_growth(id);
+            }
         }
         self.shared.store().keep_ports(|ifindex| self.world.taps.contains_key(&ifindex));
         counted.extend(saved.ports.keys());

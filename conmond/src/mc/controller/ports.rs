@@ -51,7 +51,9 @@ impl Work {
                     self.surveyor.ask(Question::Stats { ifindex });
                 }
                 self.world.refused.remove(&ifindex);
-                self.world.taps.insert(ifindex, TapSeen { set, tapped_at, adopted: false, hold });
+                let programs = self.programs_of(set);
+                let tap = TapSeen { set, tapped_at, adopted: false, hold, programs, heading: None };
+                self.world.taps.insert(ifindex, tap);
                 self.shared.names_mut().set_port(ifindex, &interface, None);
                 self.unsaved = true;
                 self.shared.tell(EventKind::PortTapped, format!("{interface} is tapped"), |e| {
@@ -85,7 +87,10 @@ impl Work {
 
     pub(super) fn move_port(&mut self, ifindex: u32, to: SetId) {
         let Some(set) = self.hands.get(&to).map(|h| h.set.clone()) else { return };
-        let dir = self.set_dir(to);
+        let (dir, heading) = (self.set_dir(to), (to, self.programs_of(to)));
+        if let Some(tap) = self.world.taps.get_mut(&ifindex) {
+            tap.heading = Some(heading);
+        }
         self.hand_over(ifindex, |port| RiggerJob::Move(port, to, set, dir));
     }
 
@@ -103,21 +108,23 @@ impl Work {
         let ifindex = port.ifindex();
         self.dirty = true;
         let hold = self.hold_of(&port);
-        match (self.world.taps.get_mut(&ifindex), self.ports.get_mut(&ifindex)) {
+        let heading = match (self.world.taps.get_mut(&ifindex), self.ports.get_mut(&ifindex)) {
             (Some(tap), Some(tapped)) if tapped.port.is_none() => {
                 (self.attachment, tapped.how) = (port.how(), port.how());
                 tap.hold = hold;
                 tapped.port = Some(port);
+                tap.heading.take()
             }
             // it went meanwhile
             _ => return self.rigger.send(RiggerJob::Detach(port)),
-        }
+        };
         match (what, result) {
             (Rigged::Fastened, Ok(())) => {}
             (Rigged::Fastened, Err(error)) => self.was_not_fastened(ifindex, &error),
             (Rigged::Moved(set), Ok(())) => {
                 if let Some(tap) = self.world.taps.get_mut(&ifindex) {
                     tap.set = set;
+                    tap.programs = heading.map_or(tap.programs, |(_, programs)| programs);
                 }
                 self.unsaved = true;
             }
@@ -137,7 +144,7 @@ impl Work {
         let port = self.ports.get(&ifindex).and_then(|t| t.port.as_ref());
         if port.is_some_and(Port::is_alive) {
             let error = error as &dyn std::error::Error;
-            tracing::error!(ifindex, error, "a port cannot be moved to its tenant's set; it is tapped anew");
+            tracing::error!(ifindex, error, "a port cannot be moved to other programs; it is tapped anew");
             self.world.refused.insert(ifindex, (chain(error), monotonic() + Duration::from_secs(2)));
         }
         // the link is going or the tap was taken off by somebody: begin anew

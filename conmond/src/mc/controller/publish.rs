@@ -53,7 +53,14 @@ impl Work {
                 .iter()
                 .filter_map(|(id, s)| {
                     let spec = self.hands.get(id)?.set.spec();
-                    Some(SetInfo { id: *id, role: s.role.clone(), tenant: self.tenant_of(&s.role), spec })
+                    Some(SetInfo {
+                        id: *id,
+                        role: s.role.clone(),
+                        tenant: self.tenant_of(&s.role),
+                        spec,
+                        max_flows: self.world.wishes.max_flows,
+                        outgrown: s.table.full_before,
+                    })
                 })
                 .collect(),
             ports: self.world.taps.iter().map(|(ifindex, tap)| self.port_view(*ifindex, tap)).collect(),
@@ -107,6 +114,7 @@ impl Work {
         if let Some(error) = &self.load_error {
             all.push(format!("no set can be loaded for new tenants ({error})"));
         }
+        all.extend(self.grow_problem());
         for (ifindex, (why, _)) in &self.world.refused {
             all.push(format!("{} is not tapped: {why}", self.interface(*ifindex)));
         }

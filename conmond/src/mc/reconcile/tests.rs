@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::*;
 use crate::mac::Mac;
-use crate::mc::world::{ContainerSeen, FarEnd, LinkSeen, NetworkSeen, PortOwner, SetSeen, Wishes};
+use crate::mc::world::{ContainerSeen, FarEnd, FlowTable, LinkSeen, NetworkSeen, PortOwner, SetSeen, Wishes};
 use crate::runtime::{Container, ContainerState, Network, NetworkEndpoint, NetworkMode, Policy};
 use crate::switch::Link;
 
@@ -72,6 +72,7 @@ fn world() -> World {
         silence: Duration::from_secs(5),
         linger: Duration::from_secs(60),
         fasten: true,
+        max_flows: 65_536,
     });
     world.engine = true;
     world.links.insert(BRIDGE, link(BRIDGE, "docker0", "bridge", None));
@@ -79,6 +80,10 @@ fn world() -> World {
     world.sets.insert(NURSERY, set(SetRole::Nursery));
     world.sets.insert(SetId(2), set(SetRole::Pool));
     world
+}
+
+fn tap_in(set: SetId, tapped_at: Timestamp, hold: TapHold) -> TapSeen {
+    TapSeen { set, tapped_at, adopted: false, hold, programs: 0, heading: None }
 }
 
 fn mac() -> Mac {
@@ -89,7 +94,7 @@ fn mac() -> Mac {
 fn world_with(seen: ContainerSeen) -> World {
     let mut world = world();
     let id = seen.container.id.clone();
-    world.taps.insert(PORT, TapSeen { set: NURSERY, tapped_at: NOW, adopted: false, hold: TapHold::Fast });
+    world.taps.insert(PORT, tap_in(NURSERY, NOW, TapHold::Fast));
     if let Some(l) = world.links.get_mut(&PORT) {
         l.peer = Some(FarEnd { mac: Some(mac()), addresses: Vec::new() });
     }
@@ -293,7 +298,7 @@ fn a_set_that_nobody_needs_goes_after_a_while() {
 
 fn tapped(hold: TapHold, since: u64) -> TapSeen {
     let tapped_at = NOW.before(Duration::from_millis(since));
-    TapSeen { set: NURSERY, tapped_at, adopted: false, hold }
+    tap_in(NURSERY, tapped_at, hold)
 }
 
 fn fastens(world: &World) -> Option<u32> {
@@ -411,6 +416,97 @@ fn a_container_without_a_port_is_asked_for_once() {
     world.engine = true;
     own(&mut world, "c");
     assert!(!asks(&world), "its port tells enough");
+}
+
+/// What is asked for the nursery's flow table.
+fn growth_of(world: &World, at: Timestamp) -> Option<Action> {
+    reconcile(world, at)
+        .into_iter()
+        .find(|a| matches!(a, Action::Grow { set: NURSERY, .. } | Action::Drain { set: NURSERY }))
+}
+
+fn table(world: &mut World) -> &mut FlowTable {
+    &mut world.sets.get_mut(&NURSERY).unwrap().table
+}
+
+#[test]
+fn a_flow_table_grows_when_it_is_half_full_and_by_more_when_it_overflows() {
+    let mut w = world();
+    *table(&mut w) = FlowTable::new(4096);
+    for (used, full, before, wanted) in [
+        (0, 0, 0, None),
+        (2047, 0, 0, None),
+        (2048, 0, 0, Some(8192)),
+        (2048, 512, 0, Some(8192)),
+        (2048, 513, 0, Some(32_768)),
+        (2048, 513, 1, Some(8192)),
+        (1000, 513, 0, Some(8192)),
+        (1000, 9_513, 9_500, None),
+        (u64::MAX / 2, u64::MAX, 0, Some(32_768)),
+    ] {
+        let t = table(&mut w);
+        (t.used, t.full, t.full_before) = (used, full, before);
+        let wanted = wanted.map(|flows| Action::Grow { set: NURSERY, flows });
+        assert_eq!(growth_of(&w, NOW), wanted, "{used} used, {full} overflowed, {before} before");
+    }
+    table(&mut w).grow_at = NOW + Duration::from_millis(1);
+    assert_eq!(growth_of(&w, NOW), None, "it failed a moment ago");
+    assert!(growth_of(&w, NOW + Duration::from_millis(1)).is_some());
+    *table(&mut w) = FlowTable { used: 60_000, full: 60_000, ..FlowTable::new(16_384) };
+    assert_eq!(
+        growth_of(&w, NOW),
+        Some(Action::Grow { set: NURSERY, flows: 65_536 }),
+        "not beyond its bound"
+    );
+    table(&mut w).slots = 65_536;
+    assert_eq!(growth_of(&w, NOW), None, "it has met its bound");
+}
+
+#[test]
+fn records_are_moved_once_no_port_counts_in_the_table_before() {
+    let mut w = world();
+    w.taps.insert(PORT, tapped(TapHold::Fast, 5_000));
+    *table(&mut w) = FlowTable { stage: Growth::Moving, programs: 1, ..FlowTable::new(8192) };
+    let moves = |w: &World| reconcile(w, NOW).contains(&Action::Move { ifindex: PORT, set: NURSERY });
+    assert!(moves(&w) && growth_of(&w, NOW).is_none(), "first the port");
+    // it is under way, to the programs of before
+    w.taps.insert(PORT, TapSeen { heading: Some((NURSERY, 0)), ..tapped(TapHold::Busy, 5_000) });
+    assert!(!moves(&w) && growth_of(&w, NOW).is_none());
+    // from another set, and to the programs of before
+    let from = TapSeen { set: SetId(2), heading: Some((NURSERY, 0)), ..tapped(TapHold::Busy, 5_000) };
+    w.taps.insert(PORT, from);
+    assert!(growth_of(&w, NOW).is_none(), "it would come with programs of the table before");
+    w.taps.insert(PORT, TapSeen { programs: 1, ..tapped(TapHold::Fast, 5_000) });
+    assert_eq!(growth_of(&w, NOW), Some(Action::Drain { set: NURSERY }));
+    assert!(!moves(&w));
+    for stage in [Growth::Making, Growth::Draining, Growth::Settling] {
+        table(&mut w).stage = stage;
+        assert_eq!(growth_of(&w, NOW), None, "{stage:?}");
+    }
+    // what could not be done is tried again
+    *table(&mut w) = FlowTable { stage: Growth::Left, programs: 1, ..FlowTable::new(8192) };
+    assert_eq!(growth_of(&w, NOW), Some(Action::Drain { set: NURSERY }));
+}
+
+#[test]
+fn a_set_that_grows_is_not_retired_and_its_ports_are_not_fastened() {
+    let mut w = world();
+    w.sets.get_mut(&SetId(2)).unwrap().role = SetRole::Tenant("gone".into());
+    let grown = |w: &mut World, stage| {
+        let set = w.sets.get_mut(&SetId(2)).unwrap();
+        set.idle_since = Some(Timestamp::ZERO);
+        set.table = FlowTable { stage, ..FlowTable::new(8192) };
+    };
+    w.taps.clear();
+    grown(&mut w, Growth::Settling);
+    assert!(!reconcile(&w, NOW).contains(&Action::Retire { set: SetId(2) }));
+    grown(&mut w, Growth::None);
+    assert!(reconcile(&w, NOW).contains(&Action::Retire { set: SetId(2) }));
+    w.taps.insert(PORT, tapped(TapHold::Quick, 2_100));
+    *table(&mut w) = FlowTable { stage: Growth::Moving, ..FlowTable::new(8192) };
+    assert_eq!(fastens(&w), None);
+    table(&mut w).stage = Growth::None;
+    assert_eq!(fastens(&w), Some(PORT));
 }
 
 #[test]

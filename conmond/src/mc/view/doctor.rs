@@ -28,6 +28,8 @@ const NAMED_WITHIN: Duration = Duration::from_secs(2);
 const RESTARTS: u64 = 3;
 /// A table that is fuller than this may soon be full.
 const FULL: f64 = 0.8;
+/// Of so many flow records, one packet more that found none is no news.
+const COLLIDE: u64 = 256;
 /// Clocks drift apart by less, whatever NTP does.
 const STEP: Duration = Duration::from_secs(1);
 /// Names that are listed before the rest is only counted.
@@ -279,19 +281,32 @@ fn coverage(published: &Published) -> Check {
 fn tables(shared: &Shared, published: &Published) -> Check {
     let store = shared.store();
     let taken = store.fills();
-    let mut wrong = Vec::new();
+    let (mut wrong, mut small) = (Vec::new(), 0u64);
     for set in &published.sets {
         let whose = whose(set.tenant.as_deref(), set.id);
+        small = small.saturating_add(set.outgrown);
         let kinds = ["flows", "pairs", "ports", "histograms"];
         for (kind, fill) in kinds.iter().zip(fills(set, taken.get(&set.id).copied().unwrap_or_default())) {
             let Fill { used, capacity } = fill;
-            if fill.ratio() > FULL {
+            // a flow table that may grow does so before it is full
+            let grows = *kind == "flows" && capacity < u64::from(set.max_flows);
+            if fill.ratio() > FULL && !grows {
                 wrong.push(format!("{whose}: {used} of {capacity} {kind} are taken"));
             }
         }
         let c = store.set(set.id).map(|r| r.counters).unwrap_or_default();
+        // a few keys collide in a table that is far from full
+        let overflowed = c.flow_full.saturating_sub(set.outgrown);
+        let few = overflowed <= u64::from(set.spec.flows) / COLLIDE;
+        small = small.saturating_add(if few { overflowed } else { 0 });
+        if !few && set.spec.flows >= set.max_flows {
+            wrong.push(format!(
+                "{whose}: {overflowed} packets found no flow record and count in their pair only; the table has grown to its \
+                 bound of {} (tables.max_flows)",
+                set.spec.flows
+            ));
+        }
         for (n, what) in [
-            (c.flow_full, "packets found no flow record and count in their pair only"),
             (c.pair_full, "packets found no pair record and count in their port's overflow only"),
             (c.port_full, "packets found no port record and count for no port"),
             (c.hist_full, "round-trip delays found no histogram and are lost"),
@@ -301,10 +316,16 @@ fn tables(shared: &Shared, published: &Published) -> Check {
             }
         }
     }
+    let mut fine = format!("no table of {} sets is full", published.sets.len());
+    if small > 0 {
+        fine.push_str(&format!(
+            "; {small} packets count in their pair only, from before flow tables grew or because keys collide"
+        ));
+    }
     check(
         "tables",
         some(&wrong),
-        format!("no table of {} sets is or was full", published.sets.len()),
+        fine,
         "give sets larger tables (conmond --help); totals stay exact whatever overflows",
     )
 }

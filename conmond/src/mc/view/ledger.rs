@@ -1,7 +1,7 @@
 //! The ledger: what the maps hold for each port, held against what the port's interface counted meanwhile.
 //!
-//! Both sides are read anew for each question: the interfaces before and after the maps, and the maps by a reader that
-//! knows nothing of earlier readings, so that a fault in what monitors remember shows up here, too. What the kernel
+//! Both sides are read anew for each question: the interfaces before and after the maps, and the maps without knowledge
+//! of earlier readings, so that a fault in what monitors remember shows up here, too. What the kernel
 //! gave up already (ended pairs) is in the store, which is held still meanwhile. Packets count; octets are shown.
 
 use std::collections::{BTreeMap, HashMap};
@@ -10,9 +10,10 @@ use std::time::Duration;
 
 use conmon::api::{ApiError, Count, Ledger, LedgerAnswer, PortLedger};
 use ippm::flow::{Both, Counters, Direction, PortClass};
-use tap::{Reader, Scan, Set};
+use tap::{Census, Set};
 
 use crate::clock::Wall;
+use crate::mc::controller::chain;
 use crate::mc::shared::{PortInfo, Shared};
 use crate::mc::world::SetId;
 use crate::switch::{LinkQuery, LinkStats};
@@ -64,29 +65,19 @@ pub struct Tables {
 
 impl Tables {
     /// Adds what one set holds.
-    pub fn add_scan(&mut self, scan: &Scan) {
-        for pair in &scan.pairs {
-            // with its live flows, which are taken out below
-            self.ports.entry(pair.key.ifindex).or_default().pair += pair.counters;
-        }
-        for flow in &scan.flows {
-            let port = self.ports.entry(flow.key.ifindex).or_default();
-            port.flow += flow.counters;
-            if flow.pair.is_some() {
-                port.pair =
-                    Both::new(port.pair.tx.since(flow.counters.tx), port.pair.rx.since(flow.counters.rx));
-            }
-        }
-        for counted in &scan.ports {
-            let port = self.ports.entry(counted.ifindex).or_default();
+    pub fn add_census(&mut self, census: &Census) {
+        for (ifindex, counted) in &census.ports {
+            let port = self.ports.entry(*ifindex).or_default();
+            port.flow += counted.flows;
+            port.pair += counted.pairs;
             for d in Direction::ALL {
-                for (into, from) in port.classes[*d].iter_mut().zip(counted.counts[*d]) {
+                for (into, from) in port.classes[*d].iter_mut().zip(counted.classes[*d]) {
                     *into += from;
                 }
             }
         }
-        self.no_port.tx += scan.set.no_port.tx.packets;
-        self.no_port.rx += scan.set.no_port.rx.packets;
+        self.no_port.tx += census.set.no_port.tx.packets;
+        self.no_port.rx += census.set.no_port.rx.packets;
     }
 
     /// Adds ended pairs, which the kernel has no more.
@@ -104,17 +95,16 @@ fn read_tables(shared: &Shared) -> Result<Tables, ApiError> {
     let store = shared.store();
     let mut tables = Tables::default();
     for (id, set) in &sets {
-        tables.add_scan(&scan(*id, set)?);
+        tables.add_census(&census(*id, set)?);
     }
     tables.add_settled(&store.settled());
     Ok(tables)
 }
 
-fn scan(id: SetId, set: &Arc<Set>) -> Result<Scan, ApiError> {
-    let failed = |e: String| ApiError::internal(format!("the tables of set {id} cannot be read: {e}"));
-    let descriptors = set.descriptors().map_err(|e| failed(e.to_string()))?;
-    let mut reader = Reader::new(descriptors).map_err(|e| failed(e.to_string()))?;
-    reader.scan().ok_or_else(|| {
+fn census(id: SetId, set: &Arc<Set>) -> Result<Census, ApiError> {
+    let failed =
+        |e: tap::Error| ApiError::internal(format!("the tables of set {id} cannot be read: {}", chain(&e)));
+    set.census().map_err(failed)?.ok_or_else(|| {
         ApiError::unavailable(format!("records of set {id} are being moved all the time"))
             .with_remedy("ask again in a moment")
     })

@@ -50,6 +50,8 @@ pub(in crate::mc) fn published() -> Published {
         tenant: matches!(role, SetRole::Tenant(_)).then(|| "shop".to_owned()),
         role,
         spec: SetSpec { flows: 10, pairs: 10, ports: 10, hists: 10, ..SetSpec::default() },
+        max_flows: 10,
+        outgrown: 0,
     };
     let port = |ifindex, interface: &str, name: &str| PortInfo {
         ifindex,

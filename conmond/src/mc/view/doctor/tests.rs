@@ -90,6 +90,31 @@ fn full_tables_and_dropped_events_are_told() {
 }
 
 #[test]
+fn a_flow_table_that_may_grow_is_not_full_and_one_at_its_bound_says_so() {
+    let mut p = published();
+    let of = |p: &Published, flow_full: u64| {
+        let shared = shared(p.clone());
+        let mut batch = Batch { taken_at: monotonic(), ..Batch::default() };
+        batch.set.flow_full = flow_full;
+        shared.store().apply(SHOP, &batch);
+        shared.store().scanned(SHOP, monotonic(), 9);
+        all(&shared, p).into_iter().find(|c| c.name == "tables").unwrap()
+    };
+    assert!(of(&p, 0).detail.contains("9 of 10 flows are taken"), "{:?}", of(&p, 0));
+    assert!(of(&p, 5).detail.contains("5 packets found no flow record"), "{:?}", of(&p, 5));
+    assert!(of(&p, 5).detail.contains("grown to its bound of 10 (tables.max_flows)"), "{:?}", of(&p, 5));
+    for set in &mut p.sets {
+        (set.max_flows, set.outgrown) = (20, 4);
+    }
+    let growing = of(&p, 5);
+    assert!(growing.ok, "{growing:?}");
+    assert!(
+        growing.detail.contains("packets count in their pair only, from before flow tables grew"),
+        "{growing:?}"
+    );
+}
+
+#[test]
 fn kernels_are_told_apart() {
     assert_eq!(release("6.18.44-fc-v595"), Some((6, 18)));
     assert_eq!(release("5.15"), Some((5, 15)));

@@ -1,6 +1,4 @@
-use ippm::flow::{FlowKey, Role, Service};
-use ippm::measurement::{FlowMeasurement, PairKey, PairMeasurement, PortMeasurement, SlotTag};
-use ippm::time::Timestamp;
+use tap::PortCensus;
 
 use super::*;
 use crate::mc::view::tests::published;
@@ -112,62 +110,21 @@ fn what_cannot_be_compared_is_left_out_and_said() {
 
 #[test]
 fn a_packet_counts_once_wherever_it_lies() {
-    let key = FlowKey {
-        local: [10, 0, 0, 1].into(),
-        remote: [10, 0, 0, 2].into(),
-        local_port: 1,
-        remote_port: 2,
-        proto: 17,
-        vlan: 0,
-        ifindex: 7,
-    };
-    let flow = |slot, pair| FlowMeasurement {
-        key,
-        id: SlotTag { slot, tag: 1 },
-        pair,
-        role: Role::LocalOpened,
-        guessed: false,
-        first_seen: Timestamp(1),
-        last_seen: Timestamp(2),
-        counters: Both::new(packets(10), packets(1)),
-        tcp_flags: Both::default(),
-        retransmitted: Both::default(),
-        reordered: 0,
-    };
-    let pair = PairMeasurement {
-        key: PairKey {
-            ifindex: 7,
-            local: key.local,
-            remote: key.remote,
-            proto: 17,
-            role: Role::LocalOpened,
-            service: Service::None,
-        },
-        id: SlotTag { slot: 0, tag: 1 },
-        guessed: false,
-        first_seen: Timestamp(1),
-        last_seen: Timestamp(2),
-        // its own 5, and the 10 of the live flow
-        counters: Both::new(packets(15), packets(1)),
-        retransmitted: Both::default(),
-        reordered: 0,
-        flows: 1,
-        no_slot: 5,
-        active_flows: 1,
-    };
     let mut classes = Both::new([Counters::default(); 4], [Counters::default(); 4]);
     for class in PortClass::ALL {
         classes.tx[usize::from(class.number())] = packets(1 + u64::from(class.number()));
     }
     let mut t = Tables::default();
-    t.add_scan(&Scan {
-        flows: vec![flow(0, Some(0)), flow(1, None)],
-        pairs: vec![pair],
-        ports: vec![PortMeasurement { ifindex: 7, counts: classes }],
-        ..Scan::default()
-    });
+    // two flows, and 5 packets that found no record of their own
+    let here = PortCensus {
+        flows: Both::new(packets(20), packets(2)),
+        pairs: Both::new(packets(5), packets(0)),
+        classes,
+    };
+    t.add_census(&Census { ports: HashMap::from([(7, here)]), ..Census::default() });
     // the same port in the nursery, and an ended pair
-    t.add_scan(&Scan { flows: vec![flow(0, None)], ..Scan::default() });
+    let before = PortCensus { flows: Both::new(packets(10), packets(1)), ..PortCensus::default() };
+    t.add_census(&Census { ports: HashMap::from([(7, before)]), ..Census::default() });
     t.add_settled(&HashMap::from([(7, Both::new(packets(100), packets(0)))]));
     let all = 10 + 10 + 5 + 10 + 100 + 1 + 2 + 3 + 4;
     let r = compare(&ports(), &t, &seen(stats(all, 3), stats(all, 3)));
