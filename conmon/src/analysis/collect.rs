@@ -67,7 +67,8 @@ impl Collector {
             self.refused += 1;
             return NO_PLACE;
         }
-        let records = FlowRecords { pair, src_first, digest: key.digest(SELECT_SEED), ..FlowRecords::default() };
+        let records =
+            FlowRecords { pair, src_first, digest: key.digest(SELECT_SEED), ..FlowRecords::default() };
         self.flows.push((key, records));
         let at = (self.flows.len() - 1) as u32;
         self.index.insert(key, at);
