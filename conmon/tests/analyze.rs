@@ -94,6 +94,25 @@ fn one_and_two_captures_in_every_format() {
 }
 
 #[test]
+fn the_page_stands_alone() {
+    let folder = Folder::new();
+    let output = folder.run(&["a.pcap", "b.pcap", "-o", "html"]);
+    assert!(output.status.success(), "{output:?}");
+    let page = text(&output.stdout);
+    for elsewhere in ["http:", "https:", "src=", "href=", "<script", "@import", "url("] {
+        assert!(!page.contains(elsewhere), "{elsewhere}");
+    }
+    for tag in ["svg", "table", "tr", "td", "p", "h2", "li", "body", "html"] {
+        let count = |text: &str| page.matches(text).count();
+        let opened = count(&format!("<{tag}>")) + count(&format!("<{tag} "));
+        assert_eq!(opened, count(&format!("</{tag}>")), "{tag}");
+        assert!(opened > 0, "{tag}");
+    }
+    assert!(page.contains("10.0.0.1 → 10.0.0.2") && page.contains("one way, there"), "{page}");
+    assert!(!page.contains("NaN") && !page.contains("inf"), "{page}");
+}
+
+#[test]
 fn the_standard_input_is_a_capture_too() {
     let folder = Folder::new();
     let mut child = folder

@@ -8,8 +8,10 @@
 
 pub mod catalogue;
 pub mod clock;
+pub mod difference;
 pub mod flow;
 pub mod follow;
+pub mod heavy;
 pub mod histogram;
 pub mod lda;
 pub mod measurement;

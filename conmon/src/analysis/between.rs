@@ -56,9 +56,10 @@ pub(super) fn compare(mut sides: [Side; 2], pairs: &[PairState], clocks: Clocks)
     let threshold = sides[0].collector.threshold().max(sides[1].collector.threshold());
     sides.iter_mut().for_each(|side| side.collector.raise(threshold));
     let slack_ns = sides.iter().map(|side| side.resolution_ns).max().unwrap_or(1);
+    let refused: u64 = sides.iter().map(|side| side.collector.refused()).sum();
     let [first, second] = sides;
     let listening = [first.listening, second.listening];
-    let records = by_pair(first.collector, second.collector, pairs.len());
+    let records = by_pair(first.collector, second.collector, pairs.len(), refused > 0);
 
     let mut matched: Vec<Option<[Direction; 2]>> =
         records.iter().map(|records| match_pair(records, listening, clocks)).collect();
@@ -82,6 +83,9 @@ pub(super) fn compare(mut sides: [Side; 2], pairs: &[PairState], clocks: Clocks)
             }
             RelationError::NotEven => format!("no delays: {error}"),
         });
+    }
+    if refused > 0 {
+        notes.push(format!("{refused} flows are not compared: there were too many"));
     }
     if threshold.level() > 0 {
         notes.push(format!(
@@ -109,7 +113,7 @@ pub(super) fn compare(mut sides: [Side; 2], pairs: &[PairState], clocks: Clocks)
     Comparison { pairs: answers, all, clock: truth.clock(), notes }
 }
 
-fn by_pair(first: Collector, second: Collector, pairs: usize) -> Vec<Records> {
+fn by_pair(first: Collector, second: Collector, pairs: usize, some_refused: bool) -> Vec<Records> {
     let mut records: Vec<Records> = std::iter::repeat_with(Records::default).take(pairs).collect();
     let mut places = HashMap::new();
     for (key, flow) in first.into_flows() {
@@ -124,6 +128,10 @@ fn by_pair(first: Collector, second: Collector, pairs: usize) -> Vec<Records> {
         if let Some(both) = place {
             both[1] = Some(flow);
         }
+    }
+    if some_refused {
+        // What one capture alone has a place for is no loss.
+        records.iter_mut().for_each(|pair| pair.flows.retain(|both| both[1].is_some()));
     }
     records
 }

@@ -43,22 +43,41 @@ pub(super) struct Collector {
     threshold: Threshold,
     records: usize,
     most: usize,
+    refused: u64,
 }
+
+/// A flow for each so many records at most.
+const RECORDS_A_FLOW: usize = 16;
+
+/// No place: there were too many flows.
+const NO_PLACE: u32 = u32::MAX;
 
 impl Collector {
     pub fn new(most: usize) -> Self {
         let (index, flows) = (HashMap::new(), Vec::new());
-        Self { index, flows, threshold: Threshold::ALL, records: 0, most: most.max(1) }
+        Self { index, flows, threshold: Threshold::ALL, records: 0, most: most.max(1), refused: 0 }
     }
 
-    /// The place of a flow that begins.
+    /// The place of a flow that begins; there may be none left for it.
     pub fn flow(&mut self, key: BiKey, pair: u32, src_first: bool) -> u32 {
-        let flows = &mut self.flows;
-        *self.index.entry(key).or_insert_with(|| {
-            let digest = key.digest(SELECT_SEED);
-            flows.push((key, FlowRecords { pair, src_first, digest, ..FlowRecords::default() }));
-            (flows.len() - 1) as u32
-        })
+        if let Some(at) = self.index.get(&key) {
+            return *at;
+        }
+        if self.flows.len() > self.most / RECORDS_A_FLOW {
+            self.refused += 1;
+            return NO_PLACE;
+        }
+        let records =
+            FlowRecords { pair, src_first, digest: key.digest(SELECT_SEED), ..FlowRecords::default() };
+        self.flows.push((key, records));
+        let at = (self.flows.len() - 1) as u32;
+        self.index.insert(key, at);
+        at
+    }
+
+    /// Flows for which there was no place: they are not compared.
+    pub const fn refused(&self) -> u64 {
+        self.refused
     }
 
     /// Keeps a packet of a flow at its place.

@@ -1,3 +1,5 @@
+use proptest::prelude::*;
+
 use super::*;
 use crate::model::EPOCH_NS;
 use crate::model::law::{Clock, Delay};
@@ -188,4 +190,36 @@ fn the_minimum_filter_bounds_too() {
         }
     }
     assert_eq!(Minimum::default().offset(1e-4), None);
+}
+
+fn passages(max: usize) -> impl Strategy<Value = Vec<Passage>> {
+    let near = (0u64..10_000, 0u64..10_000);
+    let any = (any::<u64>(), any::<u64>());
+    prop::collection::vec(prop_oneof![near, any], 0..max).prop_map(|all| {
+        all.into_iter().map(|(sent_ns, received_ns)| Passage { sent_ns, received_ns }).collect()
+    })
+}
+
+proptest! {
+    /// Whatever a capture claims: a relation whose bounds are in order, or a reason why there is none.
+    #[test]
+    fn any_times_are_related_or_refused(forward in passages(30), reverse in passages(30), slack: u64, at: u64) {
+        if let Ok(relation) = Relation::find(&forward, &reverse, slack) {
+            let (low, high) = relation.bounds_at(at);
+            prop_assert!(low.is_nan() || high.is_nan() || low <= high + 1.0 || low.abs().max(high.abs()) > 1e12);
+            relation.other_time(at);
+            relation.worst_error_ns();
+        }
+        if let Ok(timeline) = Timeline::find(&forward, &reverse, slack) {
+            prop_assert!(timeline.windows().len() >= 1);
+            for passage in forward.iter().chain(&reverse) {
+                timeline.forward_delay(passage);
+                timeline.reverse_delay(passage);
+            }
+        }
+        let mut minimum = Minimum::default();
+        forward.iter().for_each(|p| minimum.forward(p.raw_delay_ns(), p.sent_ns));
+        reverse.iter().for_each(|p| minimum.reverse(p.raw_delay_ns(), p.received_ns));
+        minimum.offset(1e-4);
+    }
 }

@@ -57,6 +57,8 @@ impl Timeline {
                 self.split(f0, r0, slack_ns, depth + 1)?;
                 self.split(f1, r1, slack_ns, depth + 1)
             }
+            // There was traffic both ways, only not in each part.
+            Err(RelationError::OneDirection) if depth > 0 => Err(RelationError::NotEven),
             Err(error) => Err(error),
         }
     }

@@ -1,4 +1,4 @@
-//! Round trips from QUIC's spin bit (RFC 9000 section 17.4, RFC 9312 section 3.8.1): the client inverts it once each round trip
+//! Round trips from QUIC's spin bit (RFC 9000 section 17.4, RFC 9312 section 3.8.2): the client inverts it once each round trip
 //! and the server sends back what it got, so in each direction edges are one round trip apart, the whole way and
 //! application delays included.
 //!

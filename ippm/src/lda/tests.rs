@@ -109,3 +109,39 @@ fn packets_of_other_intervals_spoil_their_bucket_and_nothing_else() {
     assert_eq!((estimate.mean_ns, estimate.packets, estimate.deviation_ns), (300.0, 1, None));
     assert_eq!(sender.compare(&Lda::new(3)), None, "another size");
 }
+
+/// Flows of 200 packets that lose two each: the share of useful buckets is (7/8)^2, and no estimate is off by more than
+/// its sample allows; without loss each flow's mean is exact.
+#[test]
+fn a_flow_by_itself() {
+    let key = Key::new([5, 6]);
+    let (mut useful, mut sure, mut flows) = (0.0, 0, 0);
+    for flow in 0..500u64 {
+        let lost = if flow % 2 == 0 { 0 } else { 2 };
+        let mut carrier = Carrier::new(path(0.0), flow);
+        let (mut sender, mut receiver) = (FlowLda::default(), FlowLda::default());
+        let mut sum = 0.0;
+        for i in 0..200u64 {
+            let (now, digest) = (EPOCH_NS + i * 10_000, key.digest(&[flow, i]));
+            sender.add(digest, now);
+            let arrival = carrier.carry(now).arrival_ns.expect("nothing is lost on the path");
+            if i % 100 != 50 || lost == 0 {
+                receiver.add(digest, arrival);
+                sum += (arrival - now) as f64;
+            }
+        }
+        let found = sender.compare(&receiver).expect("of eight buckets two can be spoilt");
+        let mean = sum / (200.0 - f64::from(lost));
+        assert_eq!(found.loss, Proportion { hits: u64::from(lost as u32), trials: 200 });
+        if lost == 0 {
+            assert!((found.mean_ns - mean).abs() < 1e-6 * mean, "exact");
+        } else {
+            flows += 1;
+            useful += found.buckets as f64 / 8.0;
+            let error = found.standard_error_ns.expect("several buckets");
+            sure += u32::from((found.mean_ns - mean).abs() <= 3.0 * error);
+        }
+    }
+    assert!((useful / f64::from(flows) - (7.0f64 / 8.0).powi(2)).abs() < 0.02, "{useful}");
+    assert!(sure * 100 >= flows * 95, "{sure} of {flows} within three standard errors");
+}

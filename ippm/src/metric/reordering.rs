@@ -9,7 +9,7 @@ pub struct Reordering {
     pub arrived: u64,
     /// Those that arrived after one that was sent later: Type-P-Reordered (section 3.3).
     pub reordered: u64,
-    /// The largest reordering extent (section 4.2.1): how many packets before it, counted back to the first that was
+    /// The largest reordering extent (section 4.2): how many packets before it, counted back to the first that was
     /// sent later than it.
     pub largest_extent: u64,
     /// How much later than the first such packet each reordered one arrived: late time (section 4.3).

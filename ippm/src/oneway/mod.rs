@@ -52,14 +52,14 @@ pub struct Matching {
     pub lost: u64,
     /// Sent when the other point may not have listened: neither lost nor arrived.
     pub undecided: u64,
-    /// Arrivals beyond the first of each packet: duplication (RFC 5560 section 4).
+    /// Arrivals beyond the first of each packet: duplication (RFC 5560).
     pub duplicates: u64,
     /// Seen at the receiver's point only, though the sender's listened: not captured there, or made on the way.
     pub unsent: u64,
 }
 
 impl Matching {
-    /// Loss among the packets whose fate is known (RFC 7680 section 2.7: the loss ratio).
+    /// Loss among the packets whose fate is known (the loss ratio, RFC 7680 section 4.1).
     pub const fn loss(&self) -> Proportion {
         Proportion { hits: self.lost, trials: self.sent.saturating_sub(self.undecided) }
     }

@@ -27,6 +27,9 @@ pub struct Piece {
     pub ns: u64,
 }
 
+/// Pieces of one side that may cover the same octets.
+pub const MAX_OVERLAP: usize = 64;
+
 /// A piece with its place in a sequence space that does not wrap.
 #[derive(Clone, Copy)]
 struct Placed {
@@ -38,7 +41,8 @@ struct Placed {
 /// Matches one direction of one connection: what its sender's point and its receiver's point saw, each by time.
 ///
 /// `known_raw` is a range of raw delays that is known otherwise; what is matched here widens it. `unit` is the octets of a full segment, at least 1: [`segment_size`] where it is not known better. Time is that of
-/// sorting, room 40 octets a piece.
+/// sorting, room about 100 octets a piece. Where more than [`MAX_OVERLAP`] pieces of one side cover the same octets, the
+/// further ones are not looked at and count as ambiguous, so that nobody's capture takes forever.
 pub fn match_pieces(
     sent: &[Piece],
     received: &[Piece],
@@ -73,7 +77,7 @@ pub fn match_pieces(
     let raw = widest(matching.raw_range_ns(), known_raw);
 
     let mut lost = Runs::default();
-    sweep(&sent, &received, |(from, to), out, back| {
+    let left_out = sweep(&sent, &received, |(from, to), out, back| {
         if out.len() > 1 {
             matching.ambiguous += segments(to - from) * out.len().min(back.len()) as u64;
         }
@@ -93,6 +97,7 @@ pub fn match_pieces(
             }
         }
     });
+    matching.ambiguous += left_out.iter().map(|at| segments(sent[*at].to - sent[*at].from)).sum::<u64>();
     for (at, from, to) in lost.runs {
         let decided = raw.is_some_and(|raw| receiver.would_see_arrival(sent[at].ns, raw));
         *(if decided { &mut matching.lost } else { &mut matching.undecided }) += segments(to - from);
@@ -110,8 +115,8 @@ struct Runs {
 
 impl Runs {
     fn add(&mut self, at: usize, from: i64, to: i64) {
-        // Few pieces overlap in one place: the one to go on with is among the last.
-        let last = self.runs.iter_mut().rev().take(8).find(|run| run.0 == at && run.2 == from);
+        // The run to go on with is among the last, as no more overlap in one place.
+        let last = self.runs.iter_mut().rev().take(MAX_OVERLAP).find(|run| run.0 == at && run.2 == from);
         match last {
             Some(run) => run.2 = to,
             None => self.runs.push((at, from, to)),
@@ -120,8 +125,12 @@ impl Runs {
 }
 
 /// Calls `part((from, to), sent, received)` for each part between two cuts that was seen at all, with the pieces that
-/// cover it, by sequence.
-fn sweep(sent: &[Placed], received: &[Placed], mut part: impl FnMut((i64, i64), &[usize], &[usize])) {
+/// cover it, by sequence. Returns the sent pieces that were not looked at, as too many overlapped.
+fn sweep(
+    sent: &[Placed],
+    received: &[Placed],
+    mut part: impl FnMut((i64, i64), &[usize], &[usize]),
+) -> Vec<usize> {
     // At an edge pieces end before others begin: no part is empty.
     let mut edges: Vec<(i64, bool, bool, usize)> = Vec::with_capacity(2 * (sent.len() + received.len()));
     for (side, pieces) in [(false, sent), (true, received)] {
@@ -131,19 +140,22 @@ fn sweep(sent: &[Placed], received: &[Placed], mut part: impl FnMut((i64, i64), 
     }
     edges.sort_unstable();
     let (mut out, mut back): (Vec<usize>, Vec<usize>) = (Vec::new(), Vec::new());
-    let mut reached = 0;
+    let (mut reached, mut left_out) = (0, Vec::new());
     for (place, begins, side, at) in edges {
         if place > reached && !(out.is_empty() && back.is_empty()) {
             part((reached, place), &out, &back);
         }
         reached = place;
         let open = if side { &mut back } else { &mut out };
-        if begins {
-            open.push(at);
-        } else {
+        if !begins {
             open.retain(|other| *other != at);
+        } else if open.len() < MAX_OVERLAP {
+            open.push(at);
+        } else if !side {
+            left_out.push(at);
         }
     }
+    left_out
 }
 
 fn placed(pieces: &[Piece], base: u32) -> Vec<Placed> {

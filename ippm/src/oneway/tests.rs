@@ -211,6 +211,18 @@ fn bursts_of_loss_are_counted_in_segments() {
     assert_eq!(matching.lost + matching.undecided, lost as u64);
 }
 
+/// A hundred thousand pieces over the same octets take no longer than as many side by side.
+#[test]
+fn pieces_that_all_overlap_are_bounded() {
+    let all: Vec<Piece> =
+        (0..100_000).map(|i| Piece { seq: i % 7, length: 60_000, ns: u64::from(i) }).collect();
+    let here = Listening { first_ns: 0, last_ns: u64::MAX };
+    let matching = match_pieces(&all, &all, 60_000, here, here, None);
+    assert!(matching.passages.is_empty());
+    assert!(matching.ambiguous >= 100_000);
+    assert_eq!((matching.lost, matching.duplicates), (0, 0));
+}
+
 #[test]
 fn a_segment_size_is_found_among_pieces() {
     let of = |lengths: &[u32]| {

@@ -343,6 +343,8 @@ pub enum AnalyzeFormat {
     Json,
     /// One line a pair, base units
     Csv,
+    /// A page with plots, which opens without a network
+    Html,
 }
 
 /// [`Level`] as an argument.

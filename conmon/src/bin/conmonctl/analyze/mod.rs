@@ -1,6 +1,7 @@
 //! `conmonctl analyze`: capture files read, without a daemon and without privilege.
 
 mod csv;
+mod html;
 mod progress;
 mod view;
 
@@ -65,6 +66,10 @@ fn print(options: &Analyze, color: Color, answer: &AnalysisAnswer, found: usize)
         AnalyzeFormat::Json => {
             let json = serde_json::to_string_pretty(answer).context("cannot write the answer as JSON")?;
             return print_lines(&(json + "\n"));
+        }
+        AnalyzeFormat::Html => {
+            let page = html::html(answer, &view::notes(answer, found));
+            return print_lines(&page);
         }
         AnalyzeFormat::Csv => return print_lines(&csv::csv(answer)),
         AnalyzeFormat::Wide => Format::Wide,

@@ -16,8 +16,14 @@ pub fn view(answer: &AnalysisAnswer, found: usize, look: Look) -> View {
     for pair in &answer.pairs {
         table.row(cells(pair, two, look.wide));
     }
+    let notes = notes(answer, found);
+    View { text: if answer.pairs.is_empty() { String::new() } else { table.render(look) }, notes }
+}
+
+/// What is to be said about captures and clocks.
+pub fn notes(answer: &AnalysisAnswer, found: usize) -> Vec<String> {
     let mut notes: Vec<String> = answer.captures.iter().map(captured).collect();
-    if two {
+    if answer.captures.len() > 1 {
         notes.push(relation(answer.clock.as_ref(), &answer.between));
     }
     notes.extend(answer.notes.iter().cloned());
@@ -25,7 +31,7 @@ pub fn view(answer: &AnalysisAnswer, found: usize, look: Look) -> View {
     if more > 0 {
         notes.push(format!("{more} more pairs; --limit shows them"));
     }
-    View { text: if answer.pairs.is_empty() { String::new() } else { table.render(look) }, notes }
+    notes
 }
 
 fn columns(two: bool, wide: bool) -> Vec<Column> {
