@@ -1,9 +1,14 @@
 //! ConMon's API as data: the types the daemon answers with, the OpenAPI document made of them, and a client. The
-//! command line `conmonctl` is built on nothing else, so it can do only what the API offers.
+//! command line `conmonctl` is built on nothing else, so it can do only what the API offers; beside it, capture files are
+//! read.
 
 #![forbid(unsafe_code)]
 
+#[cfg(feature = "capture")]
+pub mod analysis;
 pub mod api;
+#[cfg(feature = "capture")]
+pub mod capture;
 pub mod client;
 pub mod instance;
 #[cfg(feature = "manual")]

@@ -7,11 +7,18 @@
 #![forbid(unsafe_code)]
 
 pub mod catalogue;
+pub mod clock;
 pub mod flow;
+pub mod follow;
 pub mod histogram;
+pub mod lda;
 pub mod measurement;
+pub mod metric;
+pub mod model;
 pub mod naming;
+pub mod oneway;
 pub mod packet;
+pub mod select;
 #[doc(hidden)]
 pub mod testpackets;
 pub mod time;

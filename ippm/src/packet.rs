@@ -115,6 +115,25 @@ pub struct Ip {
     pub tcp: Option<Tcp>,
     /// An ICMP echo request or reply.
     pub echo: Option<Echo>,
+    /// What follows the headers that were understood; `None` where a header was cut or does not fit.
+    pub payload: Option<Payload>,
+}
+
+/// Where a packet's payload lies. The kernel's parser does not keep it: only captures are looked into.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Payload {
+    /// Its offset in the frame.
+    pub at: usize,
+    /// Its octets by the length fields, captured or not.
+    pub length: u32,
+}
+
+impl Payload {
+    /// The part of it that was captured.
+    pub fn of<'a>(&self, captured: &'a [u8]) -> &'a [u8] {
+        let end = self.at.saturating_add(self.length as usize).min(captured.len());
+        captured.get(self.at..end).unwrap_or_default()
+    }
 }
 
 /// What a TCP header says.
@@ -305,11 +324,16 @@ impl Frame<'_> {
             later_fragment: walk.later_fragment,
             tcp: None,
             echo: None,
+            payload: None,
         };
-        if walk.later_fragment || walk.broken {
+        let (at, end) = (walk.offset, end.min(self.length));
+        if walk.broken {
             return ip;
         }
-        let (at, end) = (walk.offset, end.min(self.length));
+        if walk.later_fragment {
+            ip.payload = payload(at, end);
+            return ip;
+        }
         // A `None` on the way means that the header does not fit: what was learned until then stands.
         let _fits = match walk.proto {
             proto::TCP => self.tcp(at, end, &mut ip),
@@ -317,7 +341,10 @@ impl Frame<'_> {
             proto::SCTP => self.ports(at, end, 12, &mut ip),
             proto::ICMP => self.icmp(at, end, 8, 0, &mut ip),
             proto::ICMPV6 => self.icmp(at, end, 128, 129, &mut ip),
-            _ => None,
+            _ => {
+                ip.payload = payload(at, end);
+                None
+            }
         };
         ip
     }
@@ -331,13 +358,15 @@ impl Frame<'_> {
             return None;
         }
         let payload = end.checked_sub(at + header_length)?;
+        let payload = Payload { at: at + header_length, length: u32::try_from(payload).unwrap_or(u32::MAX) };
+        ip.payload = Some(payload);
         let options =
             self.captured.get(at + 20..(at + header_length).min(self.captured.len())).unwrap_or_default();
         ip.tcp = Some(Tcp {
             seq: u32::from_be_bytes([h[4], h[5], h[6], h[7]]),
             ack: u32::from_be_bytes([h[8], h[9], h[10], h[11]]),
             flags: h[13],
-            payload: u32::try_from(payload).unwrap_or(u32::MAX),
+            payload: payload.length,
             timestamps: tcp_timestamps(options),
             timestamps_first: header_length >= 32
                 && at + 20 <= MAX_HEADER_OFFSET
@@ -351,6 +380,7 @@ impl Frame<'_> {
         let h: [u8; 4] = self.fits(at, end, header_length)?;
         ip.source_port = be16(&h, 0);
         ip.destination_port = be16(&h, 2);
+        ip.payload = payload(at + header_length, end);
         Some(())
     }
 
@@ -364,6 +394,7 @@ impl Frame<'_> {
         // The identifier names the flow both ways; what is not an echo is told apart by type and code.
         let id = if ip.echo.is_some() { be16(&h, 4) } else { be16(&h, 0) };
         (ip.source_port, ip.destination_port) = (id, id);
+        ip.payload = payload(at + 8, end);
         Some(())
     }
 
@@ -371,6 +402,10 @@ impl Frame<'_> {
     fn fits<const N: usize>(&self, at: usize, end: usize, length: usize) -> Option<[u8; N]> {
         if at + length > end { None } else { self.header(at) }
     }
+}
+
+fn payload(at: usize, end: usize) -> Option<Payload> {
+    end.checked_sub(at).map(|length| Payload { at, length: u32::try_from(length).unwrap_or(u32::MAX) })
 }
 
 fn be16(bytes: &[u8], at: usize) -> u16 {

@@ -453,8 +453,13 @@ proptest! {
         if let Some((value, echo)) = timestamps {
             packet = packet.tcp_timestamps(value, echo);
         }
-        let parsed = parse(&packet.build());
+        let built = packet.build();
+        let parsed = parse(&built);
         prop_assert_eq!(parsed.vlan, ids[..tags].iter().copied().find(|&id| id != 0).unwrap_or(0));
+        let Class::Ip(found) = parsed.class else { panic!("{parsed:?}") };
+        let kept = found.payload.expect("the header fits");
+        prop_assert_eq!(kept.length as usize, payload);
+        prop_assert_eq!(kept.of(&built), &vec![0xaa; payload][..]);
         let expected = Ip {
             source,
             destination,
@@ -472,7 +477,8 @@ proptest! {
                 timestamps_first: timestamps.is_some(),
             }),
             echo: None,
+            payload: Some(kept),
         };
-        prop_assert_eq!(parsed.class, Class::Ip(expected));
+        prop_assert_eq!(found, expected);
     }
 }

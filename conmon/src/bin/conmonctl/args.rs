@@ -45,7 +45,7 @@ pub const MANUAL: [Section; 4] = [
         heading: "Exit status",
         entries: &[
             ("0", "done"),
-            ("1", "failed; a check of `doctor` failed; no such pair"),
+            ("1", "failed; a check of `doctor` failed; no such pair; a damaged capture"),
             ("2", "wrong usage"),
             ("69", "conmond cannot be reached"),
         ],
@@ -56,6 +56,7 @@ pub const MANUAL: [Section; 4] = [
             ("conmonctl top", "the live table; ? shows the keys"),
             ("conmonctl explain web db", "all that is known of one pair, in words"),
             ("conmonctl pairs --sort rtt99 --limit 10", "the ten slowest pairs"),
+            ("conmonctl analyze a.pcap b.pcapng.zst", "what became of packets between two points"),
             ("conmonctl pairs -o json --watch 5", "one JSON document a line, each five seconds"),
         ],
     },
@@ -90,6 +91,8 @@ pub enum Command {
     Events(Events),
     /// Where every packet was counted
     Ledger(Show),
+    /// Read capture files: who talks to whom, round trips; with two, one-way delay and loss between their points
+    Analyze(Analyze),
     /// Print the script that completes conmonctl's command line in a shell
     Completions {
         /// The shell
@@ -307,6 +310,39 @@ pub struct Events {
     /// Only this tenant's
     #[arg(long, value_name = "NAME")]
     pub tenant: Option<String>,
+}
+
+/// Options of `analyze`.
+#[derive(Debug, Args)]
+pub struct Analyze {
+    /// One capture, or two of the same traffic at two points: pcap or pcapng, gzip or zstd; `-` is the standard input
+    #[arg(value_name = "CAPTURE", num_args = 1..=2, required = true)]
+    pub captures: Vec<PathBuf>,
+    /// Both captures' times are of one clock, as on one host
+    #[arg(long)]
+    pub same_clock: bool,
+    /// How to print
+    #[arg(short, long, value_name = "FORMAT", default_value = "table")]
+    pub output: AnalyzeFormat,
+    /// At most so many pairs, those with most bytes
+    #[arg(long, value_name = "N")]
+    pub limit: Option<usize>,
+    /// No progress on the terminal
+    #[arg(short, long)]
+    pub quiet: bool,
+}
+
+/// How to print an analysis.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum AnalyzeFormat {
+    /// Columns that fit most terminals
+    Table,
+    /// All columns
+    Wide,
+    /// All that was found, base units
+    Json,
+    /// One line a pair, base units
+    Csv,
 }
 
 /// [`Level`] as an argument.

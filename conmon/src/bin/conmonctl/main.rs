@@ -1,8 +1,10 @@
-//! `conmonctl`: ConMon's command line. It can do only what the API offers, and start and stop the daemon.
+//! `conmonctl`: ConMon's command line. It can do only what the API offers, start and stop the daemon, and read capture
+//! files, for which no daemon is needed.
 
 #![forbid(unsafe_code)]
 #![allow(missing_docs, reason = "nothing here is public")]
 
+mod analyze;
 #[cfg(test)]
 #[path = "../../../tests/support/answers.rs"]
 #[allow(dead_code, reason = "shared with other tests")]
@@ -82,6 +84,7 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     let client = Client::new(cli.socket.clone().unwrap_or_else(|| instance.socket()));
     match cli.command {
         Command::Launch { command } => daemon::launch(&command),
+        Command::Analyze(options) => analyze::run(&options, cli.color),
         Command::Top(options) => top::run(client, &options, cli.color),
         Command::Completions { shell } => {
             let mut script = Vec::new();
@@ -183,6 +186,7 @@ async fn show(client: &Client, command: Command, color: Color) -> anyhow::Result
         Command::Up(_)
         | Command::Down(_)
         | Command::Top(_)
+        | Command::Analyze(_)
         | Command::Completions { .. }
         | Command::Man { .. }
         | Command::Launch { .. } => anyhow::bail!("this verb prints no data"),

@@ -1,0 +1,205 @@
+//! What an analysis says: the shape of `conmonctl analyze -o json`.
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::api::{DelaySummary, Pair};
+
+/// What one or two captures hold.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct AnalysisAnswer {
+    /// The captures, in the order they were given.
+    pub captures: Vec<Capture>,
+    /// Who talks to whom, the pair with most bytes first.
+    pub pairs: Vec<AnalyzedPair>,
+    /// All pairs together, with two captures: *forward* is from the first capture's point to the second's.
+    #[serde(flatten)]
+    pub between: Between,
+    /// How the two captures' clocks relate, where that could be found.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub clock: Option<ClockRelation>,
+    /// What is to be known about it, in sentences.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub notes: Vec<String>,
+}
+
+/// One capture.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Capture {
+    /// Its name as given; `-` for the standard input.
+    pub file: String,
+    /// Packets read.
+    pub packets: u64,
+    /// Their octets from the link header on, captured or not.
+    pub bytes: u64,
+    /// The first packet's time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub first: Option<Timestamp>,
+    /// The last packet's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last: Option<Timestamp>,
+    /// The unit that its times are counted in, seconds.
+    pub resolution_seconds: f64,
+    /// Whether it could not be read to its end.
+    pub damaged: bool,
+    /// Why not, in one sentence.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub damage: Option<String>,
+    /// Where each packet was counted.
+    pub ledger: Ledger,
+}
+
+/// Where a capture's packets were counted: the parts sum up to its `packets`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ledger {
+    /// In a pair.
+    pub pairs: u64,
+    /// IP, beyond the most pairs that are kept apart.
+    pub overflow: u64,
+    /// ARP.
+    pub arp: u64,
+    /// Neither IP nor ARP.
+    pub other: u64,
+    /// Claims to be IP and is not.
+    pub malformed: u64,
+    /// Of a link layer that is not known.
+    pub unknown_link: u64,
+    /// Without a time.
+    pub untimed: u64,
+}
+
+impl Ledger {
+    /// All of it.
+    pub const fn sum(&self) -> u64 {
+        self.pairs + self.overflow + self.arp + self.other + self.malformed + self.unknown_link + self.untimed
+    }
+}
+
+/// A pair as captures show it: one of `conmonctl pairs`, with addresses instead of names, and what only whole packets
+/// can tell.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct AnalyzedPair {
+    /// What `pairs` says too. Its segments are packets: a capture does not say what segmentation offload will make of one.
+    #[serde(flatten)]
+    pub pair: Pair,
+    /// From a DNS question to its answer, over UDP.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dns_rtt_seconds: Option<DelaySummary>,
+    /// From an ICMP echo request to its reply.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub echo_rtt_seconds: Option<DelaySummary>,
+    /// Between edges of QUIC's spin bit: the whole round trip, application delays included.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub spin_rtt_seconds: Option<DelaySummary>,
+    /// How many of `rtt_seconds` and `near_rtt_seconds` may have waited for a delayed acknowledgement.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub maybe_delayed_acks: Option<u64>,
+    /// With two captures: *forward* is from src to dst.
+    #[serde(flatten)]
+    pub between: Between,
+    /// The relation of the captures' clocks, that of the whole answer, where delays depend on it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub clock: Option<ClockRelation>,
+}
+
+/// One value for each direction that has one.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Ways<T> {
+    /// Forward.
+    #[serde(skip_serializing_if = "Option::is_none", default = "Option::default")]
+    pub forward: Option<T>,
+    /// Reverse.
+    #[serde(skip_serializing_if = "Option::is_none", default = "Option::default")]
+    pub reverse: Option<T>,
+}
+
+impl<T> Ways<T> {
+    /// `None` where neither direction has a value.
+    pub fn of(forward: Option<T>, reverse: Option<T>) -> Option<Self> {
+        (forward.is_some() || reverse.is_some()).then_some(Self { forward, reverse })
+    }
+}
+
+/// What became of packets between two points.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Between {
+    /// One-way delay (RFC 7679).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub one_way_delay_seconds: Option<Ways<OneWayDelay>>,
+    /// Packets (TCP data: segments) that left the sender's point and did not reach the other (RFC 7680).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lost_packets: Option<Ways<u64>>,
+    /// The share of them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub loss_ratio: Option<Ways<LossRatio>>,
+    /// Arrivals beyond the first of each packet (RFC 5560).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub duplicated_packets: Option<Ways<u64>>,
+    /// Packets that arrived after one that was sent later (RFC 4737).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reordered_packets: Option<Ways<u64>>,
+    /// Variation of the delay.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub delay_variation_seconds: Option<Ways<Variation>>,
+}
+
+/// Statistics of one-way delays, seconds. Percentiles are exact values of the sample.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct OneWayDelay {
+    /// The smallest.
+    pub min: f64,
+    /// Median.
+    pub p50: f64,
+    /// 90th percentile.
+    pub p90: f64,
+    /// 99th percentile.
+    pub p99: f64,
+    /// The largest.
+    pub max: f64,
+    /// Number of singletons.
+    pub count: u64,
+    /// How far each value can be from the truth, for certain, while both clocks run evenly.
+    pub error_bound: f64,
+    /// How they were measured.
+    pub method: String,
+    /// The share of the packets sent of which the delay is known.
+    pub coverage_ratio: f64,
+}
+
+/// A share of packets that were lost, with its 95 % interval (Wilson).
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct LossRatio {
+    /// What was observed.
+    pub value: f64,
+    /// Lower end of the interval.
+    pub low: f64,
+    /// Upper end.
+    pub high: f64,
+}
+
+/// Variation of one-way delay, seconds. No clock offset is in it.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Variation {
+    /// Median of the differences to the smallest delay (PDV, RFC 5481 section 4.2).
+    pub pdv_p50: f64,
+    /// Their 99th percentile.
+    pub pdv_p99: f64,
+    /// Mean magnitude of the differences between delays of packets matched one after another, by order of sending (IPDV,
+    /// RFC 3393).
+    pub ipdv_mean: f64,
+    /// Interarrival jitter after the last packet (RFC 3550).
+    pub rtp_jitter: f64,
+}
+
+/// How the second capture's clock relates to the first's.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct ClockRelation {
+    /// How far the second is ahead, in the middle of the captures, seconds.
+    pub offset_seconds: f64,
+    /// How much faster it runs, parts per million.
+    pub skew_ppm: f64,
+    /// How far the offset can be from the truth, for certain, at any time of the captures, seconds.
+    pub bound_seconds: f64,
+    /// Over how many windows clocks ran evenly; more than one means that a clock was set or steered.
+    pub windows: u64,
+}
