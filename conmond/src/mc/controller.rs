@@ -715,7 +715,10 @@ impl Work {
         }
         let due: Vec<_> = self.closing.extract_if(.., |(at, _, _)| *at <= now).collect();
         for (at, address, container) in due {
-            self.shared.names_mut().close_address(address, &container, at);
+            // one that was started again meanwhile may have got it again
+            if !self.world.has_address(&container, address) {
+                self.shared.names_mut().close_address(address, &container, at);
+            }
         }
         if now - self.swept_at >= Duration::from_secs(10) {
             self.swept_at = now;

@@ -423,6 +423,13 @@ impl World {
         roles
     }
 
+    /// Whether a container runs and has an address, by what the engine was asked last.
+    pub fn has_address(&self, container: &str, address: IpAddr) -> bool {
+        let runs = self.containers.get(container).is_some_and(|c| c.container.state.is_alive());
+        let mut endpoints = self.networks.values().flat_map(|n| &n.endpoints);
+        runs && endpoints.any(|e| e.container_id == container && e.addresses.contains(&address))
+    }
+
     /// The endpoint behind a port: the one on the port's bridge with the far end's Ethernet address, else with one of its
     /// addresses. With the network's id. Of a network that was asked before the port joined the bridge nothing is believed: who
     /// had the port's address then is another.

@@ -8,7 +8,7 @@ use std::net::IpAddr;
 
 use conmon::api::{Endpoint, EndpointKind};
 use ippm::flow::Service;
-use ippm::naming::{AddressMap, Lookup};
+use ippm::naming::{AddressMap, Interval, Lookup};
 use ippm::time::Timestamp;
 use serde::{Deserialize, Serialize};
 
@@ -165,6 +165,15 @@ impl Names {
     /// Who has an address at this time.
     pub fn owner_at(&self, address: IpAddr, at: Timestamp) -> Option<&str> {
         self.addresses.lookup_at(&address, at).map(String::as_str)
+    }
+
+    /// Addresses of which no end is known, each with whose it is.
+    pub fn open_addresses(&self) -> impl Iterator<Item = (IpAddr, String)> {
+        let last = |(address, list): (&IpAddr, &[Interval<String>])| {
+            let open = list.last().filter(|i| i.until == Timestamp::MAX)?;
+            Some((*address, open.owner.clone()))
+        };
+        self.addresses.iter().filter_map(last)
     }
 
     /// A container no longer has an address.
@@ -327,6 +336,18 @@ mod tests {
         assert_eq!(remote(&n, "172.17.0.2", 300, 310), "container:db");
         assert_eq!(remote(&n, "172.17.0.2", 150, 310), "external:reused address");
         assert_eq!(remote(&n, "172.17.0.2", 10, 20), "external:external");
+    }
+
+    #[test]
+    fn addresses_without_a_known_end_are_listed() {
+        let mut n = names();
+        let [one, two] = ["172.17.0.2", "172.17.0.3"].map(|a| a.parse().unwrap());
+        n.set_address(one, "a", Timestamp(100));
+        n.close_address(one, "a", Timestamp(200));
+        n.set_address(two, "a", Timestamp(100));
+        n.set_address(two, "b", Timestamp(300));
+        let open: Vec<_> = n.open_addresses().collect();
+        assert_eq!(open, [(two, "b".to_owned())]);
     }
 
     #[test]

@@ -9,6 +9,10 @@ use lab::{Conmond, ConmondOptions, Container, Host, root_test};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
+use std::time::Duration;
+
+/// For so long conmond keeps the address of a container that has ended.
+const ADDRESS_LINGER: Duration = Duration::from_secs(60);
 
 /// The identity of a sender that ends while nobody listens to it.
 const LEAVER: u64 = 77;
@@ -81,6 +85,14 @@ fn root_containers_outlive_an_engine_with_live_restore() -> Result<()> {
         engine_is(conmond, true)?;
         has_ended(conmond, "leaver")?;
         another_is_counted(host, conmond, "newcomer", &sink)?;
+        // Who has the leaver's address now is not taken for it, and neither is left without a name.
+        let answer = conmond.ctl(&["pairs", "--all"])?;
+        let datagrams =
+            rows(&answer, "pairs").iter().filter(|p| p["protocols"] == serde_json::json!(["udp"]));
+        for pair in datagrams {
+            let named = ["src", "dst"].iter().all(|end| pair[*end]["id"].is_string());
+            ensure!(named, "an end without a name: {pair}");
+        }
         // What it said at its end nobody heard; who received it knows.
         let received: UdpReceived = sink.stop_and_report()?;
         let from = received.senders.get(&LEAVER).context("the sink does not know the leaver")?;
@@ -134,4 +146,18 @@ fn root_an_engine_that_ends_takes_its_containers_along() -> Result<()> {
 #[test]
 fn root_an_engine_that_is_killed_kills_its_containers_later() -> Result<()> {
     with_engine("engine killed", &[], |host, conmond| all_containers_die(host, conmond, Signal::SIGKILL))
+}
+
+#[test]
+fn root_a_container_that_is_restarted_keeps_its_name() -> Result<()> {
+    with_engine("restarted container", &[], |host, conmond| {
+        let server = listening(host, "server", "udp-sink")?;
+        let address = server.ipv4(NET)?;
+        another_is_counted(host, conmond, "before", &server)?;
+        server.restart()?;
+        ensure!(server.ipv4(NET)? == address, "it has another address now");
+        // Until it is over that its address stays its own after its end.
+        std::thread::sleep(ADDRESS_LINGER + Duration::from_secs(2));
+        another_is_counted(host, conmond, "after", &server)
+    })
 }

@@ -66,10 +66,6 @@ impl Work {
                 self.world.engine = false;
                 for network in self.world.networks.values_mut() {
                     network.asked = false;
-                    // An engine that starts again may give an address, and the MAC that follows from it, to another container
-                    // before it answers: a port that comes meanwhile must not be named by what was.
-                    network.endpoints.clear();
-                    network.connects.clear();
                 }
                 self.engine_error = Some(error);
             }
@@ -239,6 +235,11 @@ impl Work {
     fn apply_snapshot(&mut self, snapshot: Snapshot, asked_at: Timestamp) {
         let first = self.snapshots == 0;
         let now = monotonic();
+        // Who ended while nobody told of it: their addresses may be others' by now.
+        let over = |c: &&Container| !c.state.is_alive() && c.state != ContainerState::Created;
+        for id in snapshot.containers.iter().filter(over).map(|c| c.id.clone()) {
+            self.end_container(&id);
+        }
         let mut containers = BTreeMap::new();
         for mut container in snapshot.containers {
             let before = self.world.containers.get(&container.id);
@@ -280,6 +281,9 @@ impl Work {
                 }
             }
         }
+        if first {
+            self.end_of_the_former(now);
+        }
         let mut networks = BTreeMap::new();
         for network in snapshot.networks {
             let before = self.world.networks.remove(&network.id);
@@ -291,6 +295,17 @@ impl Work {
             networks.insert(seen.network.id.clone(), seen);
         }
         self.world.networks = networks;
+    }
+
+    /// Containers that an earlier daemon knew and that ended while nobody looked: what is counted of their addresses is settled
+    /// before others get them.
+    fn end_of_the_former(&mut self, now: Timestamp) {
+        let lives = |id: &String| self.world.containers.get(id).is_some_and(|c| c.container.state.is_alive());
+        let over: Vec<_> = self.shared.names().open_addresses().filter(|(_, owner)| !lives(owner)).collect();
+        for (address, owner) in over {
+            self.send(Job::Address(address));
+            self.closing.push((now + ADDRESS_LINGER, address, owner));
+        }
     }
 
     /// Since when a container that nobody told us of has its address: it was counted under it before we came.

@@ -528,3 +528,15 @@ fn the_pool_has_as_many_sets_as_are_wanted() {
     world.sets.remove(&SetId(3));
     assert_eq!(of_sets(&world), [Action::Load]);
 }
+
+#[test]
+fn an_address_is_had_by_who_runs_and_has_it() {
+    let address = "172.17.0.2".parse().unwrap();
+    let mut world = world_with(container("c", &[]));
+    assert!(world.has_address("c", address));
+    assert!(!world.has_address("c", "172.17.0.3".parse().unwrap()) && !world.has_address("d", address));
+    if let Some(c) = world.containers.get_mut("c") {
+        c.container.state = ContainerState::Exited;
+    }
+    assert!(!world.has_address("c", address));
+}
