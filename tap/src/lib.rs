@@ -33,7 +33,7 @@ mod sys;
 pub use error::Error;
 pub use grow::Drained;
 pub use janitor::{Command, Janitor};
-pub use look::{Census, Found, PortCensus, each_flow};
+pub use look::{Census, Found, PairNow, PortCensus, each_flow};
 pub use port::{Attach, Port, has_tcx, kernel_has_tcx, tcx_programs};
 pub use reader::{Events, LiveFlow, QuietPair, Reader, Scan};
 pub use set::{Descriptors, Programs, Set, SetSpec};

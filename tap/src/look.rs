@@ -103,6 +103,9 @@ impl<T: Plain> Record<'_, T> {
     }
 }
 
+/// A pair's own record, and its histograms by leg number.
+pub type PairNow = (PairMeasurement, [Option<Histogram>; 4]);
+
 impl Set {
     fn walk<T: Plain>(
         &self,
@@ -213,7 +216,7 @@ impl Set {
     }
 
     /// A pair's own record with its histograms by leg number: what ended flows left in it, not what live ones still hold.
-    pub fn pair_now(&self, slot: u32) -> Result<Option<(PairMeasurement, [Option<Histogram>; 4])>, Error> {
+    pub fn pair_now(&self, slot: u32) -> Result<Option<PairNow>, Error> {
         if slot >= self.spec.pairs {
             return Ok(None);
         }
@@ -233,7 +236,9 @@ impl Set {
     /// The ports that anything was counted for.
     pub fn counted_ports(&self) -> Result<BTreeSet<u32>, Error> {
         let mut all = BTreeSet::new();
-        let mut flow = |_, f: &Flow| drop(all.insert(f.key.ifindex));
+        let mut flow = |_, f: &Flow| {
+            all.insert(f.key.ifindex);
+        };
         if let Some(older) = &self.older {
             each_record(&older.set, &mut flow)?;
         }
