@@ -153,11 +153,16 @@ fn root_a_container_that_is_restarted_keeps_its_name() -> Result<()> {
     with_engine("restarted container", &[], |host, conmond| {
         let server = listening(host, "server", "udp-sink")?;
         let address = server.ipv4(NET)?;
+        // It is there all the time: a container that comes has the engine asked for everybody's address.
+        let client = host.run(&spec("client", "idle"))?;
         another_is_counted(host, conmond, "before", &server)?;
         server.restart()?;
         ensure!(server.ipv4(NET)? == address, "it has another address now");
         // Until it is over that its address stays its own after its end.
         std::thread::sleep(ADDRESS_LINGER + Duration::from_secs(2));
-        another_is_counted(host, conmond, "after", &server)
+        let said =
+            client.exec(&["/labgen", "udp-send", "--to", &format!("{address}:9000"), "--count", "100"])?;
+        let sent: UdpSent = serde_json::from_str(said.lines().last().unwrap_or_default())?;
+        holds_exactly(conmond, "client", "server", &sent)
     })
 }
