@@ -143,6 +143,15 @@ pub struct Between {
     pub delay_variation_seconds: Option<Ways<Variation>>,
 }
 
+impl Between {
+    /// The wider of the two directions' bounds of one-way delay, seconds.
+    pub fn error_bound(&self) -> Option<f64> {
+        let ways = self.one_way_delay_seconds.as_ref()?;
+        let bounds = [&ways.forward, &ways.reverse].into_iter().flatten();
+        bounds.map(|delay| delay.error_bound).reduce(f64::max)
+    }
+}
+
 /// Statistics of one-way delays, seconds. Percentiles are exact values of the sample.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct OneWayDelay {

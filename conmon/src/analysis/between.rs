@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 
-use ippm::clock::{RelationError, Timeline};
+use ippm::clock::{Bounded, RelationError, Timeline};
 use ippm::metric::{proportion::Z95, reordering, variation};
 use ippm::oneway::octets::{match_pieces, segment_size};
 use ippm::oneway::packets::{Report, match_reports};
@@ -17,6 +17,15 @@ use super::pair::PairState;
 #[derive(Default)]
 struct Records {
     flows: Vec<[Option<FlowRecords>; 2]>,
+}
+
+/// A pair, matched.
+struct Matched {
+    /// From src to dst, and back.
+    ways: [Direction; 2],
+    src_at_first: bool,
+    /// Whether `src_at_first` is known, and not only taken to be so.
+    certain: bool,
 }
 
 /// A pair's direction, matched.
@@ -61,13 +70,15 @@ pub(super) fn compare(mut sides: [Side; 2], pairs: &[PairState], clocks: Clocks)
     let listening = [first.listening, second.listening];
     let records = by_pair(first.collector, second.collector, pairs.len(), refused > 0);
 
-    let mut matched: Vec<Option<[Direction; 2]>> =
+    let mut matched: Vec<Option<Matched>> =
         records.iter().map(|records| match_pair(records, listening, clocks)).collect();
     let timeline = match clocks {
         Clocks::Same => None,
         Clocks::Apart => {
+            // A packet taken for one of the other way would turn a bound round: only what is certain counts.
             let passages = |wanted: bool| -> Vec<Passage> {
-                let directions = matched.iter().flatten().flatten();
+                let pairs = matched.iter().flatten().filter(|pair| pair.certain);
+                let directions = pairs.flat_map(|pair| &pair.ways);
                 let wanted = directions.filter(|direction| direction.first_to_second == wanted);
                 wanted.flat_map(|direction| direction.matching.passages.iter().copied()).collect()
             };
@@ -94,12 +105,20 @@ pub(super) fn compare(mut sides: [Side; 2], pairs: &[PairState], clocks: Clocks)
         ));
     }
     let truth = Truth { timeline: timeline.and_then(Result::ok), clocks, slack_ns, share: threshold.share() };
+    for (pair, records) in matched.iter_mut().zip(&records) {
+        if let Some(pair) = pair.as_mut().filter(|pair| !pair.certain) {
+            truth.turn(pair, records, listening);
+        }
+    }
     let answers = matched
         .iter()
-        .map(|pair| pair.as_ref().map(|[forward, reverse]| truth.between(Some(forward), Some(reverse))))
+        .map(|pair| {
+            let [forward, reverse] = &pair.as_ref()?.ways;
+            Some(truth.between(Some(forward), Some(reverse)))
+        })
         .collect();
     let mut all: [Option<Direction>; 2] = [None, None];
-    for direction in matched.iter_mut().filter_map(Option::take).flatten() {
+    for direction in matched.into_iter().flatten().flat_map(|pair| pair.ways) {
         let sum = all[usize::from(!direction.first_to_second)].get_or_insert_with(|| Direction {
             matching: Matching::default(),
             first_to_second: direction.first_to_second,
@@ -138,28 +157,25 @@ fn by_pair(first: Collector, second: Collector, pairs: usize, some_refused: bool
 
 /// Matches both directions of a pair; `None` where the captures share no packet of it, so that it did not pass both
 /// points.
-fn match_pair(records: &Records, listening: [Listening; 2], clocks: Clocks) -> Option<[Direction; 2]> {
+fn match_pair(records: &Records, listening: [Listening; 2], clocks: Clocks) -> Option<Matched> {
     let from_first = |src_way: bool| match_way(records, src_way, true, listening);
     let (forward, reverse) = (from_first(true), from_first(false));
-    if forward.passages.is_empty() && reverse.passages.is_empty() {
-        return None;
-    }
-    let src_at_first = match (median(&forward), median(&reverse), clocks) {
-        (Some(there), _, Clocks::Same) => there >= 0,
-        (None, Some(back), Clocks::Same) => back < 0,
+    let (src_at_first, certain) = match (median(&forward), median(&reverse), clocks) {
+        (None, None, _) => return None,
+        (Some(there), _, Clocks::Same) => (there >= 0, true),
+        (None, Some(back), Clocks::Same) => (back < 0, true),
         // Raw differences are the clocks' plus the delay one way and less the delay the other.
-        (Some(there), Some(back), Clocks::Apart) => there >= back,
+        (Some(there), Some(back), Clocks::Apart) => (there >= back, true),
         // Of one direction alone nobody can say; the point that saw more is taken for the sender's.
-        (_, None, Clocks::Apart) => forward.lost >= forward.unsent,
-        (None, Some(_), Clocks::Apart) => reverse.lost < reverse.unsent,
-        (None, None, Clocks::Same) => return None,
+        (Some(_), None, Clocks::Apart) => (forward.lost >= forward.unsent, false),
+        (None, Some(_), Clocks::Apart) => (reverse.lost < reverse.unsent, false),
     };
-    let turned = |src_way: bool, matching: Matching| {
+    let ways = [(true, forward), (false, reverse)].map(|(src_way, matching)| {
         let first_to_second = src_way == src_at_first;
         let matching = if first_to_second { matching } else { match_way(records, src_way, false, listening) };
         Direction { matching, first_to_second }
-    };
-    Some([turned(true, forward), turned(false, reverse)])
+    });
+    Some(Matched { ways, src_at_first, certain })
 }
 
 /// Matches one direction, given which point its packets passed first.
@@ -231,6 +247,22 @@ impl Truth {
         })
     }
 
+    /// Turns a pair whose packets would have arrived before they were sent.
+    fn turn(&self, pair: &mut Matched, records: &Records, listening: [Listening; 2]) {
+        let each = pair.ways.iter().filter_map(|way| self.each_delay(way)).flatten();
+        let mut delays: Vec<f64> = each.map(|delay| delay.ns).collect();
+        let middle = delays.len() / 2;
+        if delays.is_empty() || *delays.select_nth_unstable_by(middle, f64::total_cmp).1 >= 0.0 {
+            return;
+        }
+        pair.src_at_first = !pair.src_at_first;
+        pair.ways = [true, false].map(|src_way| {
+            let first_to_second = src_way == pair.src_at_first;
+            let matching = match_way(records, src_way, first_to_second, listening);
+            Direction { matching, first_to_second }
+        });
+    }
+
     fn between(&self, forward: Option<&Direction>, reverse: Option<&Direction>) -> Between {
         // A direction in which nothing was sent says nothing.
         let used = |direction: Option<&Direction>| direction.is_some_and(|d| d.matching.sent > 0);
@@ -248,25 +280,27 @@ impl Truth {
         }
     }
 
-    /// Each passage's delay in nanoseconds, by order of sending.
-    fn each_delay(&self, direction: &Direction) -> Option<Vec<f64>> {
+    /// Each passage's delay with its hard bound, by order of sending.
+    fn each_delay(&self, direction: &Direction) -> Option<Vec<Bounded>> {
         let passages = direction.matching.passages.iter();
         match (&self.timeline, self.clocks) {
-            (_, Clocks::Same) => Some(passages.map(|p| p.raw_delay_ns() as f64).collect()),
-            (Some(timeline), Clocks::Apart) if direction.first_to_second => {
-                Some(passages.map(|p| timeline.forward_delay(p).ns).collect())
+            (_, Clocks::Same) => {
+                let error_ns = self.slack_ns as f64;
+                Some(passages.map(|p| Bounded { ns: p.raw_delay_ns() as f64, error_ns }).collect())
             }
-            (Some(timeline), Clocks::Apart) => Some(passages.map(|p| timeline.reverse_delay(p).ns).collect()),
+            (Some(timeline), Clocks::Apart) if direction.first_to_second => {
+                Some(passages.map(|p| timeline.forward_delay(p)).collect())
+            }
+            (Some(timeline), Clocks::Apart) => Some(passages.map(|p| timeline.reverse_delay(p)).collect()),
             (None, Clocks::Apart) => None,
         }
     }
 
     fn delays(&self, direction: &Direction) -> Option<OneWayDelay> {
-        let mut delays = self.each_delay(direction)?;
-        let error_ns = match &self.timeline {
-            Some(timeline) => timeline.worst_error_ns(),
-            None => self.slack_ns as f64,
-        };
+        let each = self.each_delay(direction)?;
+        // Packets before and after those that relate the clocks have wider bounds: the widest is told.
+        let error_ns = each.iter().map(|delay| delay.error_ns).fold(0.0, f64::max);
+        let mut delays: Vec<f64> = each.iter().map(|delay| delay.ns).collect();
         // No packet arrives before it is sent: an estimate below zero is wrong by as much, within its bound.
         delays.iter_mut().for_each(|delay| *delay = delay.max(0.0));
         delays.sort_unstable_by(f64::total_cmp);
@@ -292,7 +326,7 @@ impl Truth {
 
     fn variation(&self, direction: &Direction) -> Option<Variation> {
         let delays: Vec<i64> = match self.each_delay(direction) {
-            Some(delays) => delays.iter().map(|ns| ns.round() as i64).collect(),
+            Some(delays) => delays.iter().map(|delay| delay.ns.round() as i64).collect(),
             // The offset cancels; skew is in it, and is said to be.
             None => direction.matching.passages.iter().map(Passage::raw_delay_ns).collect(),
         };

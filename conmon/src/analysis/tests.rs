@@ -185,6 +185,46 @@ fn traffic_one_way_gives_loss_and_variation_and_no_delay() {
     assert!(answer.notes.iter().any(|note| note.contains("--same-clock")));
 }
 
+/// What goes one way only, from the second capture's side, has delays all the same, by the clocks that other pairs relate;
+/// and does not spoil that relation.
+#[test]
+fn a_pair_of_one_direction_goes_by_the_clocks_of_the_others() {
+    let path = Path::clean(Delay::Exponential { base: 80_000, mean: 10_000 });
+    let connection = tcp::run(&Connection::over(path, path, 2));
+    let stream = datagrams::Stream {
+        count: 100,
+        interval_ns: 50_000,
+        poisson: false,
+        payload: 64,
+        forward: Path::clean(Delay::Constant(300_000)),
+        reverse: None,
+        seed: 6,
+    };
+    let one_way = datagrams::run(&stream);
+    let ends =
+        Ends { client: (IpAddr::from([10, 0, 0, 7]), 7_000), server: (IpAddr::from([239, 1, 1, 1]), 7_000) };
+    let both = |connection, one_way, clock| {
+        let mut frames = render(connection, Ends::default(), clock);
+        frames.extend(render(one_way, ends, clock));
+        frames.sort();
+        frames
+    };
+    let a = both(&connection.client, &one_way.server, Clock::TRUE);
+    let b = both(&connection.server, &one_way.client, AHEAD);
+    for (first, second) in [(&a, &b), (&b, &a)] {
+        let answer = two(first, second, Clocks::Apart, MAX_RECORDS);
+        assert_eq!(answer.pairs.len(), 2);
+        let clock = answer.clock.expect("the connection relates the clocks");
+        assert!(clock.bound_seconds < 150e-6, "{clock:?}");
+        let pair = answer.pairs.iter().find(|pair| pair.pair.src.name == "10.0.0.7").expect("the stream");
+        let delays =
+            pair.between.one_way_delay_seconds.as_ref().and_then(|d| d.forward.as_ref()).expect("delays");
+        assert_eq!(delays.count, 100);
+        assert!((delays.p50 - 300e-6).abs() <= delays.error_bound, "{delays:?}");
+        assert_eq!(pair.between.lost_packets.as_ref().and_then(|lost| lost.forward), Some(0));
+    }
+}
+
 #[test]
 fn captures_of_other_traffic_have_nothing_between_them() {
     let path = Path::clean(Delay::Constant(50_000));
@@ -287,4 +327,45 @@ fn answers_come_back_from_json() {
     assert!(json["clock"]["bound_seconds"].is_f64());
     assert_eq!(json["captures"][0]["damaged"], false);
     assert_eq!(serde_json::from_value::<AnalysisAnswer>(json).expect("the same shape"), answer);
+}
+
+/// Whatever octets the captures hold: an answer, in which every packet is somewhere.
+#[test]
+fn mutated_captures_are_analysed() {
+    let mut random = ippm::testpackets::Random::new(44);
+    let path = Path::clean(Delay::Exponential { base: 80_000, mean: 10_000 }).losing(0.02);
+    let mut law = Connection::over(path, path, 2);
+    (law.forward_bytes, law.reverse_bytes) = (40_000, 10_000);
+    let outcome = tcp::run(&law);
+    let whole = [
+        pcap(&render(&outcome.client, Ends::default(), Clock::TRUE)),
+        pcap(&render(&outcome.server, Ends::default(), AHEAD)),
+    ];
+    let mut read = 0;
+    for _ in 0..1_500 {
+        let captures = [0, 1].map(|at: usize| {
+            let mut bytes = whole[at].clone();
+            for _ in 0..random.below(12) {
+                let at = 24 + random.below(bytes.len() - 24);
+                match random.below(6) {
+                    0 => bytes.truncate(at.max(100)),
+                    1..=3 => bytes[at] = random.bits() as u8,
+                    _ => bytes[at] ^= 1 << random.below(8),
+                }
+            }
+            analyze("x", &bytes[..], For::Comparison(50 + random.below(2_000)), |_| {})
+        });
+        let [a, b] = captures;
+        let clocks = if random.once_in(2) { Clocks::Same } else { Clocks::Apart };
+        let answer = together(a, b, clocks);
+        for capture in &answer.captures {
+            assert_eq!(capture.ledger.sum(), capture.packets);
+            read += capture.packets;
+        }
+        let pairs: u64 =
+            answer.pairs.iter().map(|pair| pair.pair.sent.packets + pair.pair.received.packets).sum();
+        assert!(pairs <= answer.captures.iter().map(|capture| capture.ledger.pairs).sum());
+        serde_json::to_string(&answer).expect("every number is one");
+    }
+    assert!(read > 10_000, "{read}");
 }

@@ -15,7 +15,7 @@ mod signature;
 
 pub use digest::{Digest, Key};
 pub use grid::Grid;
-pub use signature::{Tuple, signature};
+pub use signature::{PREFIX, TCP_PREFIX, Tuple, signature};
 
 /// Takes one of each 2^`level` packets, by their digest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

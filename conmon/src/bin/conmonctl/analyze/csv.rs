@@ -36,10 +36,7 @@ const COLUMNS: &[Column] = &[
     ("reverse_delay_min_seconds", |p| way(p, false, |d| d.min)),
     ("reverse_delay_p50_seconds", |p| way(p, false, |d| d.p50)),
     ("reverse_delay_p99_seconds", |p| way(p, false, |d| d.p99)),
-    ("delay_error_bound_seconds", |p| {
-        let known = way(p, true, |d| d.error_bound);
-        if known.is_empty() { way(p, false, |d| d.error_bound) } else { known }
-    }),
+    ("delay_error_bound_seconds", |p| some(p.between.error_bound())),
     ("forward_lost_packets", |p| some(p.between.lost_packets.as_ref().and_then(|w| w.forward))),
     ("reverse_lost_packets", |p| some(p.between.lost_packets.as_ref().and_then(|w| w.reverse))),
     ("forward_loss_ratio", |p| {

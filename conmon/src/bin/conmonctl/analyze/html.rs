@@ -91,8 +91,8 @@ fn write_pair(page: &mut String, analyzed: &AnalyzedPair, ranges: &[Range], scal
             ));
         }
     }
-    if let Some(clock) = analyzed.clock {
-        facts.push(format!("one-way delays certain within {}", delay(clock.bound_seconds)));
+    if let Some(bound) = analyzed.between.error_bound() {
+        facts.push(format!("one-way delays certain within {}", delay(bound)));
     }
     let _ = writeln!(page, "<p>{}</p>", escaped(&facts.join("; ")));
     let Some(scale) = scale.filter(|_| !ranges.is_empty()) else { return };

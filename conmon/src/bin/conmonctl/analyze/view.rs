@@ -155,7 +155,7 @@ fn cells(analyzed: &AnalyzedPair, two: bool, wide: bool) -> Vec<Cell> {
             cells.extend([
                 way(true, |d| d.min),
                 way(false, |d| d.min),
-                or_absent(analyzed.clock.map(|clock| tight(delay(clock.bound_seconds)))),
+                or_absent(between.error_bound().map(|bound| tight(delay(bound)))),
                 covered(true),
                 covered(false),
             ]);
@@ -194,13 +194,13 @@ fn relation(clock: Option<&ClockRelation>, between: &Between) -> String {
             None => "clocks: their relation is not known".to_owned(),
         };
     };
-    let side = if clock.offset_seconds < 0.0 { "behind" } else { "ahead" };
+    let side = if clock.offset_seconds < 0.0 { "behind" } else { "ahead of" };
     let windows = match clock.windows {
         0 | 1 => String::new(),
         windows => format!("; set or steered meanwhile, {windows} parts"),
     };
     format!(
-        "clocks: the second is {} {side} of the first, for certain within {}; it runs {:+.3} ppm faster{windows}",
+        "clocks: the second is {} {side} the first, for certain within {}; its rate differs by {:+.3} ppm{windows}",
         delay(clock.offset_seconds.abs()),
         delay(clock.bound_seconds),
         clock.skew_ppm,
