@@ -282,8 +282,8 @@ metrics! {
         "RFC 7011 section 2 (Observation Point)";
     TAP_DELAY: Histogram Unit::Seconds, "conmon_tap_delay_seconds" []
         "Time from a port joining a watched bridge until it was observed in both directions.";
-        "From reading the kernel's message about the link until the second program is attached. Ports that were there \
-         at the start are not counted.";
+        "From reading the kernel's message about the link until the second program is attached; 0 where it was attached \
+         before the port joined. Ports that were there at the start are not counted.";
         "";
     NAMING_DELAY: Histogram Unit::Seconds, "conmon_naming_delay_seconds" []
         "Time from the engine's event about a container's network until its port had a name.";

@@ -47,7 +47,7 @@ pub struct Status {
 /// How fast the daemon followed what happened since it started. Absent where nothing of the kind has happened.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Speed {
-    /// From a port's joining a bridge to its tap.
+    /// From a port's joining a bridge to its tap; 0 where it was tapped before.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tapped_after_seconds: Option<DelaySummary>,
     /// From the engine's event that tells of a container on a network, or the link's coming up if that is later, to the

@@ -341,6 +341,7 @@ impl Work {
             Some(_) => link.master.map(|_| at),
             None => link.master.filter(|_| !found).map(|_| at),
         };
+        let made = before.map_or((!found).then_some(at), |b| b.made_at);
         let up = match before {
             Some(b) if b.link.up == link.up => b.up_at,
             Some(_) => link.up.then_some(at),
@@ -354,10 +355,17 @@ impl Work {
         };
         let changed = before.is_none_or(|b| b.link != link);
         self.dirty |= changed;
-        self.world.links.insert(
-            link.ifindex,
-            LinkSeen { link, joined_at: joined, up_at: up, peer, look_at, looked, asking },
-        );
+        let ifindex = link.ifindex;
+        let seen =
+            LinkSeen { link, made_at: made, joined_at: joined, up_at: up, peer, look_at, looked, asking };
+        let watched = self.world.watched_bridge(&seen.link).is_some();
+        self.world.links.insert(ifindex, seen);
+        if watched && let Some(tap) = self.world.taps.get_mut(&ifindex).filter(|tap| tap.early) {
+            tap.early = false;
+            // nothing, if it was there before the port joined
+            let took = joined.map_or(Duration::ZERO, |joined| tap.tapped_at - joined);
+            self.shared.note_delay(|d| &mut d.tap, took);
+        }
         if fresh_bridge && !found {
             self.look_at_host_addresses();
             // Podman does not tell of networks, and one of a name of its own is watched once the engine is asked

@@ -189,10 +189,12 @@ fn ports(world: &World, now: Timestamp, actions: &mut Vec<Action>) {
     for (ifindex, seen) in &world.links {
         let (ifindex, tap) = (*ifindex, world.taps.get(ifindex));
         let watched = seen.link.is_veth() && world.watched_bridge(&seen.link).is_some();
-        if !watched && tap.is_none() {
+        if !watched && tap.is_none() && !world.may_become_port(seen, now) {
             continue;
         }
-        match (desired_set(world, ifindex), tap) {
+        // tapped before it joined a bridge, and it did not join one that is watched
+        let stray = tap.is_some_and(|t| t.early) && !watched && !world.is_joining(seen, now);
+        match (desired_set(world, ifindex).filter(|_| !stray), tap) {
             (Some(set), None) => {
                 let refused = world.refused.get(&ifindex).is_some_and(|(_, again)| *again > now);
                 // a port that opted out stays off; one that was never tapped is tapped first and named after

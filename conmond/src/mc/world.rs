@@ -48,6 +48,8 @@ pub enum SetRole {
 pub struct LinkSeen {
     /// Its newest state.
     pub link: Link,
+    /// When the kernel told that it was made; none when it was there before we looked.
+    pub made_at: Option<Timestamp>,
     /// When it joined its bridge; none when it was there before we looked.
     pub joined_at: Option<Timestamp>,
     /// When it came up; none when it was up before we looked.
@@ -127,6 +129,8 @@ pub struct TapSeen {
     pub tapped_at: Timestamp,
     /// It was adopted: counting went on from an earlier daemon.
     pub adopted: bool,
+    /// It was tapped before it joined a bridge, and has not joined one since.
+    pub early: bool,
     /// How firmly the programs sit.
     pub hold: TapHold,
     /// Which programs of the set's it has, see [`FlowTable::programs`].
@@ -379,6 +383,23 @@ impl World {
         (master.link.is_bridge() && (known || is_engine_bridge(name))).then_some(name)
     }
 
+    /// Whether a link that was just made may become a port of a watched bridge: an engine makes such a pair under a name like this,
+    /// both ends here and down, the end that stays with the greater number, and has it join its bridge some steps later. To tap
+    /// it at once is to be there before it joins, whatever the engine's other containers keep the kernel busy with.
+    pub fn may_become_port(&self, seen: &LinkSeen, now: Timestamp) -> bool {
+        let link = &seen.link;
+        let stays = link.link_netnsid.is_none() && link.peer_ifindex.is_some_and(|peer| peer < link.ifindex);
+        let joins = link.master.is_none() && is_engine_port(&link.name) && self.is_joining(seen, now);
+        link.is_veth() && stays && joins
+    }
+
+    /// Whether a link is as new, and as idle, as one that joins a bridge in these moments, or has joined one that the engine has not
+    /// told of yet.
+    pub fn is_joining(&self, seen: &LinkSeen, now: Timestamp) -> bool {
+        let is_young = seen.made_at.is_some_and(|made| now - made < JOINING);
+        is_young && !seen.link.up
+    }
+
     /// Whether a container shall be watched.
     pub fn wants(&self, container: &Container) -> bool {
         container.policy.enable.unwrap_or(!self.wishes.opt_in)
@@ -447,6 +468,14 @@ impl World {
             .find(|(_, e)| e.mac.is_some() && e.mac == peer.mac)
             .or_else(|| here().find(|(_, e)| e.addresses.iter().any(|a| peer.addresses.contains(a))))
     }
+}
+
+/// A link that has not joined a bridge for this long after it was made is not about to.
+const JOINING: Duration = Duration::from_secs(2);
+
+/// Names that Docker gives to both ends of a pair: `veth` and seven hexadecimal digits.
+fn is_engine_port(name: &str) -> bool {
+    name.strip_prefix("veth").is_some_and(|n| n.len() == 7 && n.bytes().all(|b| b.is_ascii_hexdigit()))
 }
 
 /// Bridges that engines name. Docker: `docker0`, `br-` and the first twelve digits of the network's id. Podman: `podman`

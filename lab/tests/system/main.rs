@@ -6,6 +6,7 @@
 
 mod api;
 mod down;
+mod early;
 mod engine;
 mod engine_outage;
 mod faults;

@@ -213,7 +213,15 @@ impl Work {
                 self.attachment = port.how();
                 let tapped_at = known.map_or(now, |k| k.tapped_at);
                 let hold = if port.is_fast() { TapHold::Fast } else { TapHold::Quick };
-                let tap = TapSeen { set: id, tapped_at, adopted: true, hold, programs: 0, heading: None };
+                let tap = TapSeen {
+                    set: id,
+                    tapped_at,
+                    adopted: true,
+                    early: false,
+                    hold,
+                    programs: 0,
+                    heading: None,
+                };
                 self.world.taps.insert(ifindex, tap);
                 if let Some(owner) = known.and_then(|k| k.owner.clone()) {
                     self.world.owners.insert(ifindex, owner);

@@ -28,10 +28,11 @@ impl Work {
     pub(super) fn tap(&mut self, ifindex: u32, set: SetId) {
         let Some(programs) = self.hands.get(&set).map(|h| h.set.clone()) else { return };
         let interface = self.interface(ifindex);
-        let (joined_at, was_up) =
-            self.world.links.get(&ifindex).map_or((None, true), |l| (l.joined_at, l.link.up));
-        // nothing passes a link that is down: its counters need not be read first, and can be read later
-        let is_new = joined_at.is_some() && !was_up;
+        let (is_new, joined_at, early) = self.world.links.get(&ifindex).map_or((false, None, false), |l| {
+            // nothing passes a link that is down: its counters need not be read first, and can be read later
+            let is_new = l.made_at.or(l.joined_at).is_some() && !l.link.up;
+            (is_new, l.joined_at, l.link.master.is_none())
+        });
         let before = if is_new { Some(SavedStats::default()) } else { self.stats(ifindex) };
         match Port::attach(ifindex, programs.programs(), self.settings.attach, Some(&self.set_dir(set))) {
             Ok(port) => {
@@ -52,7 +53,7 @@ impl Work {
                 }
                 self.world.refused.remove(&ifindex);
                 let programs = self.programs_of(set);
-                let tap = TapSeen { set, tapped_at, adopted: false, hold, programs, heading: None };
+                let tap = TapSeen { set, tapped_at, adopted: false, early, hold, programs, heading: None };
                 self.world.taps.insert(ifindex, tap);
                 self.shared.names_mut().set_port(ifindex, &interface, None);
                 self.unsaved = true;

@@ -27,6 +27,7 @@ fn link(ifindex: u32, name: &str, kind: &str, master: Option<u32>) -> LinkSeen {
     };
     LinkSeen {
         link,
+        made_at: None,
         joined_at: Some(NOW),
         up_at: Some(NOW),
         peer: None,
@@ -83,7 +84,7 @@ fn world() -> World {
 }
 
 fn tap_in(set: SetId, tapped_at: Timestamp, hold: TapHold) -> TapSeen {
-    TapSeen { set, tapped_at, adopted: false, hold, programs: 0, heading: None }
+    TapSeen { set, tapped_at, adopted: false, early: false, hold, programs: 0, heading: None }
 }
 
 fn mac() -> Mac {
@@ -145,6 +146,48 @@ fn links_that_are_no_ports_of_an_engine_are_left_alone() {
         .filter_map(|a| if let Action::Tap { ifindex, .. } = a { Some(ifindex) } else { None })
         .collect();
     assert_eq!(tapped, [PORT]);
+}
+
+/// What an engine has just made, before it joins a bridge.
+fn new_port(name: &str) -> World {
+    let mut w = world();
+    let mut seen = link(PORT, name, "veth", None);
+    seen.link.peer_ifindex = Some(PORT - 1);
+    seen.link.up = false;
+    (seen.made_at, seen.joined_at, seen.up_at) = (Some(NOW), None, None);
+    w.links.insert(PORT, seen);
+    w
+}
+
+#[test]
+fn a_port_is_tapped_when_it_is_made_and_given_up_if_it_joins_nothing() {
+    let tap = Action::Tap { ifindex: PORT, set: NURSERY };
+    let taps = |w: &World, now| reconcile(w, now).contains(&tap);
+    let w = new_port("veth12ab34f");
+    assert!(taps(&w, NOW));
+    assert!(!taps(&w, NOW + Duration::from_secs(2)), "it is not about to join");
+    assert!(!taps(&new_port("veth1"), NOW), "somebody else's");
+    assert!(!taps(&new_port("veth12ab34fe"), NOW));
+    let mut other_end = w.clone();
+    other_end.links.get_mut(&PORT).unwrap().link.peer_ifindex = Some(PORT + 1);
+    assert!(!taps(&other_end, NOW), "that goes into the container");
+    let mut up = w.clone();
+    up.links.get_mut(&PORT).unwrap().link.up = true;
+    assert!(!taps(&up, NOW));
+
+    let untap = Action::Untap { ifindex: PORT };
+    let mut tapped = w;
+    tapped.taps.insert(PORT, TapSeen { early: true, ..tap_in(NURSERY, NOW, TapHold::Quick) });
+    assert!(!reconcile(&tapped, NOW).contains(&untap));
+    assert!(reconcile(&tapped, NOW + Duration::from_secs(2)).contains(&untap));
+    let mut elsewhere = tapped.clone();
+    elsewhere.links.get_mut(&PORT).unwrap().link.master = Some(BRIDGE + 100);
+    assert!(!reconcile(&elsewhere, NOW).contains(&untap), "the engine may tell of the bridge yet");
+    assert!(reconcile(&elsewhere, NOW + Duration::from_secs(2)).contains(&untap), "it is no engine's");
+    elsewhere.links.get_mut(&PORT).unwrap().link.up = true;
+    assert!(reconcile(&elsewhere, NOW).contains(&untap));
+    tapped.links.get_mut(&PORT).unwrap().link.master = Some(BRIDGE);
+    assert!(!reconcile(&tapped, NOW + Duration::from_secs(2)).contains(&untap));
 }
 
 #[test]
