@@ -222,7 +222,11 @@ async fn a_containers_life_is_told_and_shown(kind: Kind) {
             "Destroy",
         ],
     };
-    assert_eq!(log.story(&id), story);
+    // Podman tells of a stop before the end, or does not
+    let told = log.story(&id);
+    let told: Vec<&str> =
+        told.iter().map(String::as_str).filter(|word| kind == Kind::Docker || *word != "Stop").collect();
+    assert_eq!(told, story);
     let none = "0".repeat(64);
     assert_eq!(runtime.network_endpoints(&none).await.expect("an answer"), None);
     assert_eq!(runtime.started_at(&none).await.expect("an answer"), None);

@@ -401,12 +401,15 @@ impl Port {
             return Ok(());
         };
         for (direction, program) in all {
-            let (link, point) = match direction {
-                Direction::Tx => (&links.tx, "move.tx"),
-                Direction::Rx => (&links.rx, "move.rx"),
+            let link = match direction {
+                Direction::Tx => &links.tx,
+                Direction::Rx => &links.rx,
             };
             sys::link_update(link.as_fd(), program).map_err(failed(direction))?;
-            fault::point(point);
+            fault::point(match direction {
+                Direction::Tx => "move.tx",
+                Direction::Rx => "move.rx",
+            });
         }
         Ok(())
     }

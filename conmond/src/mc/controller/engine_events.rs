@@ -308,6 +308,12 @@ impl Work {
         }
     }
 
+    /// Whether a container was made before this daemon was started.
+    fn is_older_than_we(&self, id: &str) -> bool {
+        let created_at = self.world.containers.get(id).and_then(|seen| seen.container.created_at);
+        created_at.is_some_and(|at| Wall::now().monotonic(at) < self.started)
+    }
+
     /// Since when a container that nobody told us of has its address: it was counted under it before we came.
     ///
     /// An earlier daemon knew everybody of its time. Who is not among them has come after; if another had the address then,
@@ -348,12 +354,20 @@ impl Work {
                 let mut unknown = false;
                 for endpoint in endpoints {
                     if let Some(name) = self.container_name(&endpoint.container_id) {
-                        let since = connects.get(&endpoint.container_id).copied().unwrap_or(self.started);
+                        let owner = endpoint.container_id.as_str();
+                        let told = connects.get(owner).copied();
+                        // the snapshot may have come before the engine called it running, its first packets before us
+                        let is_older = self.is_older_than_we(owner);
                         let mut names = self.shared.names_mut();
                         names.set_container(name);
                         for address in endpoint.addresses {
-                            if names.owner_at(address, now) != Some(endpoint.container_id.as_str()) {
-                                names.set_address(address, &endpoint.container_id, since);
+                            if names.owner_at(address, now) != Some(owner) {
+                                let since = match told {
+                                    Some(told) => told,
+                                    None if is_older => self.since_of(owner, address, &mut names),
+                                    None => self.started,
+                                };
+                                names.set_address(address, owner, since);
                             }
                         }
                     } else {
