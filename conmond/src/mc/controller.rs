@@ -779,7 +779,10 @@ impl Work {
                 (*ifindex, port)
             })
             .collect();
-        self.saver.save(State { at: self.saved_at, sets, ports, names: self.shared.names() });
+        let ended = self.closing.iter();
+        let ended =
+            ended.map(|(at, address, id)| (*address, id.clone(), at.before(ADDRESS_LINGER))).collect();
+        self.saver.save(State { at: self.saved_at, sets, ports, names: self.shared.names(), ended });
     }
 
     /// Waits for the threads that end with this one.

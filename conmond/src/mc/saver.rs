@@ -1,6 +1,7 @@
 //! The thread that writes down what outlives the daemon: the controller says what there is and goes on.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -29,6 +30,8 @@ pub struct State {
     pub ports: BTreeMap<u32, SavedPort>,
     /// Names.
     pub names: Arc<Names>,
+    /// Addresses whose container has ended, and when: they are its own for a while here, but not for who comes next.
+    pub ended: Vec<(IpAddr, String, Timestamp)>,
 }
 
 /// The running thread.
@@ -82,7 +85,11 @@ fn run(
         let Some(state) = state.clone() else { continue };
         let shares = store.lock().unwrap_or_else(PoisonError::into_inner).saved_shares();
         let roles = state.sets.clone();
-        let saved = Saved::new(state.at, state.sets, state.ports, state.names.saved(), shares);
+        let mut names = Names::clone(&state.names);
+        for (address, container, at) in state.ended {
+            names.close_address(address, &container, at);
+        }
+        let saved = Saved::new(state.at, state.sets, state.ports, names.saved(), shares);
         match saved.store(path) {
             Ok(()) => written(roles),
             Err(error) => {

@@ -11,6 +11,9 @@ use crate::runtime::{
     Snapshot,
 };
 
+/// So long after its start the daemon may hear for the first time of containers that ran before.
+const NEWCOMER: Duration = Duration::from_secs(30);
+
 impl Work {
     pub(super) fn take_answer(&mut self, answer: Answer) {
         self.dirty = true;
@@ -270,13 +273,16 @@ impl Work {
             let alive = seen.container.state.is_alive();
             let addresses: Vec<_> =
                 seen.container.networks.iter().flat_map(|e| e.addresses.iter().copied()).collect();
+            // the first list may have been made before the engine called it running
+            let is_older = self.is_older_than_we(&id);
             let mut names = self.shared.names_mut();
             names.set_container(name);
             for address in addresses.into_iter().filter(|_| alive) {
-                if first {
+                let is_known = names.owner_at(address, now) == Some(id.as_str());
+                if first || (is_older && !is_known) {
                     let since = self.since_of(&id, address, &mut names);
                     names.set_address(address, &id, since);
-                } else if names.owner_at(address, now) != Some(id.as_str()) {
+                } else if !is_known {
                     names.set_address(address, &id, asked_at);
                 }
             }
@@ -308,8 +314,12 @@ impl Work {
         }
     }
 
-    /// Whether a container was made before this daemon was started.
+    /// Whether a container was made before this daemon was started, as far as that matters: while it is new, such a container may be
+    /// heard of for the first time although it was counted before.
     fn is_older_than_we(&self, id: &str) -> bool {
+        if monotonic() - self.started > NEWCOMER {
+            return false;
+        }
         let created_at = self.world.containers.get(id).and_then(|seen| seen.container.created_at);
         created_at.is_some_and(|at| Wall::now().monotonic(at) < self.started)
     }
