@@ -4,8 +4,10 @@
 
 use crate::run::{find_program, output, text};
 use anyhow::{Context, Result};
+use nix::sched::{CloneFlags, setns};
 use serde_json::Value;
 use std::ffi::OsStr;
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -41,6 +43,19 @@ impl Namespace {
     /// A command that will run in this namespace.
     pub fn command(&self, program: impl AsRef<OsStr>) -> Command {
         enter(&self.path(), program)
+    }
+
+    /// Runs something in the namespace, on a thread of its own: this one stays where it is.
+    pub fn run<T: Send>(&self, f: impl FnOnce() -> Result<T> + Send) -> Result<T> {
+        let path = self.path();
+        std::thread::scope(|scope| {
+            let thread = scope.spawn(move || {
+                let file = File::open(&path).with_context(|| format!("cannot open {}", path.display()))?;
+                setns(&file, CloneFlags::CLONE_NEWNET).context("cannot enter the namespace")?;
+                f()
+            });
+            thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+        })
     }
 
     /// Runs `ip ARGS` in the namespace and returns its output.

@@ -5,11 +5,10 @@ use crate::load::Load;
 use crate::stage::{MONITOR, Stage, TENANT};
 use anyhow::{Context, Result, ensure};
 use lab::{Conmond, ConmondOptions, Container, Counts, Host, Tcpdump, output_text};
-use nix::sched::{CloneFlags, setns};
 use nix::time::{clock_getcpuclockid, clock_gettime};
 use nix::unistd::Pid;
 use serde_json::Value;
-use std::fs::{self, File};
+use std::fs;
 use std::time::Duration;
 
 /// Who watches.
@@ -259,7 +258,7 @@ fn start_tcpdump(
 /// Holds the kernel to it: on each container's port are so many programs or filters, from the container and to it.
 fn programs_are(stage: &Stage, expected: [u32; 2]) -> Result<()> {
     for (container, port) in stage.containers().into_iter().zip(&stage.ports) {
-        let mut found = in_namespace(&stage.host, || Ok(tap::tcx_programs(port.index)?))?;
+        let mut found = stage.host.namespace().run(|| Ok(tap::tcx_programs(port.index)?))?;
         for (found, hook) in found.iter_mut().zip(HOOKS) {
             let show = ["filter", "show", "dev", &port.name, hook];
             let filters = output_text(stage.host.namespace().command("tc").args(show))?;
@@ -272,19 +271,6 @@ fn programs_are(stage: &Stage, expected: [u32; 2]) -> Result<()> {
         );
     }
     Ok(())
-}
-
-/// Runs something in the host's network namespace, on a thread of its own: this one stays where it is.
-fn in_namespace<T: Send>(host: &Host, f: impl FnOnce() -> Result<T> + Send) -> Result<T> {
-    let path = host.namespace().path();
-    std::thread::scope(|scope| {
-        let thread = scope.spawn(move || {
-            let file = File::open(&path).with_context(|| format!("cannot open {}", path.display()))?;
-            setns(&file, CloneFlags::CLONE_NEWNET).context("cannot enter the host's namespace")?;
-            f()
-        });
-        thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
-    })
 }
 
 /// Processor time of a process in ns, threads that have ended included; nothing once it has gone.

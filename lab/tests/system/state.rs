@@ -3,10 +3,8 @@
 use crate::support::*;
 use anyhow::{Context, Result, ensure};
 use lab::{Conmond, Host, output_text, wait_for};
-use nix::sched::{CloneFlags, setns};
 use serde_json::Value;
 use std::collections::BTreeSet;
-use std::fs::File;
 use std::path::{Path, PathBuf};
 
 /// Words of what `docker` printed.
@@ -76,24 +74,11 @@ fn pins_of(conmond: &Conmond) -> PathBuf {
     Path::new("/sys/fs/bpf/conmon").join(conmond.instance())
 }
 
-/// Runs something in the host's network namespace, on a thread of its own: this one stays where it is.
-fn in_namespace<T: Send>(host: &Host, f: impl FnOnce() -> Result<T> + Send) -> Result<T> {
-    let path = host.namespace().path();
-    std::thread::scope(|scope| {
-        let thread = scope.spawn(move || {
-            let file = File::open(&path).with_context(|| format!("cannot open {}", path.display()))?;
-            setns(&file, CloneFlags::CLONE_NEWNET).context("cannot enter the host's namespace")?;
-            f()
-        });
-        thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
-    })
-}
-
 /// What hangs at the ports of a host's containers: programs by TCX, qdiscs of clsact with or without filters.
 pub fn attached(host: &Host) -> Result<Vec<String>> {
     let mut found = Vec::new();
     for link in host.links()?.iter().filter(|link| link.master.is_some()) {
-        let programs = in_namespace(host, || Ok(tap::tcx_programs(link.index)?))?;
+        let programs = host.namespace().run(|| Ok(tap::tcx_programs(link.index)?))?;
         if programs != [0, 0] {
             found.push(format!("{programs:?} programs by TCX on {}", link.name));
         }
