@@ -16,3 +16,4 @@ pub mod privilege;
 pub mod runtime;
 pub mod store;
 pub mod switch;
+pub mod system;

@@ -10,9 +10,11 @@ mod document;
 mod event;
 mod flow;
 mod health;
+mod matrix;
 mod measurement;
 mod monitor;
 mod pair;
+mod peer;
 mod problem;
 mod status;
 
@@ -22,12 +24,14 @@ pub use document::openapi;
 pub use event::{Event, EventKind, EventsQuery};
 pub use flow::{EndReason, Flow, FlowState, FlowsAnswer, FlowsQuery, protocol_name};
 pub use health::{Health, HealthState};
+pub use matrix::{HostView, MatrixAnswer, MatrixHost, MatrixPair, Views};
 pub use measurement::{Measurement, MeasurementsAnswer, MeasurementsQuery};
 pub use monitor::{Monitor, MonitorMode, MonitorState, MonitorsAnswer, Pool};
 pub use pair::{
     Count, DelayBucket, DelaySummary, Endpoint, EndpointKind, HostAnswer, Level, ObservedAt, Pair,
     PairsAnswer, PairsQuery,
 };
+pub use peer::{Conversation, End, EndsAnswer, EndsQuestion, Socket};
 pub use problem::ApiError;
 pub use status::{Cost, Counts, EngineStatus, Fill, HookCost, SetStatus, Speed, Status};
 

@@ -9,14 +9,14 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
-use ippm::flow::{Both, EndReason, Role};
+use ippm::flow::{Both, EndReason};
 use ippm::measurement::{Expiry, ExpiryOf, SlotTag};
 use ippm::time::{Timestamp, nanos};
 use tap::{Command, Drained, Set, fault};
 
 use super::shared::Delays;
 use super::world::SetId;
-use crate::store::{Journal, Names, PairLife, PairRecord, RetiredPair, Snapshots, Store, split};
+use crate::store::{Journal, Names, PairLife, PairRecord, RetiredPair, Snapshots, Store, far_end, split};
 use crate::{clock, priority};
 
 /// Something to settle.
@@ -280,7 +280,6 @@ impl Work {
                 continue;
             }
             let (key, first, last) = (measurement.key, measurement.first_seen, measurement.last_seen);
-            let opened = key.role == Role::LocalOpened;
             let record = PairRecord { pair: measurement, rtts };
             let shares = self.store.lock().unwrap_or_else(PoisonError::into_inner).shares_of(id, &key);
             let names = self.names.now();
@@ -289,7 +288,7 @@ impl Work {
                 retired.push(RetiredPair {
                     life: PairLife { set: id.0, id: pair, first_seen: first },
                     local: names.local(key.ifindex, key.local),
-                    remote: names.remote(part.real.unwrap_or(key.remote), first, last, key.service, opened),
+                    remote: far_end(&names, &key, part.real.as_ref(), (first, last)),
                     via: part.via,
                     partial: part.partial,
                     record: part.record.into_owned(),

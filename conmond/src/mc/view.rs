@@ -214,14 +214,14 @@ impl Source for View {
             }
         };
         for (id, set) in &sets {
-            let listed = tap::each_flow(set, |f| take(flow_view(&names, &f, real(&f), None, wall)));
+            let listed = tap::each_flow(set, |f| take(flow_view(&names, &f, real(&f).as_ref(), None, wall)));
             listed.map_err(|e| {
                 let why = super::controller::chain(&e);
                 ApiError::internal(format!("the flows of set {id} cannot be read: {why}"))
             })?;
         }
         for e in &ended {
-            take(flow_view(&names, &ended_flow(&e.event), e.real, Some(&e.event), wall));
+            take(flow_view(&names, &ended_flow(&e.event), e.real.as_ref(), Some(&e.event), wall));
         }
         let matched = cut + largest(&mut flows, limit, bytes);
         Ok(FlowsAnswer { generated_at: wall.utc(monotonic()), matched, flows })

@@ -7,15 +7,18 @@
 //! Docker's userland proxy is no translation: it is a process that receives and sends, so there are two conversations,
 //! each with the host.
 
+mod abroad;
 mod watch;
 mod wire;
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use ippm::flow::FlowKey;
 use ippm::naming::{AddressMap, Lookup};
 use ippm::time::Timestamp;
 
+pub use abroad::{Abroad, RemoteEnd};
 pub use watch::{NatError, NatWatch};
 
 /// An address and a transport port (an ICMP echo's identifier, in both ends).
@@ -23,10 +26,79 @@ pub type Place = (IpAddr, u16);
 
 /// A conversation as one of its ends sees it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-struct Seen {
-    proto: u8,
-    near: Place,
-    far: Place,
+pub struct Seen {
+    /// IP protocol number.
+    pub proto: u8,
+    /// The end's own place.
+    pub near: Place,
+    /// The other's, as it is seen.
+    pub far: Place,
+}
+
+impl Seen {
+    /// As the container behind a port sees it.
+    pub fn of(key: &FlowKey) -> Self {
+        Self { proto: key.proto, near: (key.local, key.local_port), far: (key.remote, key.remote_port) }
+    }
+}
+
+/// A conversation as it is between hosts, where both of them see the same of it: behind the translation of the one, and before
+/// that of the other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Wire {
+    /// IP protocol number.
+    pub proto: u8,
+    /// Where its opener's packets come from there.
+    pub opener: Place,
+    /// Where they go to.
+    pub called: Place,
+}
+
+/// Which end of a conversation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Side {
+    /// The one that opened it.
+    Opener,
+    /// The one that was called.
+    Called,
+}
+
+impl Side {
+    /// The other one.
+    pub fn other(self) -> Self {
+        match self {
+            Self::Opener => Self::Called,
+            Self::Called => Self::Opener,
+        }
+    }
+}
+
+impl Wire {
+    /// The conversation that `seen` is, where nothing on this host translates it, and its near end is on this side.
+    pub fn plain(seen: Seen, near: Side) -> Self {
+        let (opener, called) = match near {
+            Side::Opener => (seen.near, seen.far),
+            Side::Called => (seen.far, seen.near),
+        };
+        Self { proto: seen.proto, opener, called }
+    }
+
+    /// The place of an end.
+    pub fn place(&self, side: Side) -> Place {
+        match side {
+            Side::Opener => self.opener,
+            Side::Called => self.called,
+        }
+    }
+}
+
+/// Who is really at a flow's far end.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Real {
+    /// Its own address and port.
+    pub place: Place,
+    /// Who it is, where it is on another host: its address may be somebody else's here.
+    pub abroad: Option<Arc<RemoteEnd>>,
 }
 
 /// A tracked connection: how its first packet was addressed when it came, and how the answers are when they come.
@@ -55,16 +127,39 @@ impl Connection {
             .into_iter()
             .filter(|(seen, real)| seen.far.0 != real.0)
     }
+
+    /// What each end sees, and what is between hosts, where that differs.
+    fn wires(&self) -> impl Iterator<Item = (Seen, Side, Wire)> {
+        let ((caller, called), (answering, answered)) = (self.original, self.reply);
+        let proto = self.proto;
+        // the caller's packets leave with the reply's destination for their source; those for the called came as the original is
+        let caller_sees = (
+            Seen { proto, near: caller, far: called },
+            Side::Opener,
+            Wire { proto, opener: answered, called: answering },
+        );
+        let called_sees = (
+            Seen { proto, near: answering, far: answered },
+            Side::Called,
+            Wire { proto, opener: caller, called },
+        );
+        [caller_sees, called_sees].into_iter().filter(|(seen, side, wire)| *wire != Wire::plain(*seen, *side))
+    }
 }
 
 /// Translated conversations in time: ports are used again.
 #[derive(Debug)]
 pub struct Translations {
     real: AddressMap<Place, Seen>,
+    /// What there is between hosts of what an end here sees, and the other way round.
+    wires: AddressMap<Wire, (Seen, Side)>,
+    ends: AddressMap<Seen, (Wire, Side)>,
+    /// Ends that other hosts told of.
+    pub abroad: Abroad,
     limit: usize,
     /// Translated connections told of.
     pub connections: u64,
-    /// Conversations that found no room: their far end is named as it is seen.
+    /// Connections that found no room: their far ends are named as they are seen.
     pub full: u64,
     /// Times at which the kernel dropped messages, and everything was listed anew.
     pub overruns: u64,
@@ -79,21 +174,41 @@ impl Default for Translations {
 impl Translations {
     /// With room for so many conversations.
     pub fn new(limit: usize) -> Self {
-        Self { real: AddressMap::new(4), limit, connections: 0, full: 0, overruns: 0 }
+        Self {
+            real: AddressMap::new(4),
+            wires: AddressMap::new(4),
+            ends: AddressMap::new(4),
+            abroad: Abroad::new(limit),
+            limit,
+            connections: 0,
+            full: 0,
+            overruns: 0,
+        }
     }
 
     /// A connection is there since then.
     pub fn open(&mut self, connection: &Connection, since: Timestamp) {
-        let mut any = false;
+        let (mut any, mut full) = (false, false);
         for (seen, real) in connection.views() {
             any = true;
             if self.real.len() >= self.limit && self.real.intervals(&seen).is_empty() {
-                self.full += 1;
+                full = true;
                 continue;
             }
             self.real.insert(seen, real, since);
         }
+        for (seen, side, wire) in connection.wires() {
+            any = true;
+            // a connection has two ends
+            if self.wires.len() >= 2 * self.limit && self.wires.intervals(&(seen, side)).is_empty() {
+                full = true;
+                continue;
+            }
+            self.wires.insert((seen, side), wire, since);
+            self.ends.insert((wire, side), seen, since);
+        }
         self.connections += u64::from(any);
+        self.full += u64::from(full);
     }
 
     /// A connection is no more.
@@ -101,18 +216,38 @@ impl Translations {
         for (seen, real) in connection.views() {
             self.real.close(&seen, &real, until);
         }
+        for (seen, side, wire) in connection.wires() {
+            self.wires.close(&(seen, side), &wire, until);
+            self.ends.close(&(wire, side), &seen, until);
+        }
     }
 
     /// Who is really at the far end of a flow that was seen between `first` and `last`; none if it is who it seems, or
     /// if that cannot be told.
-    pub fn real(&self, key: &FlowKey, first: Timestamp, last: Timestamp) -> Option<Place> {
-        if self.real.is_empty() {
+    pub fn real(&self, key: &FlowKey, first: Timestamp, last: Timestamp) -> Option<Real> {
+        if self.real.is_empty() && self.abroad.is_empty() {
             return None;
         }
-        let seen =
-            Seen { proto: key.proto, near: (key.local, key.local_port), far: (key.remote, key.remote_port) };
+        let seen = Seen::of(key);
         match self.real.lookup_range(&seen, first, last) {
-            Lookup::Single(real) => Some(*real),
+            Lookup::Single(real) => Some(Real { place: *real, abroad: None }),
+            Lookup::Mixed => None,
+            Lookup::None => self.abroad.real(&seen, first, last),
+        }
+    }
+
+    /// What there is between hosts of a conversation that an end here sees so.
+    pub fn wire(&self, seen: Seen, side: Side, first: Timestamp, last: Timestamp) -> Wire {
+        match self.wires.lookup_range(&(seen, side), first, last) {
+            Lookup::Single(wire) => *wire,
+            Lookup::Mixed | Lookup::None => Wire::plain(seen, side),
+        }
+    }
+
+    /// What the end on this side, which is here, saw of a conversation between hosts at some time between `first` and `last`.
+    pub fn end(&self, wire: Wire, side: Side, first: Timestamp, last: Timestamp) -> Option<Seen> {
+        match self.ends.lookup_range(&(wire, side), first, last) {
+            Lookup::Single(seen) => Some(*seen),
             Lookup::Mixed | Lookup::None => None,
         }
     }
@@ -120,6 +255,9 @@ impl Translations {
     /// Forgets what ended before then.
     pub fn prune(&mut self, before: Timestamp) {
         self.real.prune(before);
+        self.wires.prune(before);
+        self.ends.prune(before);
+        self.abroad.prune(before);
     }
 
     /// Conversations kept.
@@ -155,6 +293,10 @@ mod tests {
         FlowKey { local, remote, local_port, remote_port, proto: 6, vlan: 0, ifindex: 1 }
     }
 
+    fn real(all: &Translations, key: &FlowKey, first: u64, last: u64) -> Option<Place> {
+        all.real(key, at(first), at(last)).map(|real| real.place)
+    }
+
     fn at(seconds: u64) -> Timestamp {
         Timestamp(seconds * 1_000_000_000)
     }
@@ -166,9 +308,9 @@ mod tests {
         assert!(c.is_translated());
         all.open(&c, at(10));
         let caller = key("10.1.0.2:4000", "10.1.0.1:8080");
-        assert_eq!(all.real(&caller, at(11), at(12)), Some(place("10.2.0.2:80")));
-        assert_eq!(all.real(&key("10.2.0.2:80", "10.1.0.2:4000"), at(11), at(12)), None, "it sees the truth");
-        assert_eq!(all.real(&key("10.1.0.2:4001", "10.1.0.1:8080"), at(11), at(12)), None, "another flow");
+        assert_eq!(real(&all, &caller, 11, 12), Some(place("10.2.0.2:80")));
+        assert_eq!(real(&all, &key("10.2.0.2:80", "10.1.0.2:4000"), 11, 12), None, "it sees the truth");
+        assert_eq!(real(&all, &key("10.1.0.2:4001", "10.1.0.1:8080"), 11, 12), None, "another flow");
     }
 
     #[test]
@@ -176,7 +318,7 @@ mod tests {
         let mut all = Translations::default();
         all.open(&connection("[fd01::2]:4000", "[fd02::2]:80", "[fd02::2]:80", "[fd02::1]:61000"), at(10));
         assert_eq!(
-            all.real(&key("[fd02::2]:80", "[fd02::1]:61000"), at(10), at(20)),
+            real(&all, &key("[fd02::2]:80", "[fd02::1]:61000"), 10, 20),
             Some(place("[fd01::2]:4000"))
         );
         assert_eq!(all.len(), 1);
@@ -191,12 +333,12 @@ mod tests {
         all.close(&one, at(20));
         all.open(&other, at(30));
         let caller = key("10.1.0.2:4000", "10.1.0.1:8080");
-        assert_eq!(all.real(&caller, at(12), at(13)), Some(place("10.2.0.2:80")));
-        assert_eq!(all.real(&caller, at(25), at(26)), None);
-        assert_eq!(all.real(&caller, at(31), at(32)), Some(place("10.3.0.3:80")));
-        assert_eq!(all.real(&caller, at(12), at(32)), None, "both: it cannot be told");
+        assert_eq!(real(&all, &caller, 12, 13), Some(place("10.2.0.2:80")));
+        assert_eq!(real(&all, &caller, 25, 26), None);
+        assert_eq!(real(&all, &caller, 31, 32), Some(place("10.3.0.3:80")));
+        assert_eq!(real(&all, &caller, 12, 32), None, "both: it cannot be told");
         all.prune(at(25));
-        assert_eq!(all.real(&caller, at(12), at(13)), None);
+        assert_eq!(real(&all, &caller, 12, 13), None);
     }
 
     #[test]
@@ -207,5 +349,28 @@ mod tests {
             all.open(&connection(&from, "10.1.0.1:8080", "10.2.0.2:80", &from), at(1));
         }
         assert_eq!((all.len(), all.full, all.connections), (1, 2, 3));
+    }
+
+    #[test]
+    fn two_hosts_see_the_same_of_a_conversation_between_them() {
+        // a container calls a published port of another host, from behind a masquerade
+        let mut near = Translations::default();
+        near.open(
+            &connection("10.1.0.2:4000", "192.0.2.2:8080", "192.0.2.2:8080", "192.0.2.1:61000"),
+            at(10),
+        );
+        let mut far = Translations::default();
+        far.open(&connection("192.0.2.1:61000", "192.0.2.2:8080", "10.1.0.2:80", "192.0.2.1:61000"), at(10));
+        let caller = Seen { proto: 6, near: place("10.1.0.2:4000"), far: place("192.0.2.2:8080") };
+        let called = Seen { proto: 6, near: place("10.1.0.2:80"), far: place("192.0.2.1:61000") };
+        let wire = near.wire(caller, Side::Opener, at(11), at(12));
+        assert_eq!(wire, far.wire(called, Side::Called, at(11), at(12)));
+        assert_eq!(far.end(wire, Side::Called, at(11), at(12)), Some(called));
+        assert_eq!(near.end(wire, Side::Opener, at(11), at(12)), Some(caller));
+        assert_eq!(near.end(wire, Side::Called, at(11), at(12)), None, "the called is not here");
+        assert_eq!(near.end(wire, Side::Opener, at(8), at(9)), None, "it was not yet there");
+        // untranslated: what is seen is what there is
+        let plain = Seen { proto: 17, ..called };
+        assert_eq!(far.wire(plain, Side::Called, at(11), at(12)), Wire::plain(plain, Side::Called));
     }
 }

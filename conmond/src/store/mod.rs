@@ -26,13 +26,13 @@ use ippm::time::Timestamp;
 use serde::{Deserialize, Serialize};
 
 pub use journal::{Journal, JournalError};
-pub use names::{ContainerName, ExternalPrefix, Names, PortName, SavedNames};
-pub use pairs::{Delay, ProtocolSums, Totals, ended_flow, flow_view, group, measurements, summary};
-pub use shares::{Part, SavedShare, Share, Shares, split};
+pub use names::{ContainerName, Elsewhere, ExternalPrefix, Names, PortName, SavedNames};
+pub use pairs::{Delay, ProtocolSums, Totals, at_level, ended_flow, flow_view, group, measurements, summary};
+pub use shares::{Part, SavedShare, Share, Shares, Who, far_end, split};
 pub use snapshot::{Changing, Snapshots};
 
 use crate::mc::SetId;
-use crate::nat::{Place, Translations};
+use crate::nat::{Place, Real, Translations};
 
 /// Ended flows that are kept for `conmonctl flows`; the oldest go first.
 const ENDED_FLOWS: usize = 8192;
@@ -144,7 +144,7 @@ struct LiveFlow {
     /// The newest values.
     flow: FlowMeasurement,
     /// Who is really at the far end.
-    real: Place,
+    real: Real,
     /// Counted between the two newest reports of it.
     last: Both<Counters>,
     last_at: Timestamp,
@@ -158,7 +158,7 @@ pub struct EndedFlow {
     /// Its last values.
     pub event: FlowEvent,
     /// Who was really at the far end, where its address was translated.
-    pub real: Option<Place>,
+    pub real: Option<Real>,
 }
 
 /// What one set last reported.
@@ -261,7 +261,7 @@ impl Store {
         self.translations.clone()
     }
 
-    fn real(&self, key: &FlowKey, first: Timestamp, last: Timestamp) -> Option<Place> {
+    fn real(&self, key: &FlowKey, first: Timestamp, last: Timestamp) -> Option<Real> {
         self.translations.lock().unwrap_or_else(PoisonError::into_inner).real(key, first, last)
     }
 
@@ -356,7 +356,8 @@ impl Store {
             .translated
             .get(&place)
             .filter(|l| l.flow.id == flow.id && l.flow.first_seen == flow.first_seen);
-        let real = known.map(|l| l.real).or_else(|| self.real(&flow.key, flow.first_seen, flow.last_seen));
+        let real =
+            known.map(|l| l.real.clone()).or_else(|| self.real(&flow.key, flow.first_seen, flow.last_seen));
         let Some(real) = real else {
             // the slot's flow of before, if it was translated, has ended
             self.translated.remove(&place);
@@ -378,7 +379,7 @@ impl Store {
         let known = self.translated.get(&place).is_some_and(|l| l.flow.first_seen == event.first_seen);
         let live = if known { self.translated.remove(&place) } else { None };
         let real = live.map(|l| l.real).or_else(|| self.real(&event.key, event.first_seen, event.last_seen));
-        if let Some(real) = real {
+        if let Some(real) = &real {
             self.keep_share(set, &event.key, event.role, real, event.counters);
         }
         if self.ended.len() >= ENDED_FLOWS {
@@ -387,9 +388,9 @@ impl Store {
         self.ended.push_back(EndedFlow { set, event: event.clone(), real });
     }
 
-    fn keep_share(&mut self, set: SetId, key: &FlowKey, role: Role, real: Place, counters: Both<Counters>) {
+    fn keep_share(&mut self, set: SetId, key: &FlowKey, role: Role, real: &Real, counters: Both<Counters>) {
         let shares = self.ended_shares.entry((set, shares::pair_of(key, role))).or_default();
-        shares.entry(real.0).or_default().add(key, role, counters);
+        shares.entry(Who::from(real)).or_default().add(key, role, counters);
         self.shares_changed = true;
     }
 
@@ -505,7 +506,7 @@ impl Store {
                 && let Some(live) = self.translated.remove(&(set, id.slot))
             {
                 // its end was lost with a full ring: its last report is what is known
-                self.keep_share(set, &live.flow.key, live.flow.role, live.real, live.flow.counters);
+                self.keep_share(set, &live.flow.key, live.flow.role, &live.real, live.flow.counters);
             }
         }
     }
@@ -536,7 +537,7 @@ impl Store {
         }
         // for want of room its record was folded into its pair
         for live in left.into_values() {
-            self.keep_share(set, &live.flow.key, live.flow.role, live.real, live.flow.counters);
+            self.keep_share(set, &live.flow.key, live.flow.role, &live.real, live.flow.counters);
         }
     }
 

@@ -5,12 +5,15 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use conmon::api::{Endpoint, EndpointKind};
 use ippm::flow::Service;
 use ippm::naming::{AddressMap, Interval, Lookup};
 use ippm::time::Timestamp;
 use serde::{Deserialize, Serialize};
+
+use crate::nat::RemoteEnd;
 
 /// A container as names go.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -69,7 +72,17 @@ pub struct Names {
     addresses: AddressMap<String>,
     host_addresses: Vec<IpAddr>,
     external: Vec<ExternalPrefix>,
+    elsewhere: Arc<Elsewhere>,
     changed: bool,
+}
+
+/// Addresses on other hosts, as far as they were asked for. Not saved: who has asked the registry once can ask again.
+#[derive(Clone, Debug, Default)]
+pub struct Elsewhere {
+    /// Of containers that are reached by their own address.
+    pub containers: AddressMap<Arc<RemoteEnd>>,
+    /// Of hosts themselves, each with its name.
+    pub hosts: HashMap<IpAddr, String>,
 }
 
 /// What is kept in the file: containers, ports, and since when until when a container had an address.
@@ -186,6 +199,63 @@ impl Names {
         self.host_addresses = addresses;
     }
 
+    /// Who has which address on other hosts.
+    pub fn elsewhere(&self) -> &Arc<Elsewhere> {
+        &self.elsewhere
+    }
+
+    /// Who has which address on other hosts is this from now on.
+    pub fn set_elsewhere(&mut self, elsewhere: Arc<Elsewhere>) {
+        self.elsewhere = elsewhere;
+    }
+
+    /// Every address of a container with since when until when it had it ([`Timestamp::MAX`] if it still has).
+    pub fn intervals(&self) -> impl Iterator<Item = (IpAddr, &ContainerName, Timestamp, Timestamp)> {
+        self.addresses.iter().flat_map(move |(address, list)| {
+            let named = move |i: &Interval<String>| {
+                Some((*address, self.containers.get(&i.owner)?, i.since, i.until))
+            };
+            list.iter().filter_map(named)
+        })
+    }
+
+    /// Whether an address is one of the host's own.
+    pub fn is_of_host(&self, address: IpAddr) -> bool {
+        self.host_addresses.contains(&address)
+    }
+
+    /// The host's own addresses.
+    pub fn host_addresses(&self) -> &[IpAddr] {
+        &self.host_addresses
+    }
+
+    /// Whether somebody here had an address at any time between the two: a container, or the host.
+    pub fn is_here(&self, address: IpAddr, first: Timestamp, last: Timestamp) -> bool {
+        is_group(address)
+            || self.is_of_host(address)
+            || !matches!(self.addresses.lookup_range(&address, first, last), Lookup::None)
+    }
+
+    /// Who here had an address between the two times, as another host is told: a container, or the host itself.
+    pub fn end_during(&self, address: IpAddr, first: Timestamp, last: Timestamp) -> Option<RemoteEnd> {
+        let id = match self.addresses.lookup_range(&address, first, last) {
+            Lookup::Single(id) => Some(id),
+            Lookup::Mixed => return None,
+            Lookup::None => None,
+        };
+        if let Some(c) = id.and_then(|id| self.containers.get(id)) {
+            return Some(RemoteEnd {
+                kind: EndpointKind::Container,
+                host: self.host.clone(),
+                name: c.name.clone(),
+                id: Some(c.id.clone()),
+                service: c.service.clone(),
+                tenant: Some(c.tenant.clone()),
+            });
+        }
+        self.is_of_host(address).then(|| RemoteEnd::of_host(&self.host))
+    }
+
     /// Forgets addresses given up before `before`, and containers that no port, no address and nobody in `keep` names.
     pub fn prune(&mut self, before: Timestamp, keep: impl Fn(&str) -> bool) {
         self.changed |= self.addresses.prune(before) > 0;
@@ -276,6 +346,14 @@ impl Names {
         }
         if self.host_addresses.contains(&address) {
             return Endpoint { host: Some(self.host.clone()), ..plain(EndpointKind::Host, &self.host) };
+        }
+        match self.elsewhere.containers.lookup_range(&address, first, last) {
+            Lookup::Single(end) => return end.endpoint(address),
+            Lookup::Mixed => return plain(EndpointKind::External, "reused address"),
+            Lookup::None => {}
+        }
+        if let Some(host) = self.elsewhere.hosts.get(&address) {
+            return RemoteEnd::of_host(host).endpoint(address);
         }
         if service == Service::Dns && opened {
             return plain(EndpointKind::Dns, "dns");

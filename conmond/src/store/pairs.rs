@@ -17,9 +17,9 @@ use ippm::measurement::{FlowEvent, FlowMeasurement};
 use ippm::time::{Timestamp, seconds};
 
 use super::shares::pair_of;
-use super::{Names, PairRecord, Part, Store, split};
+use super::{Names, PairRecord, Part, Store, Who, far_end, split};
 use crate::clock::Wall;
-use crate::nat::Place;
+use crate::nat::{Place, Real};
 
 /// The delays of a row, in the order of [`Totals::delays`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -306,7 +306,7 @@ fn key(e: &Endpoint) -> Key {
 }
 
 /// The endpoint that stands for this one at a level.
-fn at_level(e: &Endpoint, level: Level) -> Endpoint {
+pub fn at_level(e: &Endpoint, level: Level) -> Endpoint {
     let kept = Endpoint { id: None, ..e.clone() };
     match (level, e.kind) {
         (Level::Service, EndpointKind::Container) => match &e.service {
@@ -339,9 +339,7 @@ fn at_level(e: &Endpoint, level: Level) -> Endpoint {
 fn ends(names: &Names, part: &Part<'_>) -> (Endpoint, Endpoint, ObservedAt) {
     let p = &part.record.pair;
     let local = names.local(p.key.ifindex, p.key.local);
-    let opened = p.key.role == Role::LocalOpened;
-    let far = part.real.unwrap_or(p.key.remote);
-    let remote = names.remote(far, p.first_seen, p.last_seen, p.key.service, opened);
+    let remote = far_end(names, &p.key, part.real.as_ref(), (p.first_seen, p.last_seen));
     orient(local, remote, p.key.role)
 }
 
@@ -433,17 +431,15 @@ fn api_reason(reason: EndReason) -> Option<conmon::api::EndReason> {
 pub fn flow_view(
     names: &Names,
     flow: &FlowMeasurement,
-    real: Option<Place>,
+    real: Option<&Real>,
     ended: Option<&FlowEvent>,
     wall: Wall,
 ) -> Flow {
     use ippm::packet::proto;
     let key = &flow.key;
     let local = names.local(key.ifindex, key.local);
-    let service = pair_of(key, flow.role).service;
-    let opened = flow.role == Role::LocalOpened;
-    let far = real.map_or(key.remote, |place| place.0);
-    let remote = names.remote(far, flow.first_seen, flow.last_seen, service, opened);
+    let who = real.map(Who::from);
+    let remote = far_end(names, &pair_of(key, flow.role), who.as_ref(), (flow.first_seen, flow.last_seen));
     let (src, dst, observed_at) = orient(local, remote, flow.role);
     let at_src = observed_at == ObservedAt::Src;
     let (counters, tcp_flags) = if at_src {
@@ -465,8 +461,8 @@ pub fn flow_view(
         src_port: port(a.1),
         dst_address: b.0,
         dst_port: port(b.1),
-        translated_address: real.map(|place| place.0),
-        translated_port: real.and_then(|place| port(place.1)),
+        translated_address: real.map(|real| real.place.0),
+        translated_port: real.and_then(|real| port(real.place.1)),
         icmp_identifier: icmp.then_some(key.local_port),
         vlan: (key.vlan != 0).then_some(key.vlan),
         first_seen: wall.utc(flow.first_seen),

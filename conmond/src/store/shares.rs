@@ -8,15 +8,18 @@
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
+use std::sync::Arc;
 
+use conmon::api::Endpoint;
 use ippm::flow::{Both, Counters, FlowKey, Role, Service};
 use ippm::measurement::PairKey;
 use ippm::packet::proto;
+use ippm::time::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::{LiveFlow, PairRecord, Store};
+use super::{LiveFlow, Names, PairRecord, Store};
 use crate::mc::SetId;
-use crate::nat::Place;
+use crate::nat::{Place, Real, RemoteEnd};
 
 /// Addresses remembered by which a far end was called.
 const VIA: usize = 8;
@@ -33,8 +36,39 @@ pub struct Share {
     via: BTreeSet<Place>,
 }
 
+/// Who is really at the far end of some of a pair's flows.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Who {
+    /// Its own address.
+    pub address: IpAddr,
+    /// Who it is, where it is on another host.
+    pub abroad: Option<Arc<RemoteEnd>>,
+}
+
+impl From<&Real> for Who {
+    fn from(real: &Real) -> Self {
+        Self { address: real.place.0, abroad: real.abroad.clone() }
+    }
+}
+
+/// The far end of a record: who is really there, else whose address it is.
+pub fn far_end(
+    names: &Names,
+    key: &PairKey,
+    real: Option<&Who>,
+    (first, last): (Timestamp, Timestamp),
+) -> Endpoint {
+    match real {
+        Some(Who { address, abroad: Some(end) }) => end.endpoint(*address),
+        _ => {
+            let address = real.map_or(key.remote, |who| who.address);
+            names.remote(address, first, last, key.service, key.role == Role::LocalOpened)
+        }
+    }
+}
+
 /// Shares by real far end.
-pub type Shares = BTreeMap<IpAddr, Share>;
+pub type Shares = BTreeMap<Who, Share>;
 
 impl Share {
     pub(super) fn add(&mut self, key: &FlowKey, role: Role, counters: Both<Counters>) {
@@ -80,7 +114,7 @@ pub fn pair_of(key: &FlowKey, role: Role) -> PairKey {
 #[derive(Clone, Debug)]
 pub struct Part<'a> {
     /// The far end, where it is another than was seen.
-    pub real: Option<IpAddr>,
+    pub real: Option<Who>,
     /// What was seen in its place.
     pub via: Vec<Place>,
     /// The values of this part. Delays, retransmission and reordering are of the whole record only, since the kernel does not
@@ -115,7 +149,7 @@ pub fn split<'a>(record: &'a PairRecord, last: Both<Counters>, shares: Option<&S
         && shares.len() == 1
         && told >= record.pair.flows
     {
-        return whole(Some(*real), via(share));
+        return whole(Some(real.clone()), via(share));
     }
     let part = |counters, flows, active_flows| {
         let pair = ippm::measurement::PairMeasurement {
@@ -139,7 +173,7 @@ pub fn split<'a>(record: &'a PairRecord, last: Both<Counters>, shares: Option<&S
         flows_left = flows_left.saturating_sub(share.flows);
         active_left = active_left.saturating_sub(share.active_flows);
         parts.push(Part {
-            real: Some(*real),
+            real: Some(real.clone()),
             via: via(share),
             record: part(counters, share.flows, share.active_flows),
             last: some_last,
@@ -161,7 +195,7 @@ impl Store {
             let current = self.sets.get(set).is_some_and(|r| live.last_at > r.before);
             let last = if current { live.last } else { Both::default() };
             let share = all.entry((*set, pair_of(&live.flow.key, live.flow.role))).or_default();
-            share.entry(live.real.0).or_default().add_live(live, last);
+            share.entry(Who::from(&live.real)).or_default().add_live(live, last);
         }
         all
     }
@@ -171,7 +205,7 @@ impl Store {
         let mut all = self.ended_shares.get(&(set, *key)).cloned().unwrap_or_default();
         for (_, live) in self.translated.iter().filter(|((s, _), _)| *s == set) {
             if pair_of(&live.flow.key, live.flow.role) == *key {
-                all.entry(live.real.0).or_default().add_live(live, Both::default());
+                all.entry(Who::from(&live.real)).or_default().add_live(live, Both::default());
             }
         }
         all
@@ -186,12 +220,13 @@ impl Store {
                 shares.iter().map(|(real, share)| SavedShare {
                     set: set.0,
                     pair: *key,
-                    real: *real,
+                    real: real.address,
+                    abroad: real.abroad.as_deref().cloned(),
                     share: share.clone(),
                 })
             })
             .collect();
-        all.sort_by_key(|s| (s.set, s.pair, s.real));
+        all.sort_by(|a, b| (a.set, a.pair, a.real, &a.abroad).cmp(&(b.set, b.pair, b.real, &b.abroad)));
         all
     }
 
@@ -199,7 +234,8 @@ impl Store {
     pub fn restore_shares(&mut self, saved: Vec<SavedShare>) {
         for s in saved {
             let shares = self.ended_shares.entry((SetId(s.set), s.pair)).or_default();
-            shares.entry(s.real).or_default().join(&s.share);
+            let who = Who { address: s.real, abroad: s.abroad.map(Arc::new) };
+            shares.entry(who).or_default().join(&s.share);
         }
     }
 }
@@ -210,5 +246,7 @@ pub struct SavedShare {
     set: u32,
     pair: PairKey,
     real: IpAddr,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    abroad: Option<RemoteEnd>,
     share: Share,
 }

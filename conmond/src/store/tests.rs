@@ -350,4 +350,42 @@ mod translated {
         let sum: u64 = rows(&s).iter().map(|r| r.1).sum();
         assert_eq!(sum, 12, "{:?}", rows(&s));
     }
+
+    #[test]
+    fn containers_of_another_host_behind_its_one_address_are_told_apart() {
+        use crate::nat::{RemoteEnd, Seen};
+        use std::sync::Arc;
+        let mut s = store();
+        let far = |name: &str| {
+            let end = RemoteEnd {
+                id: Some(format!("{name}-id")),
+                name: name.to_owned(),
+                ..RemoteEnd::of_host("far")
+            };
+            Arc::new(RemoteEnd { kind: conmon::api::EndpointKind::Container, ..end })
+        };
+        let flows = vec![flow(3, 4000, 8080, 6), flow(4, 4001, 9090, 3)];
+        let pairs = vec![pair_with_host(9, 2)];
+        {
+            let all = s.translations();
+            let mut all = all.lock().unwrap();
+            // both have an address that is somebody else's here
+            for (flow, name) in flows.iter().zip(["x", "y"]) {
+                let place = ([10, 0, 0, 2].into(), 80);
+                all.abroad.insert(Seen::of(&flow.key), place, far(name), Timestamp::ZERO);
+            }
+        }
+        s.apply(SET, &Batch { taken_at: Timestamp(1), pairs, flows: flows.clone(), ..Batch::default() });
+        let want = [
+            ("x".to_owned(), 6, None, vec!["10.0.0.254:8080".to_owned()]),
+            ("y".to_owned(), 3, None, vec!["10.0.0.254:9090".to_owned()]),
+        ];
+        assert_eq!(rows(&s), want);
+        s.apply(SET, &Batch { taken_at: Timestamp(2), events: vec![end(&flows[0])], ..Batch::default() });
+        assert_eq!(rows(&s), want);
+        let saved = serde_json::to_string(&s.saved_shares()).unwrap();
+        let mut next = store();
+        next.restore_shares(serde_json::from_str(&saved).unwrap());
+        assert_eq!(serde_json::to_string(&next.saved_shares()).unwrap(), saved);
+    }
 }
