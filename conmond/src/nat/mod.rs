@@ -236,6 +236,11 @@ impl Translations {
         }
     }
 
+    /// Whether it is known who was at the far end at this time, where that is another than is seen.
+    pub fn knows(&self, seen: &Seen, at: Timestamp) -> bool {
+        self.real.lookup_at(seen, at).is_some() || self.abroad.knows(seen, at)
+    }
+
     /// What there is between hosts of a conversation that an end here sees so.
     pub fn wire(&self, seen: Seen, side: Side, first: Timestamp, last: Timestamp) -> Wire {
         match self.wires.lookup_range(&(seen, side), first, last) {

@@ -75,7 +75,8 @@ fn on_one_network(claims: &[Claim], at_ns: u64, slack_ns: u64) -> Option<Candida
             None => end,
         }
     };
-    let candidate = |i: usize, margin_ns| Candidate { row: Arc::clone(&claims[i].row), until_ns: until(i), margin_ns };
+    let candidate =
+        |i: usize, margin_ns| Candidate { row: Arc::clone(&claims[i].row), until_ns: until(i), margin_ns };
     let before = next.checked_sub(1);
     if let Some(i) = before {
         let within = at_ns - claims[i].row.since_ns;
@@ -117,7 +118,9 @@ mod tests {
     #[test]
     fn an_address_is_whose_it_was_then() {
         let rows = claims(&[("h", "a", 100, Some(200)), ("h", "b", 200, Some(300)), ("h", "c", 350, None)]);
-        for (at, name, margin) in [(100, "a", 0), (199, "a", 1), (200, "b", 0), (250, "b", 50), (1000, "c", 650)] {
+        for (at, name, margin) in
+            [(100, "a", 0), (199, "a", 1), (200, "b", 0), (250, "b", 50), (1000, "c", 650)]
+        {
             assert_eq!(names(&rows, at, 0), [(name.to_owned(), margin)], "{at}");
         }
         assert_eq!(names(&rows, 99, 0), []);
@@ -133,7 +136,11 @@ mod tests {
         assert_eq!(names(&rows, 150, 0)[0].0, "a");
         assert_eq!(names(&rows, 200, 0)[0].0, "b");
         let late = claims(&[("h", "a", 100, Some(250)), ("h", "b", 200, None)]);
-        assert_eq!(names(&late, 220, 0)[0].0, "b", "two at once on one network cannot be: the later one has it");
+        assert_eq!(
+            names(&late, 220, 0)[0].0,
+            "b",
+            "two at once on one network cannot be: the later one has it"
+        );
     }
 
     #[test]

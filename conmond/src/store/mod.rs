@@ -34,6 +34,9 @@ pub use snapshot::{Changing, Snapshots};
 use crate::mc::SetId;
 use crate::nat::{Place, Real, Translations};
 
+/// Ended flows whose far end another host may still name, and for how long.
+const LATE_FLOWS: usize = 8192;
+const LATE: Duration = Duration::from_secs(5);
 /// Ended flows that are kept for `conmonctl flows`; the oldest go first.
 const ENDED_FLOWS: usize = 8192;
 
@@ -222,6 +225,10 @@ pub struct Store {
     /// Translated flows alone: all others are in the kernel's tables, for whoever lists them.
     translated: HashMap<(SetId, u32), LiveFlow>,
     ended: VecDeque<EndedFlow>,
+    /// Those of them whose far end another host may still name, each with when it was put here.
+    late: VecDeque<(SetId, FlowEvent, Timestamp)>,
+    /// Addresses of other hosts: who is behind one is asked for.
+    masks: HashSet<IpAddr>,
     /// Shares of flows that ended in pairs that live.
     ended_shares: HashMap<(SetId, PairKey), Shares>,
     shares_changed: bool,
@@ -245,6 +252,8 @@ impl Store {
             buried_order: VecDeque::new(),
             translated: HashMap::new(),
             ended: VecDeque::new(),
+            late: VecDeque::new(),
+            masks: HashSet::new(),
             ended_shares: HashMap::new(),
             shares_changed: false,
             translations: Arc::default(),
@@ -379,13 +388,45 @@ impl Store {
         let known = self.translated.get(&place).is_some_and(|l| l.flow.first_seen == event.first_seen);
         let live = if known { self.translated.remove(&place) } else { None };
         let real = live.map(|l| l.real).or_else(|| self.real(&event.key, event.first_seen, event.last_seen));
-        if let Some(real) = &real {
-            self.keep_share(set, &event.key, event.role, real, event.counters);
+        match &real {
+            Some(real) => self.keep_share(set, &event.key, event.role, real, event.counters),
+            // over before anybody could be asked
+            None if self.masks.contains(&event.key.remote) => {
+                if self.late.len() >= LATE_FLOWS {
+                    self.late.pop_front();
+                }
+                self.late.push_back((set, event.clone(), event.time));
+            }
+            None => {}
         }
         if self.ended.len() >= ENDED_FLOWS {
             self.ended.pop_front();
         }
         self.ended.push_back(EndedFlow { set, event: event.clone(), real });
+    }
+
+    /// Addresses behind which there may be others, whom another host names: ends of flows with them wait for that.
+    pub fn set_masks(&mut self, masks: HashSet<IpAddr>) {
+        self.masks = masks;
+    }
+
+    /// Far ends were learnt: flows that had ended before have theirs.
+    pub fn settle_late(&mut self, now: Timestamp) {
+        for (set, event, since) in std::mem::take(&mut self.late) {
+            match self.real(&event.key, event.first_seen, event.last_seen) {
+                Some(real) => {
+                    self.keep_share(set, &event.key, event.role, &real, event.counters);
+                    let same = |e: &&mut EndedFlow| {
+                        e.set == set && e.event.id == event.id && e.event.first_seen == event.first_seen
+                    };
+                    if let Some(ended) = self.ended.iter_mut().rev().find(same) {
+                        ended.real = Some(real);
+                    }
+                }
+                None if now - since < LATE => self.late.push_back((set, event, since)),
+                None => {}
+            }
+        }
     }
 
     fn keep_share(&mut self, set: SetId, key: &FlowKey, role: Role, real: &Real, counters: Both<Counters>) {

@@ -74,6 +74,7 @@ pub struct Names {
     external: Vec<ExternalPrefix>,
     elsewhere: Arc<Elsewhere>,
     changed: bool,
+    revision: u64,
 }
 
 /// Addresses on other hosts, as far as they were asked for. Not saved: who has asked the registry once can ask again.
@@ -102,6 +103,16 @@ impl Names {
     /// The host's name.
     pub fn host(&self) -> &str {
         &self.host
+    }
+
+    /// A number that is another whenever containers' names or anybody's addresses here are others.
+    pub fn revision(&self) -> u64 {
+        self.revision
+    }
+
+    fn touch(&mut self) {
+        self.changed = true;
+        self.revision += 1;
     }
 
     /// Whether anything to be saved changed since the last call.
@@ -138,7 +149,7 @@ impl Names {
     /// A container's name is this from now on.
     pub fn set_container(&mut self, name: ContainerName) {
         if self.containers.get(&name.id) != Some(&name) {
-            self.changed = true;
+            self.touch();
             self.containers.insert(name.id.clone(), name);
         }
     }
@@ -170,7 +181,7 @@ impl Names {
     /// A container has an address since then.
     pub fn set_address(&mut self, address: IpAddr, container: &str, since: Timestamp) {
         if self.addresses.lookup_at(&address, since).is_none_or(|o| o != container) {
-            self.changed = true;
+            self.touch();
         }
         self.addresses.insert(address, container.to_owned(), since);
     }
@@ -191,11 +202,14 @@ impl Names {
 
     /// A container no longer has an address.
     pub fn close_address(&mut self, address: IpAddr, container: &str, until: Timestamp) {
-        self.changed |= self.addresses.close(&address, &container.to_owned(), until);
+        if self.addresses.close(&address, &container.to_owned(), until) {
+            self.touch();
+        }
     }
 
     /// The host's own addresses.
     pub fn set_host_addresses(&mut self, addresses: Vec<IpAddr>) {
+        self.revision += u64::from(self.host_addresses != addresses);
         self.host_addresses = addresses;
     }
 

@@ -98,17 +98,18 @@ fn everybody_knows(world: &mut World) {
                         && row.since_ns <= at_ns
                         && row.until_ns.is_none_or(|until| at_ns < until)
                 });
-                let expected: BTreeSet<_> = had.map(|row| (row.host.clone(), row.container.clone())).collect();
+                let expected: BTreeSet<_> =
+                    had.map(|row| (row.host.clone(), row.container.clone())).collect();
                 let answer = match life.reader.ask(*address, at_ns, now) {
                     Asked::Hit(answer) => answer,
                     Asked::Miss(Some(answer)) => answer,
                     Asked::Miss(None) => panic!("{} does not hold {address}", host.name),
                 };
-                let certain = answer.candidates.iter().filter(|candidate| {
-                    candidate.margin_ns >= 0 && lives.contains(&candidate.row.host)
-                });
-                let named: Vec<_> =
-                    certain.map(|c| (c.row.host.clone(), c.row.container.clone())).collect();
+                let certain = answer
+                    .candidates
+                    .iter()
+                    .filter(|candidate| candidate.margin_ns >= 0 && lives.contains(&candidate.row.host));
+                let named: Vec<_> = certain.map(|c| (c.row.host.clone(), c.row.container.clone())).collect();
                 let once: BTreeSet<_> = named.iter().cloned().collect();
                 assert_eq!(once.len(), named.len(), "nobody is named twice");
                 assert_eq!(once, expected, "{address} at {at_ns}, says {}", host.name);

@@ -120,7 +120,7 @@ fn a_masqueraded_call_of_a_published_port_names_both_ends_by_one_question() {
     assert_eq!(b.far(&called.key, ms(2)).as_deref(), Some("app-a@a"), "it was told with the question");
     // nothing is left to ask, on either side
     b.see(called, ms(3));
-    assert_eq!((b.ask(&mut a, ms(3)), a.ask(&mut b, ms(100)), a.resolver.len()), (0, 0, 0));
+    assert_eq!((b.ask(&mut a, ms(3)), a.ask(&mut b, ms(100)), a.resolver.waiting()), (0, 0, 0));
 }
 
 #[test]
@@ -188,7 +188,7 @@ fn nobody_s_conversation_is_given_up_and_left_alone_for_a_while() {
     a.see(caller, now);
     assert_eq!(a.ask(&mut b, now + Duration::from_secs(59)), 0);
     let later = now + Duration::from_secs(61);
-    assert_eq!((a.ask(&mut b, later), a.resolver.len()), (0, 0), "forgotten");
+    assert_eq!((a.ask(&mut b, later), a.resolver.waiting()), (0, 0), "forgotten");
     a.see(caller, later);
     assert_eq!(a.ask(&mut b, later), 1, "and asked for again, while it goes on");
 }
@@ -246,7 +246,7 @@ fn what_waits_is_bounded_and_answers_must_fit() {
     for port in 1..=3 {
         a.see(flow(&format!("172.17.0.2:{port}"), "192.0.2.2:80", Role::LocalOpened, ms(0)), ms(0));
     }
-    assert_eq!((a.resolver.len(), a.resolver.counters.full), (2, 1));
+    assert_eq!((a.resolver.waiting(), a.resolver.counters.full), (2, 1));
     let asked = a.resolver.questions(ms(0), &(&a.names, &a.translations, &a.hosts));
     let short = EndsAnswer { host: "b".into(), ends: vec![None] };
     let other = EndsAnswer { host: "c".into(), ends: vec![None, None] };

@@ -1,0 +1,406 @@
+//! The task that keeps one host in step with the others: it tells the registry who is here, and finds out who is at the far
+//! ends. It owns the [`Directory`] and the [`Resolver`]; what it learns goes to the names and translations that everybody reads.
+
+use std::collections::HashSet;
+use std::net::IpAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::time::Duration;
+
+use conmon::api::{
+    End, EndpointKind, EndsAnswer, EndsQuestion, Level, MatrixAnswer, MatrixHost, PairsAnswer,
+};
+use futures_util::future::join_all;
+use ippm::flow::{FlowKey, Role};
+use ippm::measurement::{Batch, FlowEventKind};
+use ippm::time::Timestamp;
+use tokio::sync::mpsc::{self, error::TrySendError};
+
+use super::directory::Directory;
+use super::ends::{self, socket};
+use super::publish::{Networks, note_networks, own};
+use super::resolver::{Asking, Counters, Flow, Known, Resolver};
+use super::{BoxFuture, Peers, matrix};
+use crate::clock::{Wall, monotonic};
+use crate::mc::Shared;
+use crate::nat::{Seen, Side, Translations, Wire};
+use crate::registry::{Answer, HostRow, Registry};
+use crate::store::Names;
+
+/// How often it is looked whether there is something new to say.
+const LOOK: Duration = Duration::from_millis(50);
+/// Reports that wait; further ones are counted, and what they told comes again with the next.
+const OFFERS: usize = 1024;
+/// A question to another host is given up after this.
+const ASK: Duration = Duration::from_secs(2);
+const PRUNE: Duration = Duration::from_secs(10);
+
+/// What a set's report says of far ends.
+#[derive(Debug, Default)]
+struct Offer {
+    flows: Vec<Flow>,
+    addresses: Vec<(IpAddr, Timestamp, Timestamp)>,
+}
+
+enum Told {
+    Offer(Offer),
+    /// Who had an address at a time, at which it was seen or not.
+    Found(IpAddr, Vec<(Timestamp, bool, Answer)>),
+    Answered(Box<Asking>, Option<EndsAnswer>),
+}
+
+/// What the system's part of this host does, for metrics.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SystemCounters {
+    /// The resolver's.
+    pub resolver: Counters,
+    /// Conversations whose far end is being asked for.
+    pub waiting: u64,
+    /// Reports that found no room.
+    pub offers_dropped: u64,
+    /// Conversations for whose far ends there was no room.
+    pub ends_full: u64,
+    /// Questions of other hosts that were answered.
+    pub answered: u64,
+}
+
+/// The handle of the running task.
+pub struct System {
+    told: mpsc::Sender<Told>,
+    shared: Arc<Shared>,
+    translations: Arc<Mutex<Translations>>,
+    registry: Arc<dyn Registry>,
+    peers: Arc<dyn Peers>,
+    /// Addresses with which flows are worth a look.
+    masks: RwLock<Arc<HashSet<IpAddr>>>,
+    directory: Mutex<Directory>,
+    resolver: Mutex<Resolver>,
+    offers_dropped: AtomicU64,
+    answered: AtomicU64,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// What the resolver asks this host.
+struct Here<'a> {
+    names: &'a Names,
+    translations: &'a Mutex<Translations>,
+    directory: &'a Directory,
+}
+
+impl Known for Here<'_> {
+    fn hosts(&self, address: IpAddr) -> Vec<String> {
+        self.directory.to_ask(address)
+    }
+
+    fn is_known(&self, seen: &Seen, at: Timestamp) -> bool {
+        lock(self.translations).knows(seen, at)
+    }
+
+    fn wire(&self, seen: Seen, side: Side, first: Timestamp, last: Timestamp) -> Wire {
+        lock(self.translations).wire(seen, side, first, last)
+    }
+
+    fn near(&self, key: &FlowKey) -> Option<End> {
+        let container = self.names.container(self.names.port(key.ifindex)?.container.as_deref()?)?;
+        Some(End {
+            kind: EndpointKind::Container,
+            name: container.name.clone(),
+            id: Some(container.id.clone()),
+            service: container.service.clone(),
+            tenant: Some(container.tenant.clone()),
+            at: socket((key.local, key.local_port)),
+        })
+    }
+}
+
+impl System {
+    /// Begins. To be called inside a tokio runtime. `host` is this host's row; its addresses are filled in as they are.
+    pub fn start(
+        host: HostRow,
+        shared: Arc<Shared>,
+        registry: Arc<dyn Registry>,
+        peers: Arc<dyn Peers>,
+    ) -> Arc<Self> {
+        let (told, inbox) = mpsc::channel(OFFERS);
+        let translations = shared.store().translations();
+        let system = Arc::new(Self {
+            told,
+            translations,
+            registry,
+            peers,
+            masks: RwLock::default(),
+            directory: Mutex::new(Directory::new(&host.name)),
+            resolver: Mutex::default(),
+            offers_dropped: AtomicU64::new(0),
+            answered: AtomicU64::new(0),
+            shared,
+        });
+        tokio::spawn(system.clone().run(host, inbox));
+        system
+    }
+
+    /// What a report says: far ends are found out in due time. Does not wait.
+    pub fn offer(&self, batch: &Batch) {
+        let masks = self.masks.read().unwrap_or_else(PoisonError::into_inner).clone();
+        let mut offer = Offer::default();
+        let mut flow = |key: &FlowKey, role: Role, first, last| {
+            if masks.contains(&key.remote) {
+                offer.flows.push(Flow { key: *key, role, first, last });
+            } else {
+                offer.addresses.push((key.remote, first, last));
+            }
+        };
+        for event in batch.events.iter().filter(|e| e.kind == FlowEventKind::New) {
+            flow(&event.key, event.role, event.first_seen, event.last_seen);
+        }
+        for f in batch.flows.iter().filter(|f| masks.contains(&f.key.remote)) {
+            flow(&f.key, f.role, f.first_seen, f.last_seen);
+        }
+        let pairs = batch.pairs.iter().filter(|p| !masks.contains(&p.key.remote));
+        offer.addresses.extend(pairs.map(|p| (p.key.remote, p.first_seen, p.last_seen)));
+        let names = self.shared.names();
+        offer.addresses.retain(|(address, first, last)| !names.is_here(*address, *first, *last));
+        offer.addresses.sort();
+        offer.addresses.dedup_by_key(|(address, ..)| *address);
+        if offer.flows.is_empty() && offer.addresses.is_empty() {
+            return;
+        }
+        if let Err(TrySendError::Full(_)) = self.told.try_send(Told::Offer(offer)) {
+            self.offers_dropped.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Answers another host, which is who its certificate says.
+    pub fn ends(&self, asker: &str, question: &EndsQuestion) -> EndsAnswer {
+        self.answered.fetch_add(1, Ordering::Relaxed);
+        let answer = {
+            let names = self.shared.names();
+            let directory = lock(&self.directory);
+            let mut translations = lock(&self.translations);
+            let is_askers = |address| directory.is_of(address, asker);
+            ends::answer(&names, &mut translations, asker, is_askers, question, monotonic())
+        };
+        // the asker told of its own ends, too
+        self.shared.store().settle_late(monotonic());
+        answer
+    }
+
+    /// The whole system's pairs: this host's, and what the others answer before `deadline`. `ask` is put to each of them.
+    pub async fn matrix(
+        &self,
+        mine: impl FnOnce() -> Result<PairsAnswer, conmon::api::ApiError>,
+        level: Level,
+        deadline: Duration,
+    ) -> Result<MatrixAnswer, conmon::api::ApiError> {
+        let others: Vec<Arc<HostRow>> = lock(&self.directory).others().cloned().collect();
+        let asked = others.into_iter().map(|row| {
+            let answer = self.peers.pairs(row.clone());
+            async move {
+                let answer = match tokio::time::timeout(deadline, answer).await {
+                    Ok(answer) => answer.map_err(|e| format!("{e:#}")),
+                    Err(_) => Err(format!("did not answer within {:.1} s", deadline.as_secs_f64())),
+                };
+                (row.name.clone(), answer, monotonic())
+            }
+        });
+        let mut parts = vec![(self.shared.info.host.clone(), mine().map_err(|e| e.error), monotonic())];
+        parts.extend(join_all(asked).await);
+        let now = monotonic();
+        let (mut hosts, mut rows) = (Vec::new(), Vec::new());
+        for (name, answer, came) in parts {
+            let (complete, age, problem) = match answer {
+                Ok(answer) => {
+                    let complete = answer.hosts.iter().all(|host| host.complete);
+                    rows.push((name.clone(), answer.pairs));
+                    let problem =
+                        (!complete).then(|| "not all of its monitors or its engine answer".to_owned());
+                    (complete, Some((now - came).as_secs_f64()), problem)
+                }
+                Err(why) => (false, None, Some(why)),
+            };
+            hosts.push(MatrixHost { name, complete, age_seconds: age, problem });
+        }
+        hosts.sort_by(|a, b| a.name.cmp(&b.name));
+        Ok(MatrixAnswer {
+            generated_at: Wall::now().utc(now),
+            hosts,
+            pairs: matrix::group(matrix::merge(rows), level),
+        })
+    }
+
+    /// What it did so far.
+    pub fn counters(&self) -> SystemCounters {
+        let resolver = lock(&self.resolver);
+        SystemCounters {
+            resolver: resolver.counters,
+            waiting: resolver.waiting() as u64,
+            offers_dropped: self.offers_dropped.load(Ordering::Relaxed),
+            ends_full: lock(&self.translations).abroad.full,
+            answered: self.answered.load(Ordering::Relaxed),
+        }
+    }
+
+    async fn run(self: Arc<Self>, host: HostRow, mut inbox: mpsc::Receiver<Told>) {
+        let mut hosts = self.registry.hosts();
+        let mut changes = self.registry.changes();
+        let mut look = tokio::time::interval(LOOK);
+        look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut networks = Networks::new();
+        let (mut said, mut pruned_at) = (None, monotonic());
+        self.learn_hosts(&hosts.borrow_and_update().clone());
+        loop {
+            let due = lock(&self.resolver).due();
+            let pause = due.map_or(Duration::from_secs(3600), |due| due - monotonic());
+            tokio::select! {
+                told = inbox.recv() => match told {
+                    Some(told) => self.take(told),
+                    None => return,
+                },
+                changed = hosts.changed() => {
+                    if changed.is_err() {
+                        return;
+                    }
+                    let now = hosts.borrow_and_update().clone();
+                    self.learn_hosts(&now);
+                }
+                // one that was asked for has another owner: asked for anew when it is seen next
+                changed = changes.recv() => if let Ok(address) = changed {
+                    self.look_up(address, vec![(monotonic(), false)]);
+                },
+                _ = look.tick() => {
+                    let names = self.shared.names();
+                    if said != Some(names.revision()) {
+                        said = Some(names.revision());
+                        note_networks(&mut networks, &self.shared.published().containers);
+                        self.registry.publish(own(&host, &names, &mut networks, Wall::now(), monotonic()));
+                    }
+                    if monotonic() - pruned_at > PRUNE {
+                        pruned_at = monotonic();
+                        lock(&self.directory).prune(pruned_at);
+                        // what was given up is told of for a while only
+                        said = None;
+                    }
+                }
+                () = tokio::time::sleep(pause) => {}
+            }
+            self.ask();
+            self.tell_names();
+        }
+    }
+
+    fn learn_hosts(&self, hosts: &Arc<crate::registry::Hosts>) {
+        lock(&self.directory).set_hosts(hosts.clone());
+    }
+
+    fn tell_names(&self) {
+        let (changed, masks) = {
+            let mut directory = lock(&self.directory);
+            (directory.changed(), directory.masks())
+        };
+        if let Some(elsewhere) = changed {
+            self.shared.names_mut().set_elsewhere(elsewhere);
+        }
+        if let Some(masks) = masks {
+            self.shared.store().set_masks(masks.clone());
+            *self.masks.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(masks);
+        }
+    }
+
+    fn take(&self, told: Told) {
+        match told {
+            Told::Offer(offer) => {
+                let (names, now) = (self.shared.names(), monotonic());
+                {
+                    let directory = lock(&self.directory);
+                    let here =
+                        Here { names: &names, translations: &self.translations, directory: &directory };
+                    let mut resolver = lock(&self.resolver);
+                    for flow in offer.flows {
+                        resolver.seen(flow, now, &here);
+                    }
+                }
+                for (address, first, last) in offer.addresses {
+                    let unknown = lock(&self.directory).is_unknown(address, first, last);
+                    if unknown {
+                        self.look_up(address, vec![(first, true), (last, true)]);
+                    }
+                }
+            }
+            Told::Found(address, answers) => {
+                let wall = Wall::now();
+                let monotonic = |ns: u64| {
+                    wall.monotonic(jiff::Timestamp::from_nanosecond(i128::from(ns)).unwrap_or_default())
+                };
+                let mut directory = lock(&self.directory);
+                for (at, seen, answer) in &answers {
+                    directory.take(address, (*at, *seen), answer, monotonic);
+                }
+            }
+            Told::Answered(asking, answer) => {
+                let learnt = lock(&self.resolver).answered(&asking, answer.as_ref(), monotonic());
+                if learnt.is_empty() {
+                    return;
+                }
+                {
+                    let mut translations = lock(&self.translations);
+                    for one in learnt {
+                        translations.abroad.insert(one.seen, one.place, one.end, one.since);
+                    }
+                }
+                self.shared.store().settle_late(monotonic());
+            }
+        }
+    }
+
+    /// Who had an address at these times.
+    fn look_up(&self, address: IpAddr, times: Vec<(Timestamp, bool)>) {
+        let (registry, told) = (self.registry.clone(), self.told.clone());
+        let unix = |at: Timestamp| u64::try_from(Wall::now().utc(at).as_nanosecond()).unwrap_or(0);
+        let cached = |&(at, seen)| Some((at, seen, registry.cached(address, unix(at))?));
+        if let Some(answers) = times.iter().map(cached).collect::<Option<Vec<_>>>() {
+            return self.take(Told::Found(address, answers));
+        }
+        tokio::spawn(async move {
+            let mut answers = Vec::new();
+            for (at, seen) in times {
+                answers.push((at, seen, registry.find(address, unix(at)).await));
+            }
+            let _ = told.send(Told::Found(address, answers)).await;
+        });
+    }
+
+    /// Asks other hosts what is due.
+    fn ask(&self) {
+        let asked = {
+            let names = self.shared.names();
+            let directory = lock(&self.directory);
+            let here = Here { names: &names, translations: &self.translations, directory: &directory };
+            lock(&self.resolver).questions(monotonic(), &here)
+        };
+        for asking in asked {
+            let row = lock(&self.directory).host(&asking.host).cloned();
+            let answer: BoxFuture<anyhow::Result<EndsAnswer>> = match row {
+                Some(row) => self.peers.ends(row, asking.question.clone()),
+                None => Box::pin(std::future::ready(Err(anyhow::anyhow!("the host is lost")))),
+            };
+            let told = self.told.clone();
+            tokio::spawn(async move {
+                let answer = match tokio::time::timeout(ASK, answer).await {
+                    Ok(Ok(answer)) => Some(answer),
+                    Ok(Err(error)) => {
+                        tracing::debug!(host = asking.host, "far ends cannot be asked for: {error:#}");
+                        None
+                    }
+                    Err(_) => None,
+                };
+                let _ = told.send(Told::Answered(Box::new(asking), answer)).await;
+            });
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
