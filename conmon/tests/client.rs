@@ -217,3 +217,26 @@ async fn a_daemon_without_a_protocol_in_common_is_named_and_not_used() {
     let (_folder, client) = raw(b"HTTP/1.1 200 OK\r\nconmon-protocol: banana\r\ncontent-length: 2\r\n\r\n{}").await;
     assert!(matches!(client.status().await, Err(ClientError::Version { .. })));
 }
+
+#[tokio::test]
+async fn questions_go_in_the_body() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let socket = folder.path().join("conmond.sock");
+    let listener = tokio::net::UnixListener::bind(&socket).expect("a socket");
+    let asked = tokio::spawn(async move {
+        let (mut stream, _) = listener.accept().await.expect("a connection");
+        let mut request = Vec::new();
+        while !request.ends_with(b"[1,2]") {
+            let mut part = [0; 4096];
+            let count = stream.read(&mut part).await.expect("a request");
+            assert!(count > 0, "the request ends early: {}", String::from_utf8_lossy(&request));
+            request.extend_from_slice(&part[..count]);
+        }
+        stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 1\r\n\r\n3").await.expect("answered");
+        String::from_utf8(request).expect("text").to_ascii_lowercase()
+    });
+    let sum: u32 = Client::new(socket).ask("/v1/sum", &[1, 2]).await.expect("an answer");
+    let asked = asked.await.expect("asked");
+    assert_eq!(sum, 3);
+    assert!(asked.starts_with("post /v1/sum http/1.1\r\n") && asked.contains("content-length: 5\r\n"), "{asked}");
+}

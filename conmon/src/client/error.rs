@@ -124,6 +124,14 @@ pub enum ClientError {
         /// Why not.
         source: serde_urlencoded::ser::Error,
     },
+    /// The question cannot be written as JSON.
+    #[error("cannot write the question for `{target}`")]
+    Question {
+        /// Where it was to go.
+        target: String,
+        /// Why not.
+        source: serde_json::Error,
+    },
     /// The request cannot be written.
     #[error("cannot write the request for `{target}`")]
     Request {

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http_body_util::{BodyExt, Empty, LengthLimitError, Limited};
+use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
 use hyper::body::Incoming;
 use hyper::{Request, Response, header};
 use serde::Serialize;
@@ -102,7 +102,7 @@ impl Client {
 
     /// The daemon's health. A daemon that is starting answers too (with HTTP status 503).
     pub async fn health(&self) -> Result<api::Health, ClientError> {
-        let (status, body) = self.exchange(path::HEALTH, "application/json").await?;
+        let (status, body) = self.exchange(path::HEALTH, "application/json", None).await?;
         if status.is_success() || status == hyper::StatusCode::SERVICE_UNAVAILABLE {
             decode(path::HEALTH, &body)
         } else {
@@ -127,7 +127,7 @@ impl Client {
 
     /// The daemon's metrics in Prometheus' text format.
     pub async fn metrics(&self) -> Result<String, ClientError> {
-        let (status, body) = self.exchange(path::METRICS, "text/plain").await?;
+        let (status, body) = self.exchange(path::METRICS, "text/plain", None).await?;
         if !status.is_success() {
             return Err(refusal(path::METRICS, status, &body));
         }
@@ -138,7 +138,7 @@ impl Client {
     pub async fn events(&self, query: &api::EventsQuery) -> Result<EventStream, ClientError> {
         let target = target(path::EVENTS, query)?;
         let deadline = Instant::now() + self.timeout;
-        let (response, connection) = self.send(&target, api::NDJSON, deadline).await?;
+        let (response, connection) = self.send(&target, api::NDJSON, None, deadline).await?;
         let status = response.status();
         if !status.is_success() {
             let body = self.body(&target, response, deadline).await?;
@@ -147,18 +147,35 @@ impl Client {
         Ok(EventStream::new(self.place.to_string(), response.into_body(), connection))
     }
 
+    /// The answer to a question that is too long for an address: what one controller asks another. It must be one that may
+    /// be asked twice, since a connection that was kept may have been closed by the other side meanwhile.
+    pub async fn ask<Q: Serialize, A: DeserializeOwned>(&self, path: &str, question: &Q) -> Result<A, ClientError> {
+        let body = serde_json::to_vec(question)
+            .map_err(|source| ClientError::Question { target: path.to_owned(), source })?;
+        let (status, body) = self.exchange(path, "application/json", Some(body.into())).await?;
+        if !status.is_success() {
+            return Err(refusal(path, status, &body));
+        }
+        decode(path, &body)
+    }
+
     async fn get<Q: Serialize, A: DeserializeOwned>(&self, path: &str, query: &Q) -> Result<A, ClientError> {
         let target = target(path, query)?;
-        let (status, body) = self.exchange(&target, "application/json").await?;
+        let (status, body) = self.exchange(&target, "application/json", None).await?;
         if !status.is_success() {
             return Err(refusal(&target, status, &body));
         }
         decode(&target, &body)
     }
 
-    async fn exchange(&self, target: &str, accept: &str) -> Result<(hyper::StatusCode, Bytes), ClientError> {
+    async fn exchange(
+        &self,
+        target: &str,
+        accept: &str,
+        question: Option<Bytes>,
+    ) -> Result<(hyper::StatusCode, Bytes), ClientError> {
         let deadline = Instant::now() + self.timeout;
-        let (response, connection) = self.send(target, accept, deadline).await?;
+        let (response, connection) = self.send(target, accept, question, deadline).await?;
         let status = response.status();
         let body = self.body(target, response, deadline).await?;
         self.place.keep(connection);
@@ -169,17 +186,18 @@ impl Client {
         &self,
         target: &str,
         accept: &str,
+        question: Option<Bytes>,
         deadline: Instant,
     ) -> Result<(Response<Incoming>, Connection), ClientError> {
         let exchange = async {
             if let Some(mut connection) = self.place.idle() {
                 // The daemon may just have closed it; nothing is changed by asking twice.
-                if let Ok(response) = connection.sender.send_request(self.request(target, accept)?).await {
+                if let Ok(response) = connection.sender.send_request(self.request(target, accept, question.as_ref())?).await {
                     return Ok((response, connection));
                 }
             }
             let mut connection = self.place.connect().await.map_err(|error| error.about(target))?;
-            let response = connection.sender.send_request(self.request(target, accept)?).await;
+            let response = connection.sender.send_request(self.request(target, accept, question.as_ref())?).await;
             Ok((response.map_err(|source| self.broken(target, source))?, connection))
         };
         let (response, connection) = timeout_at(deadline, exchange).await.map_err(|_| self.late(target))??;
@@ -187,8 +205,17 @@ impl Client {
         Ok((response, connection))
     }
 
-    fn request(&self, target: &str, accept: &str) -> Result<Request<Empty<Bytes>>, ClientError> {
-        let mut request = Request::get(target)
+    fn request(
+        &self,
+        target: &str,
+        accept: &str,
+        question: Option<&Bytes>,
+    ) -> Result<Request<Full<Bytes>>, ClientError> {
+        let mut request = match question {
+            None => Request::get(target),
+            Some(_) => Request::post(target).header(header::CONTENT_TYPE, "application/json"),
+        };
+        request = request
             .header(header::HOST, self.place.host())
             .header(header::ACCEPT, accept)
             .header(header::USER_AGENT, api::PRODUCT)
@@ -209,7 +236,7 @@ impl Client {
             request = request.header(api::header::TENANT, &**tenant);
         }
         request
-            .body(Empty::new())
+            .body(question.cloned().map_or_else(Full::default, Full::new))
             .map_err(|source| ClientError::Request { target: target.to_owned(), source })
     }
 

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http_body_util::Empty;
+use http_body_util::Full;
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -88,7 +88,7 @@ async fn unix(socket: &Path) -> Result<Connection, ClientError> {
 /// A connection, and the task that drives it; the task ends with whoever holds this.
 #[derive(Debug)]
 pub(super) struct Connection {
-    pub(super) sender: http1::SendRequest<Empty<Bytes>>,
+    pub(super) sender: http1::SendRequest<Full<Bytes>>,
     driver: tokio::task::JoinHandle<()>,
 }
 
