@@ -211,7 +211,10 @@ mod tests {
         let open = Ca::open(&ca).unwrap();
         let sign = |name: &str, address: &str| {
             let host = Role::Host(name.to_owned());
-            open.sign(&host, &[address.to_owned()], Validity::days(now(), 1).unwrap()).map(|_| ()).unwrap_err().to_string()
+            open.sign(&host, &[address.to_owned()], Validity::days(now(), 1).unwrap())
+                .map(|_| ())
+                .unwrap_err()
+                .to_string()
         };
         assert!(sign("a/b", "10.0.0.1").contains("`a/b` cannot be a name here"));
         assert_eq!(sign("a", "not an address"), "`not an address` is neither a DNS name nor an IP address");
@@ -238,7 +241,14 @@ mod tests {
         assert_eq!(with(&["https://example.org/conmon://host/a"]), Err(RoleError::None));
         assert!(matches!(with(&["conmon://host/a", "conmon://operator/a"]), Err(RoleError::Several(_))));
         assert!(matches!(with(&["conmon://host/a", "conmon://host/b"]), Err(RoleError::Several(_))));
-        for uri in ["conmon://host/", "conmon://host/a/b", "conmon://Host/a", "conmon:host/a", "conmon://host/a?b", "conmon://root/a"] {
+        for uri in [
+            "conmon://host/",
+            "conmon://host/a/b",
+            "conmon://Host/a",
+            "conmon:host/a",
+            "conmon://host/a?b",
+            "conmon://root/a",
+        ] {
             assert_eq!(with(&[uri]), Err(RoleError::Unknown(uri.to_owned())));
         }
     }

@@ -193,7 +193,14 @@ mod tests {
         assert_eq!(tokens.tenant(&next.secret).as_deref(), Some("shop"));
         assert_eq!(tokens.tenant(&blog.secret).as_deref(), Some("blog"));
         assert_eq!(tokens.counts(), [("blog".into(), 1), ("shop".into(), 2)].into());
-        for secret in ["", PREFIX, "shop", &shop.secret.to_uppercase(), &shop.secret[..20], &format!("{} ", shop.secret)] {
+        for secret in [
+            "",
+            PREFIX,
+            "shop",
+            &shop.secret.to_uppercase(),
+            &shop.secret[..20],
+            &format!("{} ", shop.secret),
+        ] {
             assert_eq!(tokens.tenant(secret), None, "{secret:?}");
         }
         // What stands in the file is no token.

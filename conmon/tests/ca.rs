@@ -79,7 +79,8 @@ fn keys_are_private_and_nothing_is_written_over() {
     }
     assert_eq!(text(&folder.path("hosts/web1/ca.crt")), text(&folder.path("ca.crt")));
 
-    let files = ["ca.key", "ca.crt", "hosts/web1/host.key", "hosts/web1/host.crt", "operators/alice/operator.crt"];
+    let files =
+        ["ca.key", "ca.crt", "hosts/web1/host.key", "hosts/web1/host.crt", "operators/alice/operator.crt"];
     let before = files.map(|file| text(&folder.path(file)));
     folder.fails("init", "there is a CA in");
     folder.fails("host web1", "host web1 has a certificate already");
@@ -91,12 +92,14 @@ fn keys_are_private_and_nothing_is_written_over() {
 
     assert!(folder.run("host web1 --address 192.0.2.7 --force").status.success());
     assert!(folder.run("host web1 --force").status.success(), "renewed");
-    let renewed = identity(&folder.path("hosts/web1/host.crt"), &folder.path("hosts/web1/host.key")).expect("a pair");
+    let renewed =
+        identity(&folder.path("hosts/web1/host.crt"), &folder.path("hosts/web1/host.key")).expect("a pair");
     let facts = conmon::tls::facts(renewed.certificate()).expect("readable");
     assert_eq!(facts.names, ["web1", "192.0.2.7"], "for the same addresses");
     assert_ne!(text(&folder.path("hosts/web1/host.key")), before[2]);
     assert_eq!(mode(&folder.path("hosts/web1/host.key")), 0o600);
-    let left: Vec<_> = fs::read_dir(folder.path("hosts/web1")).expect("a folder").flatten().map(|e| e.file_name()).collect();
+    let left: Vec<_> =
+        fs::read_dir(folder.path("hosts/web1")).expect("a folder").flatten().map(|e| e.file_name()).collect();
     assert_eq!(left.len(), 3, "no drafts are left: {left:?}");
 }
 
@@ -195,7 +198,10 @@ fn stand_in(folder: &Folder, host: &str) -> (SocketAddr, mpsc::Receiver<(String,
                 continue;
             }
             let body = serde_json::to_string(&answers::ledger()).expect("JSON");
-            let answer = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{body}", body.len());
+            let answer = format!(
+                "HTTP/1.1 200 OK\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{body}",
+                body.len()
+            );
             let _ = tls.write_all(answer.as_bytes());
             let shown = tls.conn.peer_certificates().and_then(|all| role(all.first()?).ok());
             tls.conn.send_close_notify();
@@ -286,7 +292,12 @@ fn what_is_missing_for_another_host_is_told() {
     assert_eq!(output.status.code(), Some(69), "{}", String::from_utf8_lossy(&output.stderr));
     // and words of the other side's certificate come with a remedy
     let other = Folder::with_ca();
-    let line = format!("status --host {address} --ca {} --token-file {token}", other.path("ca.crt").display());
-    let said = String::from_utf8_lossy(&folder.command(&line).output().expect("conmonctl runs").stderr).into_owned();
-    assert!(said.contains("signed by a CA that is not trusted here\n  → both sides need certificates of one CA"), "{said}");
+    let line =
+        format!("status --host {address} --ca {} --token-file {token}", other.path("ca.crt").display());
+    let said =
+        String::from_utf8_lossy(&folder.command(&line).output().expect("conmonctl runs").stderr).into_owned();
+    assert!(
+        said.contains("signed by a CA that is not trusted here\n  → both sides need certificates of one CA"),
+        "{said}"
+    );
 }

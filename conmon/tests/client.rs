@@ -214,7 +214,8 @@ async fn a_daemon_without_a_protocol_in_common_is_named_and_not_used() {
         let stream = client.events(&EventsQuery::default()).await.expect_err("nor its stream");
         assert!(matches!(stream, ClientError::Version { .. }), "{stream:?}");
     }
-    let (_folder, client) = raw(b"HTTP/1.1 200 OK\r\nconmon-protocol: banana\r\ncontent-length: 2\r\n\r\n{}").await;
+    let (_folder, client) =
+        raw(b"HTTP/1.1 200 OK\r\nconmon-protocol: banana\r\ncontent-length: 2\r\n\r\n{}").await;
     assert!(matches!(client.status().await, Err(ClientError::Version { .. })));
 }
 
@@ -238,5 +239,8 @@ async fn questions_go_in_the_body() {
     let sum: u32 = Client::new(socket).ask("/v1/sum", &[1, 2]).await.expect("an answer");
     let asked = asked.await.expect("asked");
     assert_eq!(sum, 3);
-    assert!(asked.starts_with("post /v1/sum http/1.1\r\n") && asked.contains("content-length: 5\r\n"), "{asked}");
+    assert!(
+        asked.starts_with("post /v1/sum http/1.1\r\n") && asked.contains("content-length: 5\r\n"),
+        "{asked}"
+    );
 }

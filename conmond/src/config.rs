@@ -479,14 +479,19 @@ impl Config {
         }
         if let Some(address) = self.metrics_listen.filter(|address| !address.ip().is_loopback()) {
             let reason = format!(
-                "what is served there is not encrypted; take 127.0.0.1:{}, or `listen`, which serves /metrics to other \
+                "what is served there is not encrypted; listen on 127.0.0.1:{}, or use `listen`, which serves /metrics to other \
                  hosts over TLS",
                 address.port()
             );
             return refuse("metrics_listen", format!("`{address}`"), reason);
         }
         let TlsKeys { certificate, key, ca, tokens } = &self.tls;
-        let files = [("certificate", Some(certificate)), ("key", Some(key)), ("ca", Some(ca)), ("tokens", tokens.as_ref())];
+        let files = [
+            ("certificate", Some(certificate)),
+            ("key", Some(key)),
+            ("ca", Some(ca)),
+            ("tokens", tokens.as_ref()),
+        ];
         for (name, path) in files {
             if let Some(path) = path.filter(|path| !path.is_absolute()) {
                 let value = format!("`{}`", path.display());

@@ -51,16 +51,21 @@ impl Scope {
             Self::Tenant(tenant) => format!("the token is tenant {tenant}'s"),
             Self::All => "who asks is no host".to_owned(),
         };
-        Err(ApiError::forbidden(format!("{who}, and the request speaks for host {host}"))
-            .with_remedy("a conmond speaks for the host that its certificate names: `host_name` must be the same"))
+        Err(ApiError::forbidden(format!("{who}, and the request speaks for host {host}")).with_remedy(
+            "a conmond speaks for the host that its certificate names: `host_name` must be the same",
+        ))
     }
 
     /// Refuses tenants what is the host's alone.
     pub fn whole(&self, what: &str) -> Result<(), ApiError> {
         match self.tenant() {
             None => Ok(()),
-            Some(_) => Err(ApiError::forbidden(format!("{what} is about the whole host, not about a tenant"))
-                .with_remedy("it takes an operator's certificate; docs/security.md lists what a tenant may see")),
+            Some(_) => {
+                Err(ApiError::forbidden(format!("{what} is about the whole host, not about a tenant"))
+                    .with_remedy(
+                        "it takes an operator's certificate; docs/security.md lists what a tenant may see",
+                    ))
+            }
         }
     }
 
@@ -81,7 +86,8 @@ impl Scope {
 
     /// An end as it is shown beside one of the asker's own.
     fn shown(&self, end: Endpoint) -> Endpoint {
-        let somebodys = matches!(end.kind, EndpointKind::Container | EndpointKind::Service | EndpointKind::Tenant);
+        let somebodys =
+            matches!(end.kind, EndpointKind::Container | EndpointKind::Service | EndpointKind::Tenant);
         if !somebodys || self.owns(&end) {
             return end;
         }

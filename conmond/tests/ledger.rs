@@ -10,7 +10,6 @@ use std::sync::mpsc::channel;
 use std::time::{Duration, Instant};
 
 use conmon::api::{EngineStatus, Pool};
-use conmond::scope::Scope;
 use conmond::clock::monotonic;
 use conmond::http::Source;
 use conmond::mc::cost::Cost;
@@ -18,6 +17,7 @@ use conmond::mc::janitor::{Janitor, Job};
 use conmond::mc::shared::{Info, PortInfo, Published, Shared};
 use conmond::mc::view::View;
 use conmond::mc::{SetId, SetRole};
+use conmond::scope::Scope;
 use conmond::store::{Journal, Names, Store};
 use conmond::switch::LinkQuery;
 use ippm::flow::Direction;

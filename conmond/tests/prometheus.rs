@@ -254,7 +254,8 @@ fn hostile() -> World {
 
 #[test]
 fn hostile_names_stay_inside_their_quotes() {
-    let text = exporter(MetricsLevel::Service, 100).render(&hostile(), &Scope::All, dropped(0), now()).unwrap();
+    let text =
+        exporter(MetricsLevel::Service, 100).render(&hostile(), &Scope::All, dropped(0), now()).unwrap();
     assert!(text.lines().all(|line| line.starts_with("# ") || line.starts_with("conmon_")), "{text}");
     assert!(
         text.contains(r#"src="a\"b""#) && text.contains(r#"src="a\\b""#) && text.contains(r#"src="a\nb""#)
@@ -297,8 +298,14 @@ fn promtool_finds_nothing_to_complain_about() {
     world.rows.lock().unwrap()[0].handshake_rtt.record(70_000);
     promtool(&exporter(MetricsLevel::Service, 10).render(&world, &Scope::All, dropped(0), now()).unwrap());
     promtool(&exporter(MetricsLevel::Container, 1).render(&world, &Scope::All, dropped(0), now()).unwrap());
-    promtool(&exporter(MetricsLevel::Service, 100).render(&hostile(), &Scope::All, dropped(0), now()).unwrap());
-    promtool(&exporter(MetricsLevel::Service, 10).render(&with_rows(Vec::new()), &Scope::All, dropped(0), now()).unwrap());
+    promtool(
+        &exporter(MetricsLevel::Service, 100).render(&hostile(), &Scope::All, dropped(0), now()).unwrap(),
+    );
+    promtool(
+        &exporter(MetricsLevel::Service, 10)
+            .render(&with_rows(Vec::new()), &Scope::All, dropped(0), now())
+            .unwrap(),
+    );
 }
 
 /// A Prometheus of our own, ended and cleared away with the test.

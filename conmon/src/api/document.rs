@@ -72,9 +72,12 @@ impl Modify for Security {
         let components = document.components.get_or_insert_default();
         components.add_security_scheme(CERTIFICATE, certificate);
         components.add_security_scheme(TOKEN, SecurityScheme::Http(token));
-        let either = [CERTIFICATE, TOKEN].map(|name| SecurityRequirement::new::<_, [&str; 0], &str>(name, []));
+        let either =
+            [CERTIFICATE, TOKEN].map(|name| SecurityRequirement::new::<_, [&str; 0], &str>(name, []));
         for item in document.paths.paths.values_mut() {
-            for operation in [&mut item.get, &mut item.post, &mut item.put, &mut item.delete].into_iter().flatten() {
+            for operation in
+                [&mut item.get, &mut item.post, &mut item.put, &mut item.delete].into_iter().flatten()
+            {
                 operation.security.get_or_insert_with(|| either.to_vec());
                 for (status, description) in [
                     ("401", "Over TLS: neither a certificate nor a token that is known"),

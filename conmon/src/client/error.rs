@@ -79,7 +79,8 @@ pub enum ClientError {
     /// The daemon speaks no protocol of ours.
     #[error(
         "conmond on {place} ({version}) speaks protocol {theirs}, and this version ({}) {}: update the older of the two",
-        api::PRODUCT, Protocol::OURS
+        api::PRODUCT,
+        Protocol::OURS
     )]
     Version {
         /// The socket's path, or the address.
@@ -180,6 +181,10 @@ impl ClientError {
 
     /// Whether the daemon could not be reached at all, in contrast to an answer that is a refusal.
     pub fn is_unavailable(&self) -> bool {
+        #[cfg(feature = "tls")]
+        if matches!(self, Self::Tls { .. }) {
+            return true;
+        }
         matches!(
             self,
             Self::NotRunning { .. }
@@ -188,15 +193,7 @@ impl ClientError {
                 | Self::Connect { .. }
                 | Self::Timeout { .. }
                 | Self::Broken { .. }
-        ) || self.is_tls()
-    }
-
-    fn is_tls(&self) -> bool {
-        match self {
-            #[cfg(feature = "tls")]
-            Self::Tls { .. } => true,
-            _ => false,
-        }
+        )
     }
 
     /// What to do about it, where that is not part of the message.

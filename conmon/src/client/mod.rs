@@ -149,7 +149,11 @@ impl Client {
 
     /// The answer to a question that is too long for an address: what one controller asks another. It must be one that may
     /// be asked twice, since a connection that was kept may have been closed by the other side meanwhile.
-    pub async fn ask<Q: Serialize, A: DeserializeOwned>(&self, path: &str, question: &Q) -> Result<A, ClientError> {
+    pub async fn ask<Q: Serialize, A: DeserializeOwned>(
+        &self,
+        path: &str,
+        question: &Q,
+    ) -> Result<A, ClientError> {
         let body = serde_json::to_vec(question)
             .map_err(|source| ClientError::Question { target: path.to_owned(), source })?;
         let (status, body) = self.exchange(path, "application/json", Some(body.into())).await?;
@@ -190,17 +194,22 @@ impl Client {
         deadline: Instant,
     ) -> Result<(Response<Incoming>, Connection), ClientError> {
         let exchange = async {
-            if let Some(mut connection) = self.place.idle() {
+            if let Some(mut connection) = self.place.idle()
+                && connection.sender.ready().await.is_ok()
+            {
                 // The daemon may just have closed it; nothing is changed by asking twice.
-                if let Ok(response) = connection.sender.send_request(self.request(target, accept, question.as_ref())?).await {
+                let request = self.request(target, accept, question.as_ref())?;
+                if let Ok(response) = connection.sender.send_request(request).await {
                     return Ok((response, connection));
                 }
             }
             let mut connection = self.place.connect().await.map_err(|error| error.about(target))?;
-            let response = connection.sender.send_request(self.request(target, accept, question.as_ref())?).await;
+            let response =
+                connection.sender.send_request(self.request(target, accept, question.as_ref())?).await;
             Ok((response.map_err(|source| self.broken(target, source))?, connection))
         };
-        let (response, connection) = timeout_at(deadline, exchange).await.map_err(|_| self.late(target))??;
+        let (response, connection) =
+            timeout_at(deadline, exchange).await.map_err(|_| self.late(target))??;
         self.check_protocol(&response)?;
         Ok((response, connection))
     }
@@ -224,8 +233,9 @@ impl Client {
         if let Place::Remote(remote) = &self.place
             && let Some(token) = remote.token()
         {
-            let mut value = header::HeaderValue::try_from(format!("Bearer {token}"))
-                .map_err(|source| ClientError::Request { target: target.to_owned(), source: source.into() })?;
+            let mut value = header::HeaderValue::try_from(format!("Bearer {token}")).map_err(|source| {
+                ClientError::Request { target: target.to_owned(), source: source.into() }
+            })?;
             value.set_sensitive(true);
             request = request.header(header::AUTHORIZATION, value);
         }
@@ -286,11 +296,7 @@ impl Client {
     }
 
     fn late(&self, target: &str) -> ClientError {
-        ClientError::Timeout {
-            place: self.place.to_string(),
-            target: target.to_owned(),
-            after: self.timeout,
-        }
+        ClientError::Timeout { place: self.place.to_string(), target: target.to_owned(), after: self.timeout }
     }
 }
 

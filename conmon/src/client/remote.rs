@@ -70,8 +70,10 @@ impl Client {
     /// A client of the daemon at `https://NAME[:PORT]`, which must show a certificate for that name or address.
     pub fn https(url: &str, credentials: &Credentials) -> Result<Self, AddressError> {
         let (name, port) = parse(url)?;
-        let server = ServerName::try_from(name.clone())
-            .map_err(|_| AddressError { text: url.to_owned(), reason: "the name is none of DNS, and no IP address" })?;
+        let server = ServerName::try_from(name.clone()).map_err(|_| AddressError {
+            text: url.to_owned(),
+            reason: "the name is none of DNS, and no IP address",
+        })?;
         let target = match name.parse::<IpAddr>() {
             Ok(address) => Target::Address(SocketAddr::new(address, port)),
             Err(_) => Target::Name(name.clone(), port),
@@ -87,8 +89,10 @@ impl Client {
     /// A client of the conmond of the host `name`, wherever it is reached: who answers there must show that very
     /// host's certificate.
     pub fn peer(name: &str, address: SocketAddr, credentials: &Credentials) -> Result<Self, AddressError> {
-        let server = ServerName::try_from(name.to_owned())
-            .map_err(|_| AddressError { text: name.to_owned(), reason: "a host's name must be one of DNS" })?;
+        let server = ServerName::try_from(name.to_owned()).map_err(|_| AddressError {
+            text: name.to_owned(),
+            reason: "a host's name must be one of DNS",
+        })?;
         let connector = TlsConnector::from(Arc::clone(&credentials.by_role));
         let authority = format!("{name} ({address})");
         Ok(Self::remote(Remote::new(
@@ -101,7 +105,12 @@ impl Client {
     }
 
     fn remote(remote: Remote) -> Self {
-        Self { place: Place::Remote(Arc::new(remote)), timeout: DEFAULT_TIMEOUT, speaks_for: None, tenant: None }
+        Self {
+            place: Place::Remote(Arc::new(remote)),
+            timeout: DEFAULT_TIMEOUT,
+            speaks_for: None,
+            tenant: None,
+        }
     }
 }
 
@@ -209,13 +218,16 @@ fn parse(url: &str) -> Result<(String, u16), AddressError> {
     let wrong = |reason| AddressError { text: url.to_owned(), reason };
     let rest = match url.split_once("://") {
         Some(("https", rest)) => rest,
-        Some(("http", _)) => return Err(wrong("conmond answers other hosts over TLS only: write https://NAME:PORT")),
+        Some(("http", _)) => {
+            return Err(wrong("conmond answers other hosts over TLS only: write https://NAME:PORT"));
+        }
         Some(_) => return Err(wrong("write https://NAME:PORT")),
         None => url,
     };
     let rest = rest.strip_suffix('/').unwrap_or(rest);
     let (name, port) = if let Some(rest) = rest.strip_prefix('[') {
-        let (name, after) = rest.split_once(']').ok_or_else(|| wrong("a `]` is missing after the IPv6 address"))?;
+        let (name, after) =
+            rest.split_once(']').ok_or_else(|| wrong("a `]` is missing after the IPv6 address"))?;
         (name, after.strip_prefix(':').or_else(|| after.is_empty().then_some("")))
     } else if rest.parse::<std::net::Ipv6Addr>().is_ok() {
         (rest, Some(""))
@@ -227,7 +239,9 @@ fn parse(url: &str) -> Result<(String, u16), AddressError> {
     };
     let port = match port {
         Some("") if !rest.ends_with(':') => DEFAULT_PORT,
-        Some(port) => port.parse().ok().filter(|port| *port != 0).ok_or_else(|| wrong("the port must be 1 to 65535"))?,
+        Some(port) => {
+            port.parse().ok().filter(|port| *port != 0).ok_or_else(|| wrong("the port must be 1 to 65535"))?
+        }
         None => return Err(wrong("write https://[ADDRESS]:PORT")),
     };
     if name.is_empty() || name.contains(['/', '@', '?', '#', ' ']) {

@@ -101,7 +101,7 @@ fn certificates(what: &'static str, path: &Path) -> Result<Vec<CertificateDer<'s
 
 /// The CAs that are trusted.
 pub fn roots(path: &Path) -> Result<RootCertStore, TlsError> {
-    let what = "the CA's certificate";
+    let what = "CA certificate";
     let mut roots = RootCertStore::empty();
     for certificate in certificates(what, path)? {
         let added = roots.add(certificate);
@@ -134,7 +134,7 @@ pub fn identity(certificate: &Path, key: &Path) -> Result<Identity, TlsError> {
     Ok(Identity { key: Arc::new(certified), path: certificate.to_owned() })
 }
 
-/// Whether nobody but its owner and its group's root can read the file: a key or a token that others can read is theirs.
+/// Whether nobody but its owner can read the file: a key or a token that others can read is theirs.
 pub fn is_private(path: &Path) -> io::Result<bool> {
     std::fs::metadata(path).map(|file| file.mode() & 0o077 == 0)
 }

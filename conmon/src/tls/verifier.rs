@@ -49,7 +49,8 @@ pub(crate) fn client_config(
 /// Whether a client that trusts `roots` would take `identity` for a server's, now.
 pub fn judge_server(identity: &Identity, roots: &RootCertStore) -> Result<(), Error> {
     let algorithms = provider().signature_verification_algorithms;
-    let (end_entity, intermediates) = identity.key.cert.split_first().ok_or(Error::NoCertificatesPresented)?;
+    let (end_entity, intermediates) =
+        identity.key.cert.split_first().ok_or(Error::NoCertificatesPresented)?;
     let certificate = ParsedCertificate::try_from(end_entity)?;
     verify_server_cert_signed_by_trust_anchor(
         &certificate,

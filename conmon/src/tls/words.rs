@@ -51,13 +51,18 @@ pub fn complain(error: &Error, side: Side) -> Complaint {
         Side::Client => "its certificate",
         Side::Server => "the client's certificate",
     };
-    let anew = "make a new one with `conmonctl ca` and put it in its place: conmond takes it without a restart";
+    let anew =
+        "make a new one with `conmonctl ca` and put it in its place: conmond takes it without a restart";
     let make = |kind, problem: String, remedy: &str| Complaint { kind, problem, remedy: remedy.to_owned() };
     match error {
         Error::InvalidCertificate(error) => match error {
             CertificateError::ExpiredContext { time, not_after } => make(
                 "expired",
-                format!("{its} has expired: it was valid until {}, and this clock says {}", utc(*not_after), utc(*time)),
+                format!(
+                    "{its} has expired: it was valid until {}, and this clock says {}",
+                    utc(*not_after),
+                    utc(*time)
+                ),
                 &format!("{anew}; if the time is wrong, set this clock"),
             ),
             CertificateError::Expired => make("expired", format!("{its} has expired"), anew),
@@ -134,7 +139,9 @@ pub fn complain(error: &Error, side: Side) -> Complaint {
             ),
             other => make("refused", format!("it ended the handshake ({other:?})"), "its log may say why"),
         },
-        Error::InvalidMessage(InvalidMessage::InvalidContentType | InvalidMessage::UnknownProtocolVersion)
+        Error::InvalidMessage(
+            InvalidMessage::InvalidContentType | InvalidMessage::UnknownProtocolVersion,
+        )
         | Error::InappropriateMessage { .. }
         | Error::InvalidMessage(_) => make(
             "not_tls",
@@ -144,11 +151,9 @@ pub fn complain(error: &Error, side: Side) -> Complaint {
             },
             "is that the port of conmond's `listen`? `metrics_listen` and others speak plain HTTP",
         ),
-        Error::PeerIncompatible(why) => make(
-            "protocol",
-            format!("no common TLS version or cipher ({why:?})"),
-            "use TLS 1.3 or 1.2",
-        ),
+        Error::PeerIncompatible(why) => {
+            make("protocol", format!("no common TLS version or cipher ({why:?})"), "use TLS 1.3 or 1.2")
+        }
         other => make("tls", format!("TLS failed: {other}"), "its log may say why"),
     }
 }

@@ -66,9 +66,7 @@ fn one<'a>(headers: &'a HeaderMap, name: &str) -> Result<Option<&'a str>, Refuse
     let mut all = headers.get_all(name).iter();
     match (all.next(), all.next()) {
         (None, _) => Ok(None),
-        (Some(value), None) if value.to_str().is_ok_and(|text| !text.is_empty()) => {
-            Ok(value.to_str().ok())
-        }
+        (Some(value), None) if value.to_str().is_ok_and(|text| !text.is_empty()) => Ok(value.to_str().ok()),
         _ => Err(refused(
             Reason::NotAllowed,
             ApiError::bad_request(format!("the header `{name}` cannot be read")),
@@ -103,7 +101,9 @@ fn remote(
         )),
         None => Err(refused(
             Reason::NoCredentials,
-            ApiError::unauthorized("nobody is answered here without a client certificate or a tenant's token"),
+            ApiError::unauthorized(
+                "nobody is answered here without a client certificate or a tenant's token",
+            ),
             "give a certificate (conmonctl --cert and --key), or a token (conmonctl --token-file, or the header `authorization: Bearer TOKEN`)",
         )),
     }
@@ -155,7 +155,6 @@ impl<S: Sync> FromRequestParts<S> for Asker {
         std::future::ready(asker.ok_or_else(missing))
     }
 }
-
 
 #[cfg(test)]
 mod tests;

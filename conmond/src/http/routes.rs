@@ -144,12 +144,20 @@ fn no_parameters(path: &str, query: Option<&str>) -> Result<(), Problem> {
     parse::<None>(path, query).map(|_| ()).map_err(Problem)
 }
 
-async fn containers(State(api): State<Api>, asker: Asker, RawQuery(query): RawQuery) -> Result<Response, Problem> {
+async fn containers(
+    State(api): State<Api>,
+    asker: Asker,
+    RawQuery(query): RawQuery,
+) -> Result<Response, Problem> {
     let query: ContainersQuery = parse(path::CONTAINERS, query.as_deref())?;
     answer(&api, asker, move |source| source.containers(&query)).await
 }
 
-async fn monitors(State(api): State<Api>, asker: Asker, RawQuery(query): RawQuery) -> Result<Response, Problem> {
+async fn monitors(
+    State(api): State<Api>,
+    asker: Asker,
+    RawQuery(query): RawQuery,
+) -> Result<Response, Problem> {
     no_parameters(path::MONITORS, query.as_deref())?;
     answer(&api, asker, |source| source.monitors()).await
 }
@@ -179,7 +187,11 @@ async fn flows(State(api): State<Api>, asker: Asker, RawQuery(query): RawQuery) 
     .await
 }
 
-async fn measurements(State(api): State<Api>, asker: Asker, RawQuery(query): RawQuery) -> Result<Response, Problem> {
+async fn measurements(
+    State(api): State<Api>,
+    asker: Asker,
+    RawQuery(query): RawQuery,
+) -> Result<Response, Problem> {
     let query: MeasurementsQuery = parse(path::MEASUREMENTS, query.as_deref())?;
     answer(&api, asker, move |source| {
         let answer = source.measurements(&query)?;
@@ -218,7 +230,11 @@ async fn events(
     Ok((headers, body).into_response())
 }
 
-async fn health(State(api): State<Api>, asker: Asker, RawQuery(query): RawQuery) -> Result<Response, Problem> {
+async fn health(
+    State(api): State<Api>,
+    asker: Asker,
+    RawQuery(query): RawQuery,
+) -> Result<Response, Problem> {
     no_parameters(path::HEALTH, query.as_deref())?;
     answer_with(&api, asker, |source| {
         let health = source.health();
@@ -233,22 +249,38 @@ async fn health(State(api): State<Api>, asker: Asker, RawQuery(query): RawQuery)
     .map_err(|Problem(problem)| Problem(ApiError { status: 500, ..problem }))
 }
 
-async fn ledger(State(api): State<Api>, asker: Asker, RawQuery(query): RawQuery) -> Result<Response, Problem> {
+async fn ledger(
+    State(api): State<Api>,
+    asker: Asker,
+    RawQuery(query): RawQuery,
+) -> Result<Response, Problem> {
     no_parameters(path::LEDGER, query.as_deref())?;
     answer(&api, asker, |source| source.ledger()).await
 }
 
-async fn status(State(api): State<Api>, asker: Asker, RawQuery(query): RawQuery) -> Result<Response, Problem> {
+async fn status(
+    State(api): State<Api>,
+    asker: Asker,
+    RawQuery(query): RawQuery,
+) -> Result<Response, Problem> {
     no_parameters(path::STATUS, query.as_deref())?;
     answer(&api, asker, |source| source.status()).await
 }
 
-async fn doctor(State(api): State<Api>, asker: Asker, RawQuery(query): RawQuery) -> Result<Response, Problem> {
+async fn doctor(
+    State(api): State<Api>,
+    asker: Asker,
+    RawQuery(query): RawQuery,
+) -> Result<Response, Problem> {
     no_parameters(path::DOCTOR, query.as_deref())?;
     answer(&api, asker, |source| source.doctor()).await
 }
 
-async fn openapi(State(api): State<Api>, asker: Asker, RawQuery(query): RawQuery) -> Result<Response, Problem> {
+async fn openapi(
+    State(api): State<Api>,
+    asker: Asker,
+    RawQuery(query): RawQuery,
+) -> Result<Response, Problem> {
     no_parameters(path::OPENAPI, query.as_deref())?;
     answer(&api, asker, |_| Ok(conmon::openapi())).await
 }

@@ -29,7 +29,7 @@ use super::socket::{ApiSocket, MetricsSocket};
 use super::source::{Scoped, Source};
 use super::tls::Tls;
 use super::{problem, routes};
-use crate::export::prometheus::{Exporters, ExporterSettings};
+use crate::export::prometheus::{ExporterSettings, Exporters};
 use crate::scope::Scope;
 
 /// Connections to one socket at a time. Further ones get 503 at once.
@@ -133,11 +133,7 @@ impl Server {
     }
 
     /// Serves the whole API over TLS, each asker what it may see, as long as [`Server::serve_unix`] does.
-    pub async fn serve_tls(
-        &self,
-        socket: TlsSocket,
-        shutdown: watch::Receiver<bool>,
-    ) -> std::io::Result<()> {
+    pub async fn serve_tls(&self, socket: TlsSocket, shutdown: watch::Receiver<bool>) -> std::io::Result<()> {
         let (listener, tls) = socket.open()?;
         self.shared.secure.store(true, Ordering::Relaxed);
         let router = routes::api(Arc::clone(&self.shared), shutdown.clone());
@@ -312,8 +308,9 @@ impl Shared {
                     ending = true;
                     connection.as_mut().graceful_shutdown();
                 }
-                // What let it in is good no more: it ends with what it is being told, a stream at once.
+                // The certificate that let it in has ended: so does the connection, whatever is under way.
                 () = outdated.as_mut(), if until.is_some() => break,
+                // What let it in may be good no more: it ends after what it is being told, a stream at once.
                 () = changed(&mut grounds) => {
                     if conduct.streams.load(Ordering::Relaxed) || ending {
                         break;

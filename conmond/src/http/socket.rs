@@ -48,7 +48,7 @@ pub enum ListenError {
     },
     /// Reachable from elsewhere.
     #[error(
-        "{address} can be reached from other hosts, and `metrics_listen` does not encrypt: take 127.0.0.1:{}, or `listen`, which serves /metrics over TLS",
+        "{address} can be reached from other hosts, and `metrics_listen` does not encrypt: listen on 127.0.0.1:{}, or use `listen`, which serves /metrics over TLS",
         address.port()
     )]
     NotLoopback {

@@ -235,7 +235,11 @@ fn judge(identity: &Identity, roots: &RootCertStore) -> Result<(), String> {
             | CertificateError::NotValidYet),
         )) => {
             let complaint = tls::complain(&error.into(), tls::Side::Client);
-            tracing::warn!(problem = complaint.problem, remedy = complaint.remedy, "others will not take this host's certificate");
+            tracing::warn!(
+                problem = complaint.problem,
+                remedy = complaint.remedy,
+                "others will not take this host's certificate"
+            );
             Ok(())
         }
         Err(error) => Err(tls::complain(&error, tls::Side::Client).problem),

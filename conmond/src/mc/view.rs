@@ -12,8 +12,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use conmon::api::{
     ApiError, ContainersAnswer, ContainersQuery, Counts, DoctorAnswer, Endpoint, EndpointKind, Fill,
     FlowsAnswer, FlowsQuery, Health, HealthState, HostAnswer, LedgerAnswer, Level, MeasurementsAnswer,
-    MeasurementsQuery, MonitorMode, MonitorState, MonitorsAnswer, ObservedAt, PairsAnswer, PairsQuery, Protocol,
-    SetStatus, Status,
+    MeasurementsQuery, MonitorMode, MonitorState, MonitorsAnswer, ObservedAt, PairsAnswer, PairsQuery,
+    Protocol, SetStatus, Status,
 };
 use ippm::flow::{Both, Counters, Direction, PortClass};
 use ippm::measurement::{FlowMeasurement, PortMeasurement, SetCounters};
@@ -25,7 +25,8 @@ use super::shared::{PortInfo, Published, SetInfo, Shared};
 use super::world::{SetId, SetRole};
 use crate::clock::{Wall, monotonic};
 use crate::http::{
-    ClassTotals, EachWay, End, PairRow, PortRow, ProtocolTotals, SelfMetrics, SetRow, Source, Subscription, Tls,
+    ClassTotals, EachWay, End, PairRow, PortRow, ProtocolTotals, SelfMetrics, SetRow, Source, Subscription,
+    Tls,
 };
 use crate::scope::Scope;
 use crate::store::{Delay, Store, Taken, Totals, ended_flow, flow_view, group, measurements};
@@ -315,7 +316,14 @@ impl Source for View {
         scope.whole("the doctor")?;
         let reckoning = self.reckon(scope);
         let published = self.shared.published();
-        let checks = doctor::checks(&self.shared, &published, &self.pins, &self.clocks, self.tls.as_deref(), &reckoning);
+        let checks = doctor::checks(
+            &self.shared,
+            &published,
+            &self.pins,
+            &self.clocks,
+            self.tls.as_deref(),
+            &reckoning,
+        );
         Ok(DoctorAnswer {
             generated_at: Wall::now().utc(monotonic()),
             checks,
@@ -392,8 +400,7 @@ impl Source for View {
                 counted.entry(port.ifindex).or_default().push(port);
             }
             let taken = store.fills();
-            let serving =
-                |s: &&SetInfo| s.role != SetRole::Pool && scope.admits(s.tenant.as_deref());
+            let serving = |s: &&SetInfo| s.role != SetRole::Pool && scope.admits(s.tenant.as_deref());
             let set_row = |s: &SetInfo| {
                 let counters = store.set(s.id).map(|r| r.counters).unwrap_or_default();
                 set_row(s, &counters, taken.get(&s.id).copied().unwrap_or_default())
@@ -407,7 +414,13 @@ impl Source for View {
         monitor_restarts.retain(|tenant, _| scope.admits(Some(tenant)));
         if scope.tenant().is_some() {
             // the rest is about the whole host
-            return SelfMetrics { build: self.shared.info.build, ports, sets, monitor_restarts, ..SelfMetrics::default() };
+            return SelfMetrics {
+                build: self.shared.info.build,
+                ports,
+                sets,
+                monitor_restarts,
+                ..SelfMetrics::default()
+            };
         }
         SelfMetrics {
             build: self.shared.info.build,

@@ -51,7 +51,12 @@ fn hosts_and_operators_see_everything() {
         assert!(scope.admits(None) && scope.admits(Some("blog")) && scope.whole("the status").is_ok());
     }
     let shop = Scope::Tenant("shop".into());
-    assert!(shop.admits(Some("shop")) && !shop.admits(None) && !shop.admits(Some("blog")) && !shop.admits(Some("")));
+    assert!(
+        shop.admits(Some("shop"))
+            && !shop.admits(None)
+            && !shop.admits(Some("blog"))
+            && !shop.admits(Some(""))
+    );
     assert_eq!(shop.whole("the status").unwrap_err().status, 403);
 }
 

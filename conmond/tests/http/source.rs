@@ -311,6 +311,7 @@ impl Source for World {
 
     fn status(&self, scope: &Scope) -> Result<Status, ApiError> {
         self.asked(scope);
+        scope.whole("the status")?;
         Ok(Status {
             version: "0.1.0".to_owned(),
             instance: "default".to_owned(),
@@ -344,6 +345,7 @@ impl Source for World {
 
     fn doctor(&self, scope: &Scope) -> Result<DoctorAnswer, ApiError> {
         self.asked(scope);
+        scope.whole("the doctor")?;
         Ok(DoctorAnswer { generated_at: now(), checks: Vec::new(), ledger: None })
     }
 

@@ -27,7 +27,8 @@ impl Pki {
 
     /// Runs `conmonctl ca ARGS`; what it printed.
     fn ca(&self, args: &[&str]) -> Result<String> {
-        let out = Command::new(program("conmonctl")?).arg("ca").arg("--dir").arg(&self.0).args(args).output()?;
+        let out =
+            Command::new(program("conmonctl")?).arg("ca").arg("--dir").arg(&self.0).args(args).output()?;
         ensure!(out.status.success(), "conmonctl ca {args:?}: {}", String::from_utf8_lossy(&out.stderr));
         Ok(String::from_utf8(out.stdout)?.trim().to_owned())
     }
@@ -84,12 +85,20 @@ fn talking(host: &Host, conmond: &Conmond) -> Result<Vec<Container>> {
         sinks.push(sink.ipv4(NET)?);
         all.push(sink);
     }
-    for (tenant, name, to) in
-        [(TENANT, "shop-own", sinks[0]), (OTHER, "blog-own", sinks[1]), (TENANT, "shop-across", sinks[1]), (OTHER, "blog-across", sinks[0])]
-    {
+    for (tenant, name, to) in [
+        (TENANT, "shop-own", sinks[0]),
+        (OTHER, "blog-own", sinks[1]),
+        (TENANT, "shop-across", sinks[1]),
+        (OTHER, "blog-across", sinks[0]),
+    ] {
         all.push(host.run(&of(tenant, name, &format!("udp-send --to {to}:9000 --rate 100")))?);
     }
-    for (src, dst) in [("shop-own", "shop-sink"), ("blog-own", "blog-sink"), ("shop-across", "blog-sink"), ("blog-across", "shop-sink")] {
+    for (src, dst) in [
+        ("shop-own", "shop-sink"),
+        ("blog-own", "blog-sink"),
+        ("shop-across", "blog-sink"),
+        ("blog-across", "shop-sink"),
+    ] {
         pair_with(conmond, src, dst, 50)?;
     }
     Ok(all)
@@ -112,7 +121,8 @@ fn root_a_tenants_token_shows_that_tenants_rows_and_nothing_else() -> Result<()>
     let token = pki.ca(&["tenant-token", TENANT])?;
     let bearer = format!("authorization: Bearer {token}");
     let as_tenant = ["-H", bearer.as_str()];
-    let (certificate, key) = (pki.path("operators/alice/operator.crt"), pki.path("operators/alice/operator.key"));
+    let (certificate, key) =
+        (pki.path("operators/alice/operator.crt"), pki.path("operators/alice/operator.key"));
     let as_operator = ["--cert", &certificate, "--key", &key];
     with_conmond("tenants over TLS", &[], pki.options(), |_, host, conmond| {
         let _containers = talking(host, conmond)?;
@@ -126,7 +136,10 @@ fn root_a_tenants_token_shows_that_tenants_rows_and_nothing_else() -> Result<()>
                 "/v1/health" | "/v1/openapi.json" => ensure!(status == 200, "{path}: {status} {own}"),
                 _ => {
                     ensure!(status == 200 && own.contains(TENANT), "{path}: {status} {own}");
-                    ensure!(all.contains(OTHER), "{path}: there is something to be kept from {TENANT}: {all}");
+                    ensure!(
+                        all.contains(OTHER),
+                        "{path}: there is something to be kept from {TENANT}: {all}"
+                    );
                 }
             }
             let narrowed = [&as_operator[..], &["-H", "conmon-tenant: shop"]].concat();
@@ -151,7 +164,8 @@ fn root_a_tenants_token_shows_that_tenants_rows_and_nothing_else() -> Result<()>
         })?;
         let checks = doctor(conmond)?;
         for name in ["certificate", "tls files", "secrets"] {
-            let check = row(&checks, "checks", "name", name).with_context(|| format!("no check {name}: {checks}"))?;
+            let check =
+                row(&checks, "checks", "name", name).with_context(|| format!("no check {name}: {checks}"))?;
             ensure!(check["ok"] == true, "{check}");
         }
         Ok(())
@@ -164,7 +178,10 @@ fn by_command_line(host: &Host, conmond: &Conmond, pki: &Pki, token: &str) -> Re
     fs::write(&file, token)?;
     let run = |more: &[&str], verb: &[&str]| -> Result<String> {
         let mut command = host.command(program("conmonctl")?);
-        command.args(["--host", &format!("https://{ADDRESS}"), "--ca", &pki.path("ca.crt")]).args(more).args(verb);
+        command
+            .args(["--host", &format!("https://{ADDRESS}"), "--ca", &pki.path("ca.crt")])
+            .args(more)
+            .args(verb);
         let out = command.output()?;
         let said = [out.stdout, out.stderr].map(|text| String::from_utf8_lossy(&text).into_owned()).concat();
         if !out.status.success() {
@@ -173,7 +190,8 @@ fn by_command_line(host: &Host, conmond: &Conmond, pki: &Pki, token: &str) -> Re
         Ok(said)
     };
     let as_tenant = ["--token-file", file.as_str()];
-    let (certificate, key) = (pki.path("operators/alice/operator.crt"), pki.path("operators/alice/operator.key"));
+    let (certificate, key) =
+        (pki.path("operators/alice/operator.crt"), pki.path("operators/alice/operator.key"));
     let as_operator = ["--cert", certificate.as_str(), "--key", key.as_str()];
     for verb in ["pairs", "flows", "containers", "monitors", "measurements", "events", "ledger"] {
         let own = run(&as_tenant, &[verb])?;

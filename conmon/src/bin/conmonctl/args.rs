@@ -58,7 +58,10 @@ pub const MANUAL: [Section; 4] = [
         heading: "Environment",
         entries: &[
             ("CONMON_INSTANCE", "which ConMon of this host, as --instance"),
-            ("CONMON_HOST", "another host's conmond to ask, as --host; with CONMON_CA, CONMON_CERT, CONMON_KEY, CONMON_TOKEN_FILE"),
+            (
+                "CONMON_HOST",
+                "another host's conmond to ask, as --host; with CONMON_CA, CONMON_CERT, CONMON_KEY, CONMON_TOKEN_FILE",
+            ),
             ("CONMON_RUN_DIR", "folder of the instances' run folders [default: /run/conmon]"),
             ("DOCKER_HOST", "the container engine's address, for `up`"),
             ("NO_COLOR", "when set, no colours unless --color=always"),

@@ -102,12 +102,8 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
                 .build()
                 .context("cannot start the asynchronous runtime")?;
             match command {
-                Command::Up(options) => {
-                    runtime.block_on(daemon::up(&instance, &client, &options))
-                }
-                Command::Down(options) => {
-                    runtime.block_on(daemon::down(&instance, &client, &options))
-                }
+                Command::Up(options) => runtime.block_on(daemon::up(&instance, &client, &options)),
+                Command::Down(options) => runtime.block_on(daemon::down(&instance, &client, &options)),
                 command => runtime.block_on(show(&client, command, cli.color)),
             }
         }

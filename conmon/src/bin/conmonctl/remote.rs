@@ -66,7 +66,9 @@ fn credentials(cli: &Cli) -> anyhow::Result<Credentials> {
     };
     let identity = match (&given.cert, &given.key) {
         (Some(certificate), Some(key)) => Some(identity(certificate, key)?),
-        (Some(_), None) => anyhow::bail!("--cert goes with --key (or CONMON_KEY): the certificate's private key"),
+        (Some(_), None) => {
+            anyhow::bail!("--cert goes with --key (or CONMON_KEY): the certificate's private key")
+        }
         (None, Some(_)) => anyhow::bail!("--key goes with --cert (or CONMON_CERT): the key's certificate"),
         // whoever shows a token means to be that tenant
         (None, None) if token.is_some() => None,

@@ -4,7 +4,11 @@ use conmon::token;
 use super::*;
 
 fn door(role: Option<Result<Role, RoleError>>, tokens: &[&str]) -> Door {
-    let path = std::env::temp_dir().join(format!("conmond-gate-{}-{:?}", std::process::id(), std::thread::current().id()));
+    let path = std::env::temp_dir().join(format!(
+        "conmond-gate-{}-{:?}",
+        std::process::id(),
+        std::thread::current().id()
+    ));
     std::fs::write(&path, tokens.join("\n")).unwrap();
     let tokens = Tokens::read(&path).unwrap();
     std::fs::remove_file(&path).unwrap();
@@ -30,13 +34,19 @@ fn who_is_who() {
     let tenant = Scope::Tenant("shop".into());
     let operator = Some(Ok(Role::Operator("alice".to_owned())));
     let admit = |role, given: &[(&'static str, &str)]| {
-        door(role, &[&shop.line]).admit(&headers(given)).map_err(|refused| (refused.error.status, refused.reason))
+        door(role, &[&shop.line])
+            .admit(&headers(given))
+            .map_err(|refused| (refused.error.status, refused.reason))
     };
     assert_eq!(Door::Local.admit(&HeaderMap::new()).unwrap(), Scope::All);
     assert_eq!(admit(operator.clone(), &[]), Ok(Scope::All));
     assert_eq!(admit(host("a"), &[]), Ok(Scope::Host("a".into())));
     assert_eq!(admit(None, &[("authorization", &bearer)]), Ok(tenant.clone()));
-    assert_eq!(admit(operator.clone(), &[("authorization", &bearer)]), Ok(tenant.clone()), "the narrower counts");
+    assert_eq!(
+        admit(operator.clone(), &[("authorization", &bearer)]),
+        Ok(tenant.clone()),
+        "the narrower counts"
+    );
     assert_eq!(admit(host("a"), &[("conmon-tenant", "shop")]), Ok(tenant.clone()));
     assert_eq!(admit(host("a"), &[("conmon-host", "a")]), Ok(Scope::Host("a".into())));
 
@@ -44,7 +54,9 @@ fn who_is_who() {
     assert_eq!(admit(None, &[]), Err((401, Reason::NoCredentials)));
     assert_eq!(admit(none.clone(), &[]), Err((403, Reason::NotAllowed)));
     assert_eq!(admit(none, &[("authorization", &bearer)]), Ok(tenant), "a token needs no role");
-    for wrong in ["Bearer x", "Bearer ", "Bearer", "Basic dXNlcjpwYXNz", &shop.secret, &format!("{bearer}x"), ""] {
+    for wrong in
+        ["Bearer x", "Bearer ", "Bearer", "Basic dXNlcjpwYXNz", &shop.secret, &format!("{bearer}x"), ""]
+    {
         let refused = admit(operator.clone(), &[("authorization", wrong)]).unwrap_err();
         assert!(matches!(refused.0, 400 | 401), "{wrong:?}: {refused:?}");
     }
@@ -66,15 +78,24 @@ fn who_is_who() {
 
 #[test]
 fn versions_without_a_protocol_in_common_are_told() {
-    for (theirs, fine) in
-        [("1-1", true), ("1-9", true), ("2-9", false), ("0-0", false), ("7", false), ("new", false), ("9-1", false)]
-    {
+    for (theirs, fine) in [
+        ("1-1", true),
+        ("1-9", true),
+        ("2-9", false),
+        ("0-0", false),
+        ("7", false),
+        ("new", false),
+        ("9-1", false),
+    ] {
         let given = headers(&[("conmon-protocol", theirs), ("user-agent", "conmon/9.0.0")]);
         match Door::Local.admit(&given) {
             Ok(scope) => assert!(fine && scope == Scope::All, "{theirs}"),
             Err(refused) => {
                 assert!(!fine && refused.error.status == 426, "{theirs}: {refused:?}");
-                assert!(refused.error.error.contains(&format!("conmon/9.0.0 speaks protocol {theirs}")), "{refused:?}");
+                assert!(
+                    refused.error.error.contains(&format!("conmon/9.0.0 speaks protocol {theirs}")),
+                    "{refused:?}"
+                );
             }
         }
     }

@@ -255,7 +255,8 @@ fn pairs_are_named_and_complete_as_long_as_everybody_reports() {
     assert_eq!(answer.pairs[1].rtt_seconds.as_ref().unwrap().count, 1);
     assert_eq!(answer.rate_interval_seconds, None, "one reading gives no rates");
     assert_eq!(answer.pairs[1].sent_bytes_per_second, None);
-    let some = v.pairs(&Scope::All, &PairsQuery { src: Some("web".to_owned()), ..PairsQuery::default() }).unwrap();
+    let some =
+        v.pairs(&Scope::All, &PairsQuery { src: Some("web".to_owned()), ..PairsQuery::default() }).unwrap();
     assert_eq!(some.pairs.len(), 1);
     assert_eq!(some.pairs[0].rtt_seconds.as_ref().unwrap().buckets, None, "large, so only on request");
     let query = PairsQuery { histograms: Some(true), ..PairsQuery::default() };
@@ -296,11 +297,18 @@ fn a_monitor_that_does_not_report_is_told_everywhere() {
 
     let v = view(p);
     v.shared.store().apply(SHOP, &batch());
-    assert!(v.pairs(&Scope::All, &PairsQuery::default()).unwrap().hosts[0].complete, "a report is a sign of life");
+    assert!(
+        v.pairs(&Scope::All, &PairsQuery::default()).unwrap().hosts[0].complete,
+        "a report is a sign of life"
+    );
     let mut never = published();
     never.heard.remove(&SHOP);
     let v = view(never);
-    assert_eq!(v.health(&Scope::All).status, HealthState::Degraded, "one that was never heard is silent, too");
+    assert_eq!(
+        v.health(&Scope::All).status,
+        HealthState::Degraded,
+        "one that was never heard is silent, too"
+    );
 }
 
 #[test]
@@ -342,7 +350,8 @@ fn the_largest_flows_come_first() {
     assert_eq!(seen, [(50, FlowState::Ended), (20, FlowState::Ended), (10, FlowState::Ended)]);
     let answer = v.flows(&Scope::All, &FlowsQuery { limit: Some(1), ..FlowsQuery::default() }).unwrap();
     assert_eq!((answer.matched, answer.flows.len(), answer.flows[0].sent.packets), (3, 1, 50));
-    let answer = v.flows(&Scope::All, &FlowsQuery { state: Some(FlowState::Ended), ..FlowsQuery::default() }).unwrap();
+    let answer =
+        v.flows(&Scope::All, &FlowsQuery { state: Some(FlowState::Ended), ..FlowsQuery::default() }).unwrap();
     assert_eq!(answer.flows[0].end_reason, Some(api::EndReason::IdleTimeout));
 }
 
@@ -355,7 +364,8 @@ fn measurements_bear_their_monitors_name() {
     let answer = v.measurements(&Scope::All, &query).unwrap();
     assert_eq!(answer.matched, 1);
     assert_eq!(answer.measurements[0].monitor.as_deref(), Some("pm-s2"));
-    let answer = v.measurements(&Scope::All, &MeasurementsQuery { limit: Some(2), ..Default::default() }).unwrap();
+    let answer =
+        v.measurements(&Scope::All, &MeasurementsQuery { limit: Some(2), ..Default::default() }).unwrap();
     assert_eq!(
         (answer.measurements.len(), answer.matched),
         (2, 10),
@@ -436,7 +446,10 @@ fn a_stop_is_told_with_the_picture_that_shows_it() {
     };
     let told = monotonic();
     v.shared.stopped(told, monotonic(), "web".to_owned(), "shop".to_owned());
-    assert!(stops().is_empty() && v.status(&Scope::All).unwrap().speed == Speed::default(), "it cannot be seen yet");
+    assert!(
+        stops().is_empty() && v.status(&Scope::All).unwrap().speed == Speed::default(),
+        "it cannot be seen yet"
+    );
     v.shared.publish(published());
     let took = (monotonic() - told).as_secs_f64();
     let [stop] = stops().try_into().expect("one stop");

@@ -82,7 +82,13 @@ fn place(role: &Role) -> (PathBuf, &'static str) {
     }
 }
 
-fn sign(dir: &Folder, role: &Role, addresses: &[String], validity: Validity, force: bool) -> anyhow::Result<()> {
+fn sign(
+    dir: &Folder,
+    role: &Role,
+    addresses: &[String],
+    validity: Validity,
+    force: bool,
+) -> anyhow::Result<()> {
     let (Role::Host(name) | Role::Operator(name)) = role;
     check_name(name)?;
     let ca = open(dir)?;
@@ -102,8 +108,14 @@ fn sign(dir: &Folder, role: &Role, addresses: &[String], validity: Validity, for
     place.write("ca.crt", &ca.certificate, Secrecy::Public, true)?;
     print_lines(&format!("{}\n", place.path().display()))?;
     let (whose, where_to) = match role {
-        Role::Host(name) => (format!("host {name}"), "to /etc/conmon/tls on that host, for root alone, and set `listen` in conmond.yaml there"),
-        Role::Operator(_) => (role.to_string(), "to ~/.config/conmon of that person; then `conmonctl --host https://HOST pairs`"),
+        Role::Host(name) => (
+            format!("host {name}"),
+            "to /etc/conmon/tls on that host, for root alone, and set `listen` in conmond.yaml there",
+        ),
+        Role::Operator(_) => (
+            role.to_string(),
+            "to ~/.config/conmon of that person; then `conmonctl --host https://HOST pairs`",
+        ),
     };
     print_notes(&[
         format!("Key and certificate of {whose} are there, until {}.", day(validity)),
@@ -140,8 +152,14 @@ fn tenant_token(dir: &Folder, tenant: &str) -> anyhow::Result<()> {
     let tokens = dir.path().join("tokens");
     print_lines(&format!("{}\n", token.secret))?;
     print_notes(&[
-        format!("This is the token of tenant {tenant}. It is shown once: {} has its hash only.", tokens.display()),
-        format!("Copy {} to /etc/conmon/tls/tokens on each host, and set `tls.tokens` in conmond.yaml there.", tokens.display()),
+        format!(
+            "This is the token of tenant {tenant}. It is shown once: {} has its hash only.",
+            tokens.display()
+        ),
+        format!(
+            "Copy {} to /etc/conmon/tls/tokens on each host, and set `tls.tokens` in conmond.yaml there.",
+            tokens.display()
+        ),
         "A tenant's older tokens stay good until their lines are removed there.".to_owned(),
     ]);
     Ok(())

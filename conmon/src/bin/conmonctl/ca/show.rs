@@ -51,7 +51,13 @@ struct Certificate {
     problem: Option<String>,
 }
 
-pub fn run(dir: &Folder, files: &[PathBuf], options: &Print, color: Color, now: Timestamp) -> anyhow::Result<()> {
+pub fn run(
+    dir: &Folder,
+    files: &[PathBuf],
+    options: &Print,
+    color: Color,
+    now: Timestamp,
+) -> anyhow::Result<()> {
     let listed = if files.is_empty() { of_folder(dir)? } else { files.to_vec() };
     let mut all = Vec::new();
     for file in &listed {
@@ -95,7 +101,9 @@ fn of_folder(dir: &Folder) -> anyhow::Result<Vec<PathBuf>> {
         let entries = match fs::read_dir(&folder) {
             Ok(entries) => entries,
             Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
-            Err(error) => return Err(error).with_context(|| format!("cannot look into {}", folder.display())),
+            Err(error) => {
+                return Err(error).with_context(|| format!("cannot look into {}", folder.display()));
+            }
         };
         let mut found: Vec<PathBuf> =
             entries.flatten().map(|entry| entry.path().join(file)).filter(|path| path.is_file()).collect();

@@ -108,7 +108,11 @@ mod tests {
             assert!(check.detail.contains(word), "{until}: {check:?}");
             assert_eq!(check.ok, word.contains("another"), "{check:?}");
         }
-        let early = certificate(&state("2027-01-01T00:00:00Z"), &files("host.key"), "2025-01-01T00:00:00Z".parse().unwrap());
+        let early = certificate(
+            &state("2027-01-01T00:00:00Z"),
+            &files("host.key"),
+            "2025-01-01T00:00:00Z".parse().unwrap(),
+        );
         assert!(!early.ok && early.detail.contains("not valid before"), "{early:?}");
     }
 
@@ -124,8 +128,13 @@ mod tests {
         };
         let (private, open) = (judged(0o600), judged(0o640));
         fs::remove_dir_all(&dir).unwrap();
-        assert!(private.ok && !open.ok && open.detail.contains("can be read by others"), "{private:?} {open:?}");
+        assert!(
+            private.ok && !open.ok && open.detail.contains("can be read by others"),
+            "{private:?} {open:?}"
+        );
         let broken = TlsState { trouble: Some("no key".to_owned()), ..state("2027-01-01T00:00:00Z") };
-        assert!(!in_force(&broken).ok && in_force(&state("2027-01-01T00:00:00Z")).detail.contains("2 tokens"));
+        assert!(
+            !in_force(&broken).ok && in_force(&state("2027-01-01T00:00:00Z")).detail.contains("2 tokens")
+        );
     }
 }

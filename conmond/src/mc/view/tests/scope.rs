@@ -32,9 +32,16 @@ fn two_tenants() -> View {
     // what db's own port saw of the same conversation, and of the outside
     let seen_at_db = pair(0, 8, (address(2), address(1)), 6, Role::RemoteOpened, 5, 10);
     let outside = all.pairs.pop().expect("three pairs");
-    let at_db = Batch { pairs: vec![seen_at_db, outside], rtts: Vec::new(), flows: Vec::new(), events: Vec::new(), ..batch() };
+    let at_db = Batch {
+        pairs: vec![seen_at_db, outside],
+        rtts: Vec::new(),
+        flows: Vec::new(),
+        events: Vec::new(),
+        ..batch()
+    };
     let mut flow_at_db = ended(&flow(9, 7));
-    (flow_at_db.key.ifindex, flow_at_db.key.local, flow_at_db.key.remote) = (8, address(2), IpAddr::from([8, 8, 8, 8]));
+    (flow_at_db.key.ifindex, flow_at_db.key.local, flow_at_db.key.remote) =
+        (8, address(2), IpAddr::from([8, 8, 8, 8]));
     v.shared.store().apply(SHOP, &all);
     v.shared.store().apply(BLOG, &Batch { events: vec![flow_at_db], ..at_db });
     v
@@ -76,7 +83,11 @@ fn no_answer_names_another_tenant() {
     assert_eq!(measurements.measurements.len() as u64, measurements.matched);
     let health = v.health(&shop());
     told("health", &health);
-    assert_eq!((health.status, health.problems.len()), (HealthState::Degraded, 1), "that something is wrong is told");
+    assert_eq!(
+        (health.status, health.problems.len()),
+        (HealthState::Degraded, 1),
+        "that something is wrong is told"
+    );
     for refused in [v.status(&shop()).map(|_| ()), v.doctor(&shop()).map(|_| ())] {
         assert_eq!(refused.unwrap_err().status, 403);
     }
@@ -112,8 +123,11 @@ fn the_called_side_sees_the_same_conversation() {
 #[test]
 fn metrics_are_the_tenants_own() {
     let v = two_tenants();
-    let settings =
-        ExporterSettings { level: MetricsLevel::Container, max_series: 100, retention: Duration::from_secs(60) };
+    let settings = ExporterSettings {
+        level: MetricsLevel::Container,
+        max_series: 100,
+        retention: Duration::from_secs(60),
+    };
     let scrape = |scope: &Scope| {
         let totals = HttpTotals::default();
         Exporter::new(settings.clone()).render(&v, scope, totals, jiff::Timestamp::now()).unwrap()
@@ -124,7 +138,12 @@ fn metrics_are_the_tenants_own() {
     }
     assert!(own.contains("conmon_pair_packets_total{src=\"web\",dst=\"external\",tenant=\"shop\""), "{own}");
     assert!(own.contains("conmon_containers{tenant=\"shop\"}") || own.contains("conmon_monitors"), "{own}");
-    for host in ["conmon_build_info{", "conmon_memory_bytes{", "conmon_engine_connected 1", "conmon_tap_delay_seconds_count"] {
+    for host in [
+        "conmon_build_info{",
+        "conmon_memory_bytes{",
+        "conmon_engine_connected 1",
+        "conmon_tap_delay_seconds_count",
+    ] {
         assert!(!own.contains(host), "{host} is the host's: {own}");
     }
     assert!(all.contains("tenant=\"blog\"") && all.contains("conmon_engine_connected 1"), "{all}");
