@@ -15,6 +15,7 @@ pub mod priority;
 pub mod privilege;
 pub mod registry;
 pub mod runtime;
+pub mod scope;
 pub mod store;
 pub mod switch;
 pub mod system;
