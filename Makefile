@@ -65,12 +65,14 @@ screenshots: setup ## docs/img/*.png anew, from a terminal on the demo, as root 
 bench: setup ## what a packet costs, and what watching costs applications, as root; a quarter of an hour
 	@$(MAKE) build
 	$(AS_ROOT) cargo bench --workspace --locked --bench '*'
+	CONMON_REGISTRY_ENDPOINTS=1000000 cargo test --release --locked -p conmond --test registry -- --nocapture look_ups
 
 soak: setup ## 1,000 container starts, 1,000 on few addresses, crash and upgrade of conmond; then all tests over and over, SOAK_MINUTES (60) long
 	@$(MAKE) build
 	@scripts/build-next
 	$(SOAK_FORM) $(AS_ROOT) cargo test --workspace --release --locked --test system -- \
 	    --test-threads=1 --nocapture $(SOAK_TESTS)
+	CONMON_REGISTRY_SCHEDULES=10000 cargo test --release --locked -p conmond --lib -- --nocapture whatever_befalls
 	@end=$$(( SECONDS + 60 * $(SOAK_MINUTES) )); round=0; \
 	while (( SECONDS < end )); do \
 	    round=$$(( round + 1 )); echo "== round $$round"; \

@@ -17,6 +17,7 @@ needs=(
     # building
     cc:gcc make:make git:git curl:curl clang:clang llvm-strip:llvm
     /usr/include/bpf/bpf_helpers.h:libbpf-dev /usr/include/linux/bpf.h:linux-libc-dev
+    protoc:protobuf-compiler /usr/include/google/protobuf/empty.proto:libprotobuf-dev
     "/usr/lib/*-linux-gnu/libc.a:libc6-dev" /etc/ssl/certs/ca-certificates.crt:ca-certificates
     # the lab: engine, namespaces, applications
     dockerd:docker.io docker:docker.io containerd:containerd runc:runc iptables:iptables
@@ -24,6 +25,7 @@ needs=(
     ip:iproute2 nsenter:util-linux setpriv:util-linux ldd:libc-bin busybox:busybox-static
     redis-server:redis-server redis-benchmark:redis-tools nginx:nginx-light wrk:wrk iperf3:iperf3
     memcached:memcached "/usr/lib/postgresql/*/bin/postgres:postgresql" "/usr/lib/postgresql/*/bin/pgbench:postgresql"
+    etcd:etcd-server etcdctl:etcd-client openssl:openssl
     # truth, scraping, the tests' own tools
     tcpdump:tcpdump tshark:tshark tcptrace:tcptrace prometheus:prometheus promtool:prometheus ping:iputils-ping
     jq:jq tmux:tmux ethtool:ethtool python3:python3 "/usr/lib/python3*/ensurepip:python3-venv"
@@ -83,7 +85,7 @@ if (( ${#missing[@]} > 0 )); then
     "${sudo[@]}" chmod 755 "$policy"
 
     services=(docker.service docker.socket containerd.service redis-server.service nginx.service memcached.service
-        postgresql.service prometheus.service podman.service podman.socket podman-restart.service
+        postgresql.service prometheus.service etcd.service podman.service podman.socket podman-restart.service
         podman-auto-update.service podman-auto-update.timer)
     enabled() { command -v systemctl >/dev/null && systemctl is-enabled --quiet "$1" 2>/dev/null; }
     before=()

@@ -7,6 +7,7 @@
 mod flags;
 mod layers;
 mod prefix;
+mod registry;
 mod schema;
 mod show;
 pub(crate) mod suggest;
@@ -22,6 +23,7 @@ use serde::{Deserialize, Serialize};
 
 pub use flags::{ConfigArgs, Overrides};
 pub use prefix::{Prefix, PrefixError};
+pub use registry::{EtcdConfig, GossipConfig, RegistryKind};
 pub use schema::{example, json_schema};
 
 /// Where the file lies when none is named; it need not exist.
@@ -73,6 +75,12 @@ pub struct Config {
     /// How long a pair is shown after its last packet when its containers are gone, seconds.
     #[schemars(range(min = 0, max = 2_592_000))]
     pub retention_seconds: u64,
+    /// How hosts know of each other's containers.
+    pub registry: RegistryKind,
+    /// The etcd of `registry: etcd`.
+    pub etcd: EtcdConfig,
+    /// The gossip of `registry: gossip`.
+    pub gossip: GossipConfig,
     /// The daemon's log, on standard error.
     pub log: Log,
     /// Name of this host in the answers; null takes the system's.
@@ -100,6 +108,9 @@ impl Default for Config {
             monitor: MonitorLimits::default(),
             external_prefixes: Vec::new(),
             retention_seconds: 900,
+            registry: RegistryKind::Embedded,
+            etcd: EtcdConfig::default(),
+            gossip: GossipConfig::default(),
             log: Log::default(),
             host_name: None,
             origins: BTreeMap::new(),
@@ -440,6 +451,9 @@ impl Config {
         }
         if let Some(name) = self.host_name.as_ref().filter(|name| !is_name(name)) {
             return refuse("host_name", format!("`{name}`"), NAME_RULE.to_owned());
+        }
+        if let Err((key, value, reason)) = registry::check(self) {
+            return refuse(key, value, reason);
         }
         for (i, one) in self.external_prefixes.iter().enumerate() {
             if !is_name(&one.name) {

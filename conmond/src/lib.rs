@@ -13,6 +13,7 @@ pub mod nat;
 pub mod netlink;
 pub mod priority;
 pub mod privilege;
+pub mod registry;
 pub mod runtime;
 pub mod store;
 pub mod switch;

@@ -77,6 +77,8 @@ fn a_whole_file_is_read() {
          timeouts:\n  idle_seconds: 1\n  active_seconds: 2\n  end_linger_ms: 0\n  pair_idle_seconds: 4\n  tenant_linger_seconds: 5\n\
          scan_interval_ms: 100\nmonitor: {memory_bytes: 33554432, cpu_millicores: 1000, pids: 8}\n\
          external_prefixes:\n- {name: office, prefix: 192.0.2.0/24}\n- name: six\n  prefix: 2001:db8::/32\n\
+         registry: etcd\netcd: {endpoints: [\"https://a:2379\"], ca: /ca, cert: /c, key: /k, user: u, password_file: /p, ttl_seconds: 3}\n\
+         gossip: {listen: 127.0.0.1:1, advertise: 10.0.0.1:2, join: [], key_file: /g}\n\
          retention_seconds: 0\nlog: {level: debug, format: json}\nhost_name: h1\n",
     )
     .unwrap();
@@ -88,6 +90,8 @@ fn a_whole_file_is_read() {
     assert_eq!(config.external_prefixes[1].prefix, "2001:db8::/32".parse().unwrap());
     assert_eq!((config.log.level, config.log.format), (LogLevel::Debug, LogFormat::Json));
     assert_eq!(config.host_name.as_deref(), Some("h1"));
+    assert_eq!((config.registry, config.etcd.ttl_seconds), (RegistryKind::Etcd, 3));
+    assert_eq!(config.gossip.advertise, Some("10.0.0.1:2".parse().unwrap()));
     assert!(matches!(config.origin("tables.pairs"), Origin::File { line: 10, column: 29, .. }));
 }
 
@@ -189,6 +193,43 @@ fn mistakes_are_told_with_their_place_and_what_may_have_been_meant() {
         (
             "host_name: 'a b'\n",
             "1:12: `host_name` cannot be `a b`: give 1 to 253 characters without spaces and control characters",
+        ),
+    ] {
+        assert_eq!(message(text), expected, "{text}");
+    }
+    for (text, expected) in [
+        (
+            "registry: etdc\n",
+            "1:11: `registry` cannot be `etdc`: give `embedded`, `gossip` or `etcd`: did you mean `etcd`?",
+        ),
+        (
+            "registry: etcd\n",
+            "default: `etcd.endpoints` cannot be empty: give the URLs of etcd's members, such as [https://10.0.0.1:2379]",
+        ),
+        (
+            "etcd: {endpoints: [\"10.0.0.1:2379\"]}\n",
+            "1:19: `etcd.endpoints` cannot be `10.0.0.1:2379`: give URLs that begin with https:// or http://, such as https://10.0.0.1:2379",
+        ),
+        (
+            "registry: etcd\netcd: {endpoints: [http://10.0.0.1:2379], user: u, password_file: /p}\n",
+            "2:19: `etcd.endpoints` cannot be `http://10.0.0.1:2379`: a password would cross the network in the clear: give an https:// URL",
+        ),
+        ("etcd: {cert: /c}\n", "1:14: `etcd.cert` cannot be `/c`: `etcd.key` is missing: give both or neither"),
+        (
+            "etcd: {user: u}\n",
+            "1:14: `etcd.user` cannot be `u`: `etcd.password_file` is missing: give both or neither",
+        ),
+        (
+            "registry: gossip\n",
+            "default: `gossip.key_file` cannot be empty: give the file with the key that all hosts share; make one with `openssl rand -hex 32`",
+        ),
+        (
+            "gossip: {join: [\"a b\"]}\n",
+            "1:16: `gossip.join` cannot be `a b`: give hosts as HOST or HOST:PORT, such as 10.0.0.1 or node-1:9479",
+        ),
+        (
+            "gossip: {join: [a]}\n",
+            "default: `registry` cannot be `embedded`: `gossip` is configured and not used: did you mean `registry: gossip`?",
         ),
     ] {
         assert_eq!(message(text), expected, "{text}");

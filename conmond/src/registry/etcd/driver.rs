@@ -1,0 +1,316 @@
+//! The task that does what the reader and the writer ask for.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use etcd_client::Client;
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::AbortHandle;
+
+use super::super::backoff::Backoff;
+use super::super::hosts::MAX_HOSTS;
+use super::super::reader::{self, Reading, Target};
+use super::super::writer::{self, Told};
+use super::super::{Now, now};
+use super::calls::{self, Trouble, within};
+use super::stream::{self, Heard, Request};
+use super::{EtcdSettings, Shared};
+
+/// What happens to the driver.
+pub(super) enum Event {
+    Connected(u64, Result<Client, Trouble>),
+    Told(u64, Result<Told, Trouble>),
+    Read(u64, Target, i64, Result<Reading, Trouble>),
+    Heard(u64, Heard),
+}
+
+/// A connection and its stream of watches. Both end with it.
+struct Connection {
+    client: Client,
+    requests: mpsc::UnboundedSender<Request>,
+    stream: AbortHandle,
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        self.stream.abort();
+    }
+}
+
+struct Driver {
+    shared: Arc<Shared>,
+    settings: EtcdSettings,
+    host: String,
+    events: mpsc::Sender<Event>,
+    /// Numbers connections, so that what is heard of one is not taken for another.
+    number: u64,
+    connection: Option<Connection>,
+    connecting: bool,
+    backoff: Backoff,
+}
+
+/// Drives until `closed`, then takes this host's rows away.
+pub(super) async fn run(
+    shared: Arc<Shared>,
+    settings: EtcdSettings,
+    seed: u64,
+    mut closed: oneshot::Receiver<()>,
+) {
+    let (events, mut happened) = mpsc::channel(1024);
+    let backoff = Backoff::new(settings.writer.retry_max_ns, seed);
+    let mut driver = Driver {
+        shared: Arc::clone(&shared),
+        settings,
+        host: String::new(),
+        events,
+        number: 0,
+        connection: None,
+        connecting: false,
+        backoff,
+    };
+    loop {
+        let deadline = driver.work();
+        let now_ns = now().steady_ns;
+        let sleep = Duration::from_nanos(deadline.saturating_sub(now_ns)).min(Duration::from_secs(60));
+        tokio::select! {
+            biased;
+            _ = &mut closed => break,
+            event = happened.recv() => if let Some(event) = event { driver.happened(event) },
+            () = shared.wake.notified() => {}
+            () = tokio::time::sleep(sleep) => {}
+        }
+        // What else has happened meanwhile goes with it.
+        for _ in 0..256 {
+            match happened.try_recv() {
+                Ok(event) => driver.happened(event),
+                Err(_) => break,
+            }
+        }
+    }
+    driver.leave().await;
+}
+
+impl Driver {
+    /// Asks all that is due. Returns when there is more, on the steady clock.
+    fn work(&mut self) -> u64 {
+        let now = now();
+        self.connect(now);
+        let mut deadline = u64::MAX;
+        loop {
+            let ask = self.shared.reading().reader.poll(now);
+            match ask {
+                Some(ask) => self.ask_reader(ask, now),
+                None => break,
+            }
+        }
+        if self.connection.is_some() {
+            let (ask, next) = {
+                let mut writer = self.shared.writer();
+                let ask = writer.poll(now);
+                (ask, writer.deadline(now))
+            };
+            if let Some(ask) = ask {
+                self.ask_writer(ask);
+            }
+            deadline = deadline.min(next.unwrap_or(u64::MAX));
+        } else if !self.connecting {
+            deadline = deadline.min(self.backoff.until_ns());
+        }
+        self.tell();
+        deadline.min(self.shared.reading().reader.deadline())
+    }
+
+    fn connect(&mut self, now: Now) {
+        if self.connection.is_some() || self.connecting || self.backoff.waits(now) {
+            return;
+        }
+        self.connecting = true;
+        self.number += 1;
+        let (number, events, settings) = (self.number, self.events.clone(), self.settings.clone());
+        tokio::spawn(async move {
+            let connected = within(settings.call_timeout, async {
+                let mut client = Client::connect(&settings.endpoints, Some(settings.options())).await?;
+                calls::probe(&mut client).await.map(|()| client)
+            })
+            .await;
+            let _ = events.send(Event::Connected(number, connected)).await;
+        });
+    }
+
+    fn ask_writer(&mut self, ask: writer::Ask) {
+        let Some(connection) = &self.connection else { return };
+        let (client, number, events) = (connection.client.clone(), self.number, self.events.clone());
+        if let Some(host) = self.shared.writer().host() {
+            self.host = host.to_owned();
+        }
+        let (host, settings) = (self.host.clone(), &self.settings);
+        let (limit, ttl_ns) = (settings.call_timeout, settings.writer.ttl_ns);
+        tokio::spawn(async move {
+            let told = within(limit, calls::write(client, ask, &host, ttl_ns)).await;
+            let _ = events.send(Event::Told(number, told)).await;
+        });
+    }
+
+    fn ask_reader(&mut self, ask: reader::Ask, now: Now) {
+        let Some(connection) = &self.connection else { return };
+        let request = match ask {
+            reader::Ask::Read { target, ticket } => {
+                let (client, number, events) = (connection.client.clone(), self.number, self.events.clone());
+                let limit = self.settings.call_timeout;
+                let most = match target {
+                    Target::Hosts => MAX_HOSTS,
+                    Target::Address(_) => self.settings.limits.rows_per_address,
+                };
+                tokio::spawn(async move {
+                    let reading = within(limit, calls::read(client, target, most)).await;
+                    let _ = events.send(Event::Read(number, target, ticket, reading)).await;
+                });
+                return;
+            }
+            reader::Ask::Reconnect => {
+                let what = "the stream of watches shows no life".to_owned();
+                return self.lose(Trouble { connection: true, what }, now);
+            }
+            reader::Ask::Watch { target, ticket, from } => Request::Watch { target, ticket, from },
+            reader::Ask::Unwatch { ticket } => Request::Unwatch { ticket },
+            reader::Ask::Progress => Request::Progress,
+        };
+        // A stream that has ended tells so itself.
+        let _ = connection.requests.send(request);
+    }
+
+    fn happened(&mut self, event: Event) {
+        let now = now();
+        match event {
+            Event::Connected(number, connected) if number == self.number => {
+                self.connecting = false;
+                match connected {
+                    Ok(client) => self.connected(client, now),
+                    Err(trouble) => {
+                        tracing::debug!("no connection to etcd: {}", trouble.what);
+                        *self.shared.problem() = Some(trouble.what);
+                        self.backoff.failed(now);
+                    }
+                }
+            }
+            Event::Connected(..) => {}
+            Event::Told(number, told) => {
+                let answer = match told {
+                    Ok(answer) => {
+                        self.well(number);
+                        *self.shared.problem() = None;
+                        answer
+                    }
+                    Err(trouble) => {
+                        self.failed(number, trouble, now);
+                        Told::Failed
+                    }
+                };
+                self.shared.writer().told(answer, now);
+            }
+            Event::Read(number, target, ticket, reading) => {
+                let reading = match reading {
+                    Ok(reading) => {
+                        self.well(number);
+                        Some(reading)
+                    }
+                    Err(trouble) => {
+                        self.failed(number, trouble, now);
+                        None
+                    }
+                };
+                self.shared.reading().reader.read(target, ticket, reading, now);
+                self.tell();
+            }
+            Event::Heard(number, heard) if number == self.number => self.heard(heard, now),
+            Event::Heard(..) => {}
+        }
+    }
+
+    fn connected(&mut self, client: Client, now: Now) {
+        let (requests, to_stream) = mpsc::unbounded_channel();
+        let task = stream::run(
+            client.clone(),
+            self.number,
+            to_stream,
+            self.events.clone(),
+            self.settings.call_timeout,
+        );
+        let stream = tokio::spawn(task).abort_handle();
+        self.connection = Some(Connection { client, requests, stream });
+        *self.shared.problem() = None;
+        self.shared.reading().reader.connect(now);
+    }
+
+    fn heard(&mut self, heard: Heard, now: Now) {
+        match heard {
+            Heard::Events { ticket, events } => self.shared.reading().reader.events(ticket, &events, now),
+            Heard::Progress { revision } => self.shared.reading().reader.progress(revision, now),
+            Heard::Cancelled { ticket } => self.shared.reading().reader.cancelled(ticket, now),
+            Heard::Lost(trouble) => return self.lose(trouble, now),
+        }
+        self.tell();
+    }
+
+    /// An answer on this connection: it is well.
+    fn well(&mut self, number: u64) {
+        if number == self.number {
+            self.backoff.succeeded();
+        }
+    }
+
+    fn failed(&mut self, number: u64, trouble: Trouble, now: Now) {
+        if number != self.number {
+            return;
+        }
+        if trouble.connection {
+            self.lose(trouble, now);
+        } else {
+            tracing::warn!("etcd refuses: {}", trouble.what);
+            *self.shared.problem() = Some(trouble.what);
+        }
+    }
+
+    fn lose(&mut self, trouble: Trouble, now: Now) {
+        if self.connection.take().is_none() {
+            return;
+        }
+        tracing::warn!("etcd is lost: {}; what is known is used until it is back", trouble.what);
+        *self.shared.problem() = Some(trouble.what);
+        // What is on its way belongs to a connection that is no more.
+        self.number += 1;
+        self.backoff.failed(now);
+        self.shared.reading().reader.disconnect(now);
+        self.tell();
+    }
+
+    /// Tells those who wait and those who listen.
+    fn tell(&self) {
+        let (changed, hosts) = {
+            let mut reading = self.shared.reading();
+            for address in reading.reader.take_answered() {
+                for waiting in reading.waiting.remove(&address).into_iter().flatten() {
+                    let _ = waiting.send(());
+                }
+            }
+            (reading.reader.take_changed(), reading.reader.take_hosts())
+        };
+        for address in changed {
+            // Nobody may be listening.
+            let _ = self.shared.changes.send(address);
+        }
+        if let Some(hosts) = hosts {
+            self.shared.hosts.send_replace(Arc::new(hosts));
+        }
+    }
+
+    /// Takes this host's rows away: with the lease they hang on.
+    async fn leave(self) {
+        let lease = self.shared.writer().lease();
+        let (Some(connection), Some(lease)) = (&self.connection, lease) else { return };
+        let revoke = calls::write(connection.client.clone(), writer::Ask::Revoke(lease), &self.host, 0);
+        if let Err(trouble) = within(self.settings.call_timeout, revoke).await {
+            tracing::warn!("this host's rows stay in etcd until their lease runs out: {}", trouble.what);
+        }
+    }
+}

@@ -1,0 +1,138 @@
+//! How quick look-ups are with a full etcd. `CONMON_REGISTRY_ENDPOINTS=1000000` is the long form (`make bench`), which holds the times to
+//! their goals; the short form looks at what is answered, and prints the times.
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::time::{Duration, Instant};
+
+use conmond::registry::etcd::Etcd;
+use conmond::registry::{EndpointRow, Registry, keys};
+use etcd_client::{Client, PutOptions, Txn, TxnOp};
+
+use super::etcd::settings;
+use super::etcd_process::EtcdProcess;
+use super::support::*;
+
+const PER_HOST: u32 = 200;
+
+fn address(i: u32) -> IpAddr {
+    IpAddr::V4(Ipv4Addr::from(0x0a00_0000 + i))
+}
+
+fn row(i: u32, since_ns: u64) -> EndpointRow {
+    let host = format!("host-{:04}", i / PER_HOST);
+    let mut row = endpoint(&host, &format!("service-{}-{}", i % 17, i), "10.0.0.1", since_ns, None);
+    row.address = address(i);
+    row.container_id = format!("{i:064x}");
+    row
+}
+
+/// Writes all rows, as 5,000 hosts would have.
+async fn fill(etcd: &EtcdProcess, count: u32, since_ns: u64) {
+    let client = Client::connect([etcd.url()], None).await.unwrap();
+    let lease = client.clone().lease_grant(3600, None).await.unwrap().id();
+    let mut tasks = Vec::new();
+    for worker in 0..8 {
+        let mut client = client.clone();
+        tasks.push(tokio::spawn(async move {
+            let put = |key: String, value| TxnOp::put(key, value, Some(PutOptions::new().with_lease(lease)));
+            for batch in (worker * 100..count).step_by(800) {
+                let end = (batch + 100).min(count);
+                let mut ops: Vec<TxnOp> = (batch..end)
+                    .map(|i| {
+                        let row = row(i, since_ns);
+                        put(keys::endpoint(&row.id()), row.encode())
+                    })
+                    .collect();
+                if batch % PER_HOST == 0 {
+                    let host = host(&row(batch, since_ns).host, u64::from(batch));
+                    ops.push(put(keys::host(&host.name), host.encode()));
+                }
+                client.txn(Txn::new().and_then(ops)).await.unwrap();
+            }
+        }));
+    }
+    for task in tasks {
+        task.await.unwrap();
+    }
+}
+
+fn percentile(times: &mut [Duration], percent: usize) -> Duration {
+    times.sort_unstable();
+    times[times.len() * percent / 100]
+}
+
+fn rss_bytes() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
+    line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() * 1024
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn look_ups_are_quick_with_a_full_etcd() {
+    let count: u32 =
+        std::env::var("CONMON_REGISTRY_ENDPOINTS").map_or(20_000, |text| text.parse().unwrap());
+    let long = count >= 1_000_000;
+    // In memory: what is measured is the look-up, not a disk.
+    let flags = ["--quota-backend-bytes", "8589934592", "--snapshot-count", "10000"];
+    let etcd = EtcdProcess::start_with(
+        "lookup",
+        std::path::Path::new("/dev/shm"),
+        flags.map(str::to_owned).to_vec(),
+        "http",
+    );
+    let (t, begin) = (wall() - S, Instant::now());
+    fill(&etcd, count, t).await;
+    println!("{count} endpoints of {} hosts written in {:.1?}", count.div_ceil(PER_HOST), begin.elapsed());
+    let before = rss_bytes();
+
+    let begin = Instant::now();
+    let registry = Etcd::start(settings(etcd.url()), 7);
+    registry.publish(own(&host("measured", 1), &[("x", "192.0.2.7", t, None)]));
+    let mut hosts = registry.hosts();
+    hosts.wait_for(|hosts| hosts.complete).await.unwrap();
+    names(&registry, &address(count - 1).to_string(), wall(), &[&named_row(count - 1)]).await;
+    let start = begin.elapsed();
+    assert!(hosts.borrow().rows.len() as u32 >= count.div_ceil(PER_HOST));
+
+    // Peers spread over all that there is.
+    let peers: Vec<u32> = (0..1000).map(|i| (i * 7919 + 13) % count).collect();
+    let mut cold = Vec::new();
+    for i in &peers {
+        let begin = Instant::now();
+        let answer = registry.find(address(*i), t + S / 2).await;
+        cold.push(begin.elapsed());
+        assert_eq!(named(&answer), [named_row(*i)]);
+    }
+    let memory = rss_bytes().saturating_sub(before);
+    // Watches are being made while the rest is asked for; let them settle.
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let mut cached = Vec::with_capacity(1_000_000);
+    for round in 0..1_000_000 {
+        let i = peers[(round * 37) % peers.len()];
+        let begin = Instant::now();
+        let answer = registry.cached(address(i), t + S / 2);
+        cached.push(begin.elapsed());
+        assert!(answer.is_some_and(|answer| answer.candidates.len() == 1));
+    }
+    let absent = {
+        let begin = Instant::now();
+        let answer = registry.find(ip("203.0.113.9"), wall()).await;
+        assert!(answer.candidates.is_empty() && answer.known_as_of_ns.is_some());
+        begin.elapsed()
+    };
+    let (cold50, cold99) = (percentile(&mut cold, 50), percentile(&mut cold, 99));
+    let (cached50, cached99) = (percentile(&mut cached, 50), percentile(&mut cached, 99));
+    println!("start {start:.1?}; cold p50 {cold50:.1?} p99 {cold99:.1?}; nobody {absent:.1?}");
+    println!("cached p50 {cached50:.1?} p99 {cached99:.1?}; 1,000 peers take {} kB", memory / 1024);
+    assert!(memory < 64 << 20, "{memory} bytes");
+    if long {
+        assert!(start < Duration::from_secs(1), "start {start:?}");
+        assert!(cold99 < Duration::from_millis(2), "cold p99 {cold99:?}");
+        assert!(cached99 < Duration::from_micros(1), "cached p99 {cached99:?}");
+    }
+}
+
+fn named_row(i: u32) -> String {
+    let row = row(i, 0);
+    format!("{}/{}", row.host, row.container)
+}
