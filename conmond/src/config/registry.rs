@@ -122,10 +122,9 @@ pub(super) fn check(config: &Config) -> Result<(), (&'static str, String, String
             return refuse("etcd.endpoints", &format!("`{url}`"), reason);
         }
     }
-    for (key, one, other_key, other) in [
-        ("etcd.cert", &etcd.cert, "etcd.key", &etcd.key),
-        ("etcd.key", &etcd.key, "etcd.cert", &etcd.cert),
-    ] {
+    for (key, one, other_key, other) in
+        [("etcd.cert", &etcd.cert, "etcd.key", &etcd.key), ("etcd.key", &etcd.key, "etcd.cert", &etcd.cert)]
+    {
         if let (Some(path), None) = (one, other) {
             let reason = format!("`{other_key}` is missing: give both or neither");
             return refuse(key, &format!("`{}`", path.display()), &reason);
@@ -178,7 +177,14 @@ mod tests {
         let config = GossipConfig { join: join.map(str::to_owned).to_vec(), ..GossipConfig::default() };
         assert_eq!(
             config.seeds(),
-            ["10.0.0.1:9479", "10.0.0.1:7", "node-1:9479", "node-1:9", "[2001:db8::1]:9479", "[2001:db8::1]:8"]
+            [
+                "10.0.0.1:9479",
+                "10.0.0.1:7",
+                "node-1:9479",
+                "node-1:9",
+                "[2001:db8::1]:9479",
+                "[2001:db8::1]:8"
+            ]
         );
     }
 }

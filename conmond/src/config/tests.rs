@@ -214,7 +214,10 @@ fn mistakes_are_told_with_their_place_and_what_may_have_been_meant() {
             "registry: etcd\netcd: {endpoints: [http://10.0.0.1:2379], user: u, password_file: /p}\n",
             "2:19: `etcd.endpoints` cannot be `http://10.0.0.1:2379`: a password would cross the network in the clear: give an https:// URL",
         ),
-        ("etcd: {cert: /c}\n", "1:14: `etcd.cert` cannot be `/c`: `etcd.key` is missing: give both or neither"),
+        (
+            "etcd: {cert: /c}\n",
+            "1:14: `etcd.cert` cannot be `/c`: `etcd.key` is missing: give both or neither",
+        ),
         (
             "etcd: {user: u}\n",
             "1:14: `etcd.user` cannot be `u`: `etcd.password_file` is missing: give both or neither",

@@ -101,7 +101,10 @@ impl Desired {
         let mut puts: Vec<(&String, &Wanted)> =
             self.keys.iter().filter(|(key, wanted)| stored.get(*key) != Some(&wanted.value)).collect();
         puts.sort_by_key(|(_, wanted)| wanted.rank);
-        let put = |(key, wanted): &(&String, &Wanted)| Op::Put { key: (*key).clone(), value: Arc::clone(&wanted.value) };
+        let put = |(key, wanted): &(&String, &Wanted)| Op::Put {
+            key: (*key).clone(),
+            value: Arc::clone(&wanted.value),
+        };
         let host = puts.iter().take_while(|(_, wanted)| wanted.rank.0 == 0).count();
         let mut ops: Vec<Op> = puts[..host].iter().map(put).collect();
         ops.append(&mut deletes);

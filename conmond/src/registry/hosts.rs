@@ -91,7 +91,10 @@ mod tests {
         assert!(!hosts.load(vec![host("a", 1), host("b", 1)]));
         let moved = HostRow { addresses: vec!["192.0.2.9".parse().unwrap(); 2], ..host("a", 1) };
         assert!(hosts.put(moved));
-        assert_eq!((names(&hosts, "192.0.2.1"), names(&hosts, "192.0.2.9")), (vec!["b".to_owned()], vec!["a".to_owned()]));
+        assert_eq!(
+            (names(&hosts, "192.0.2.1"), names(&hosts, "192.0.2.9")),
+            (vec!["b".to_owned()], vec!["a".to_owned()])
+        );
         assert!(hosts.load(vec![host("b", 2)]), "a is lost, b began anew");
         assert_eq!((hosts.rows.len(), names(&hosts, "192.0.2.9").len()), (1, 0));
         assert!(!hosts.remove("a"));

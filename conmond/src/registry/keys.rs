@@ -102,7 +102,11 @@ mod tests {
             assert_eq!(parse_endpoint(&key), Some(row.id()));
             assert_eq!(endpoint_row(&key, &row.encode()), Ok(row.clone()));
             let other = EndpointRow { host: "x".to_owned(), ..row.clone() };
-            assert_eq!(endpoint_row(&key, &other.encode()), Err(RowError::Key), "a host writes its own rows only");
+            assert_eq!(
+                endpoint_row(&key, &other.encode()),
+                Err(RowError::Key),
+                "a host writes its own rows only"
+            );
         }
         assert_eq!(host_row(&host("a"), &host_row_of("b", 1).encode()), Err(RowError::Key));
         assert_ne!(host("a/b"), host("a%2Fb"));
@@ -117,7 +121,13 @@ mod tests {
 
     #[test]
     fn what_is_no_key_is_none() {
-        for key in ["", "/conmon/1/at/", "/conmon/1/at/x/h/0/n", "/conmon/1/at/10.0.0.1/h%/0/n", "/conmon/1/at/10.0.0.1/h/0/n/m"] {
+        for key in [
+            "",
+            "/conmon/1/at/",
+            "/conmon/1/at/x/h/0/n",
+            "/conmon/1/at/10.0.0.1/h%/0/n",
+            "/conmon/1/at/10.0.0.1/h/0/n/m",
+        ] {
             assert_eq!(parse_endpoint(key), None, "{key}");
         }
     }

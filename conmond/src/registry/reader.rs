@@ -347,8 +347,12 @@ impl Reader {
         self.cache.expire(now);
         let cache = &self.cache;
         let unheld = |target: &Target| matches!(target, Target::Address(address) if !cache.holds(*address));
-        let watched: Vec<(i64, Target)> =
-            self.watches.iter().filter(|(_, target)| unheld(target)).map(|(t, target)| (*t, *target)).collect();
+        let watched: Vec<(i64, Target)> = self
+            .watches
+            .iter()
+            .filter(|(_, target)| unheld(target))
+            .map(|(t, target)| (*t, *target))
+            .collect();
         for (ticket, target) in watched {
             self.watches.remove(&ticket);
             self.targets.remove(&target);
@@ -359,7 +363,9 @@ impl Reader {
     /// What came of [`Ask::Read`]; none if nothing did.
     pub fn read(&mut self, target: Target, ticket: i64, reading: Option<Reading>, now: Now) {
         let (floor, asked_ns) = match self.targets.get(&target) {
-            Some(Stage::Reading { ticket: asked, floor, asked_ns }) if *asked == ticket => (*floor, *asked_ns),
+            Some(Stage::Reading { ticket: asked, floor, asked_ns }) if *asked == ticket => {
+                (*floor, *asked_ns)
+            }
             _ => return,
         };
         self.reading = self.reading.saturating_sub(1);
@@ -463,8 +469,9 @@ impl Reader {
                     false
                 }
             },
-            None => keys::parse_endpoint(&event.key)
-                .is_some_and(|id| self.cache.remove(&id, event.revision, now)),
+            None => {
+                keys::parse_endpoint(&event.key).is_some_and(|id| self.cache.remove(&id, event.revision, now))
+            }
         };
         if changed {
             self.changed.insert(address);

@@ -268,7 +268,12 @@ impl Writer {
             }
         }
         if let Some(ops) = &self.batch {
-            return Some(Ask::Write(Write { lease, seal_revision, seal: self.own_seal()?, ops: ops.clone() }));
+            return Some(Ask::Write(Write {
+                lease,
+                seal_revision,
+                seal: self.own_seal()?,
+                ops: ops.clone(),
+            }));
         }
         // Only what is wholly on the new lease survives the end of those before.
         if self.dirty_since_ns.is_none() {
@@ -399,9 +404,8 @@ impl Writer {
             }
             Place::At(revision) if revision == found => {}
             Place::At(_) => {
-                let happened = |sealed: &Sealed| {
-                    sealed.seal == Some(mine) && Some(sealed.lease) == self.lease
-                };
+                let happened =
+                    |sealed: &Sealed| sealed.seal == Some(mine) && Some(sealed.lease) == self.lease;
                 match (sealed.filter(happened), self.batch.take()) {
                     (Some(sealed), Some(ops)) => self.wrote(ops, sealed.revision),
                     _ => self.start_over(),

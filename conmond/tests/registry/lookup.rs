@@ -69,8 +69,7 @@ fn rss_bytes() -> u64 {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn look_ups_are_quick_with_a_full_etcd() {
-    let count: u32 =
-        std::env::var("CONMON_REGISTRY_ENDPOINTS").map_or(20_000, |text| text.parse().unwrap());
+    let count: u32 = std::env::var("CONMON_REGISTRY_ENDPOINTS").map_or(20_000, |text| text.parse().unwrap());
     let long = count >= 1_000_000;
     // In memory: what is measured is the look-up, not a disk.
     let flags = ["--quota-backend-bytes", "8589934592", "--snapshot-count", "10000"];

@@ -1,6 +1,6 @@
 //! etcd with TLS, certificates of clients, and users with passwords.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
 
@@ -19,10 +19,10 @@ impl Authority {
         let dir = std::env::temp_dir().join(format!("conmon-ca-{name}-{}", std::process::id()));
         std::fs::create_dir_all(&dir).unwrap();
         let ca = Self(dir);
-        ca.openssl(&["req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=authority"], &[
-            ("-keyout", "ca.key"),
-            ("-out", "ca.pem"),
-        ]);
+        ca.openssl(
+            &["req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=authority"],
+            &[("-keyout", "ca.key"), ("-out", "ca.pem")],
+        );
         ca
     }
 
@@ -41,18 +41,21 @@ impl Authority {
         let file = |end: &str| format!("{name}.{end}");
         let (key, request, certificate) = (file("key"), file("csr"), file("pem"));
         let subject = format!("/CN={name}");
-        self.openssl(&["req", "-newkey", "rsa:2048", "-nodes", "-subj", &subject], &[
-            ("-keyout", &key),
-            ("-out", &request),
-        ]);
+        self.openssl(
+            &["req", "-newkey", "rsa:2048", "-nodes", "-subj", &subject],
+            &[("-keyout", &key), ("-out", &request)],
+        );
         std::fs::write(self.0.join("ext"), "subjectAltName=IP:127.0.0.1,DNS:localhost\n").unwrap();
-        self.openssl(&["x509", "-req", "-days", "2", "-CAcreateserial"], &[
-            ("-in", &request),
-            ("-CA", "ca.pem"),
-            ("-CAkey", "ca.key"),
-            ("-extfile", "ext"),
-            ("-out", &certificate),
-        ]);
+        self.openssl(
+            &["x509", "-req", "-days", "2", "-CAcreateserial"],
+            &[
+                ("-in", &request),
+                ("-CA", "ca.pem"),
+                ("-CAkey", "ca.key"),
+                ("-extfile", "ext"),
+                ("-out", &certificate),
+            ],
+        );
     }
 
     fn path(&self, file: &str) -> String {
@@ -115,16 +118,10 @@ async fn etcd_with_certificates_and_with_users() {
     ];
     let mut etcd =
         EtcdProcess::start_with("tls", &std::env::temp_dir(), flags.map(str::to_owned).to_vec(), "https");
-    etcd.ctl_flags = [
-        "--cacert",
-        &ca.path("ca.pem"),
-        "--cert",
-        &ca.path("conmon.pem"),
-        "--key",
-        &ca.path("conmon.key"),
-    ]
-    .map(str::to_owned)
-    .to_vec();
+    etcd.ctl_flags =
+        ["--cacert", &ca.path("ca.pem"), "--cert", &ca.path("conmon.pem"), "--key", &ca.path("conmon.key")]
+            .map(str::to_owned)
+            .to_vec();
 
     let member = with(&etcd, ca.tls(Some("conmon")), None);
     works(&member, "member").await;

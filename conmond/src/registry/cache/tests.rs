@@ -49,7 +49,7 @@ fn a_row_that_went_stays_for_its_grace_and_no_longer() {
     assert!(!cache.remove(&id, 9, at(51)), "once");
     assert_eq!(names(&mut cache, "10.0.0.1", 49, 60), Some(vec!["a".to_owned()]));
     assert_eq!(names(&mut cache, "10.0.0.1", 55, 60), Some(vec![]));
-    assert_eq!(cache.expire(at(169)), []);
+    assert!(cache.expire(at(169)).is_empty());
     assert_eq!(names(&mut cache, "10.0.0.1", 49, 169), Some(vec!["a".to_owned()]));
     cache.expire(at(170));
     assert_eq!(names(&mut cache, "10.0.0.1", 49, 170), Some(vec![]));
@@ -115,7 +115,13 @@ fn bounds_hold_and_what_is_used_stays() {
     for i in 0..1000u32 {
         let address = IpAddr::from(i.to_be_bytes());
         let text = address.to_string();
-        cache.load(address, vec![(row("h", "a", &text, 1, None), 1), (row("h", "b", &text, 2, None), 1)], false, at(i.into()).wall_ns, at(i.into()));
+        cache.load(
+            address,
+            vec![(row("h", "a", &text, 1, None), 1), (row("h", "b", &text, 2, None), 1)],
+            false,
+            at(i.into()).wall_ns,
+            at(i.into()),
+        );
         let _ = names(&mut cache, "0.0.0.0", i.into(), i.into());
         assert!(cache.len() <= 100 && cache.rows() <= 150);
     }
@@ -132,7 +138,7 @@ fn bounds_hold_and_what_is_used_stays() {
 fn what_nobody_asks_for_goes() {
     let mut cache = Cache::new(Limits::default(), false);
     cache.load(ip("10.0.0.1"), vec![(row("h", "a", "10.0.0.1", 1, None), 5)], false, at(10).wall_ns, at(10));
-    assert_eq!(cache.expire(at(609)), []);
+    assert!(cache.expire(at(609)).is_empty());
     assert_eq!(cache.expire(at(610)), [ip("10.0.0.1")]);
     assert_eq!((cache.len(), cache.rows()), (0, 0));
 }
@@ -144,5 +150,5 @@ fn a_complete_cache_knows_that_there_is_nobody() {
     assert_eq!(names(&mut cache, "10.0.0.1", 1, 10), Some(vec![]));
     assert!(cache.put(row("h", "a", "10.0.0.1", 1, None), 0, at(10)));
     assert_eq!(names(&mut cache, "10.0.0.1", 2, 10_000), Some(vec!["a".to_owned()]));
-    assert_eq!(cache.expire(at(10_000)), [], "what is there is held whether it is asked for or not");
+    assert!(cache.expire(at(10_000)).is_empty(), "what is there is held whether it is asked for or not");
 }

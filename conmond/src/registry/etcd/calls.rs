@@ -2,9 +2,7 @@
 
 use std::time::Duration;
 
-use etcd_client::{
-    Client, Compare, CompareOp, Error, GetOptions, PutOptions, Txn, TxnOp, TxnOpResponse,
-};
+use etcd_client::{Client, Compare, CompareOp, Error, GetOptions, PutOptions, Txn, TxnOp, TxnOpResponse};
 
 use super::super::desired::Op;
 use super::super::keys;
@@ -44,7 +42,9 @@ where
 {
     match tokio::time::timeout(limit, call).await {
         Ok(answer) => answer.map_err(Trouble::from),
-        Err(_) => Err(Trouble { connection: true, what: format!("no answer within {} ms", limit.as_millis()) }),
+        Err(_) => {
+            Err(Trouble { connection: true, what: format!("no answer within {} ms", limit.as_millis()) })
+        }
     }
 }
 

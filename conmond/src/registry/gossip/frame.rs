@@ -266,7 +266,8 @@ impl Opener {
         if partial.missing > 0 {
             return Ok(None);
         }
-        let whole = self.partial.remove(&id).map(|partial| partial.parts.into_iter().flatten().flatten().collect());
+        let whole =
+            self.partial.remove(&id).map(|partial| partial.parts.into_iter().flatten().flatten().collect());
         self.awaited.retain(|one| *one != id);
         Ok(whole)
     }
@@ -297,7 +298,10 @@ mod tests {
         for length in [0, 1, PART - 1, PART, PART + 1, 10 * PART, 65_507, MAX_MESSAGE] {
             let message: Vec<u8> = (0..length).map(|i| (i % 251) as u8).collect();
             let mut datagrams = sealer.seal(&message, NOW_MS).unwrap();
-            assert!(datagrams.iter().all(|datagram| datagram.len() <= 1232), "fits into 1,280 with IPv6 and UDP");
+            assert!(
+                datagrams.iter().all(|datagram| datagram.len() <= 1232),
+                "fits into 1,280 with IPv6 and UDP"
+            );
             datagrams.reverse();
             let mut whole = Vec::new();
             for datagram in &datagrams {

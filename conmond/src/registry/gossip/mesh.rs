@@ -238,8 +238,12 @@ impl Mesh {
         let name = self.name.clone();
         let mut own = self.nodes[&name].summary(&name);
         own.left = self.left;
-        let mut others: Vec<Summary> =
-            self.nodes.iter().filter(|(other, _)| **other != name).map(|(other, node)| node.summary(other)).collect();
+        let mut others: Vec<Summary> = self
+            .nodes
+            .iter()
+            .filter(|(other, _)| **other != name)
+            .map(|(other, node)| node.summary(other))
+            .collect();
         others.extend(self.gone.values().filter(|gone| gone.summary.left).map(|gone| gone.summary.clone()));
         while others.len() >= MAX_SUMMARIES {
             let which = self.below(others.len());
@@ -291,7 +295,9 @@ impl Mesh {
         let lost: Vec<String> = self
             .nodes
             .iter()
-            .filter(|(name, node)| **name != self.name && node.heard_ns.saturating_add(ttl_ns) <= now.steady_ns)
+            .filter(|(name, node)| {
+                **name != self.name && node.heard_ns.saturating_add(ttl_ns) <= now.steady_ns
+            })
             .map(|(name, _)| name.clone())
             .collect();
         for name in lost {
@@ -364,14 +370,18 @@ impl Mesh {
         }
         if newer && !self.superseded {
             self.superseded = true;
-            tracing::warn!("another conmond, started later, is in the gossip as {}; this one is silent", self.name);
+            tracing::warn!(
+                "another conmond, started later, is in the gossip as {}; this one is silent",
+                self.name
+            );
         }
     }
 
     fn notice_one(&mut self, summary: &Summary, now: Now) {
         if let Some(gone) = self.gone.get(&summary.name) {
             let known = (gone.summary.life, gone.summary.heartbeat, gone.summary.left);
-            if (summary.life, summary.heartbeat) <= (known.0, known.1) || (summary.life == known.0 && known.2) {
+            if (summary.life, summary.heartbeat) <= (known.0, known.1) || (summary.life == known.0 && known.2)
+            {
                 return;
             }
         }

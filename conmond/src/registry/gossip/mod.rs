@@ -168,7 +168,9 @@ async fn own_address(listen: SocketAddr, join: &[String]) -> anyhow::Result<Sock
 fn random() -> anyhow::Result<[u8; 16]> {
     use ring::rand::{SecureRandom, SystemRandom};
     let mut octets = [0; 16];
-    SystemRandom::new().fill(&mut octets).map_err(|_| anyhow::anyhow!("the system gives no random numbers"))?;
+    SystemRandom::new()
+        .fill(&mut octets)
+        .map_err(|_| anyhow::anyhow!("the system gives no random numbers"))?;
     Ok(octets)
 }
 

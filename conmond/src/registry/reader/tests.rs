@@ -87,7 +87,11 @@ fn a_watch_that_ended_is_followed_by_a_reading() {
     let [Ask::Read { target, ticket: again }] = all[..] else { panic!("{all:?}") };
     reader.events(ticket, &[pair("x", 20, None, 13)], at(6));
     reader.read(target, again, reading(vec![pair("b", 30, None, 14)], 15), at(7));
-    assert_eq!(name(&mut reader, 50, at(8)).as_deref(), Some("b"), "what the ended watch says late is not heard");
+    assert_eq!(
+        name(&mut reader, 50, at(8)).as_deref(),
+        Some("b"),
+        "what the ended watch says late is not heard"
+    );
     assert_eq!(reader.counters().resyncs, 1);
 }
 

@@ -120,7 +120,9 @@ impl World {
             // One address that all hosts use, and some of its own.
             let mut addresses: Vec<IpAddr> = vec![[172, 17, 0, 2].into()];
             addresses.extend((1..4).map(|a| IpAddr::from([10, 0, i as u8, a])));
-            world.pool.extend(addresses.iter().filter(|a| !world.pool.contains(a)).copied().collect::<Vec<_>>());
+            world
+                .pool
+                .extend(addresses.iter().filter(|a| !world.pool.contains(a)).copied().collect::<Vec<_>>());
             world.hosts.push(Host {
                 name: format!("h{i}"),
                 life: None,
@@ -272,9 +274,7 @@ impl World {
                 self.committed();
                 Some(Response::Told(told))
             }
-            Request::Read(target, ticket) => {
-                Some(Response::Read(target, ticket, Some(self.store.read(target))))
-            }
+            Request::Read(target, _) => Some(Response::Read(self.store.read(target))),
             Request::Watch(target, ticket, from) => {
                 let prefix = target.prefix();
                 self.watchers.push(Watcher { host, epoch, connection, ticket, prefix, next: from });
@@ -346,7 +346,9 @@ impl World {
 
     fn at_host(&mut self, host: usize, epoch: u64, connection: u64, call: Option<u64>, response: Response) {
         let now = self.now();
-        let Some(life) = self.hosts[host].life.as_mut().filter(|life| life.row.epoch == epoch) else { return };
+        let Some(life) = self.hosts[host].life.as_mut().filter(|life| life.row.epoch == epoch) else {
+            return;
+        };
         match call {
             Some(call) => life.answered(call, connection, Some(response), now),
             None => life.heard(connection, response, now),
@@ -383,8 +385,10 @@ impl World {
         let wall_ns = self.now().wall_ns;
         let (name, addresses) = (self.hosts[host].name.clone(), self.hosts[host].addresses.clone());
         let address = addresses[self.rng.below(addresses.len() as u64) as usize];
-        let running =
-            self.truth.iter_mut().find(|row| row.host == name && row.address == address && row.until_ns.is_none());
+        let running = self
+            .truth
+            .iter_mut()
+            .find(|row| row.host == name && row.address == address && row.until_ns.is_none());
         let again = match running {
             Some(row) => {
                 row.until_ns = Some(wall_ns.max(row.since_ns + 1));
@@ -444,7 +448,10 @@ impl World {
             4 => Some(Fault::Paused(host)),
             _ => None,
         };
-        *self.faults_done.entry(lasting.map_or(format!("{kind}"), |fault| format!("{fault:?}"))).or_default() += 1;
+        *self
+            .faults_done
+            .entry(lasting.map_or(format!("{kind}"), |fault| format!("{fault:?}")))
+            .or_default() += 1;
         match (lasting, kind) {
             (Some(fault), _) if !self.faulty(fault) => {
                 self.faults.push(fault);
@@ -453,7 +460,8 @@ impl World {
                     Fault::Cut(host) if self.rng.chance(70) => self.break_streams(Some(host)),
                     _ => {}
                 }
-                let lasts = 50 * MS + if self.rng.chance(50) { self.rng.below(2 * S) } else { self.rng.below(25 * S) };
+                let lasts = 50 * MS
+                    + if self.rng.chance(50) { self.rng.below(2 * S) } else { self.rng.below(25 * S) };
                 self.after(lasts, Event::Heal(fault));
             }
             (_, 5) => {

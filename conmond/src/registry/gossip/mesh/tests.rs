@@ -94,7 +94,11 @@ impl Net {
             if self.below(100) < self.loss_percent || self.cut[from] || self.cut[to] {
                 continue;
             }
-            let late = if self.below(20) == 0 { self.below(400 * MS) } else { MS / 5 + self.below(2 * MS) };
+            let late = if self.loss_percent > 0 && self.below(20) == 0 {
+                self.below(400 * MS)
+            } else {
+                MS / 5 + self.below(2 * MS)
+            };
             self.sequence += 1;
             self.under_way.insert((self.now_ns + late, self.sequence), (address(from), to, message));
         }
@@ -103,7 +107,8 @@ impl Net {
     fn run(&mut self, length_ns: u64) {
         let end_ns = self.now_ns + length_ns;
         while self.now_ns < end_ns {
-            while let Some(entry) = self.under_way.first_entry().filter(|entry| entry.key().0 <= self.now_ns) {
+            while let Some(entry) = self.under_way.first_entry().filter(|entry| entry.key().0 <= self.now_ns)
+            {
                 let (from, to, message) = entry.remove();
                 let now = self.now();
                 let Some(mesh) = &mut self.meshes[to] else { continue };
@@ -162,7 +167,9 @@ impl Net {
                     });
                     let expected: BTreeSet<(String, String)> =
                         had.map(|row| (row.host.clone(), row.container.clone())).collect();
-                    let Asked::Hit(answer) = mesh.cache.ask(*address, at_ns, now) else { panic!("all is held") };
+                    let Asked::Hit(answer) = mesh.cache.ask(*address, at_ns, now) else {
+                        panic!("all is held")
+                    };
                     let certain = answer.candidates.iter().filter(|one| one.margin_ns >= 0);
                     let named: BTreeSet<(String, String)> = certain
                         .filter(|one| lives.contains(&one.row.host))
@@ -184,7 +191,8 @@ impl Net {
 
 #[test]
 fn whatever_befalls_hosts_and_network_all_know_all_after() {
-    let count = std::env::var("CONMON_REGISTRY_SCHEDULES").map_or(20, |text| text.parse::<u64>().unwrap() / 15);
+    let count =
+        std::env::var("CONMON_REGISTRY_SCHEDULES").map_or(20, |text| text.parse::<u64>().unwrap() / 15);
     for seed in 1..=count {
         let mut net = Net::new(seed, 5);
         for _ in 0..40 {
@@ -248,7 +256,9 @@ fn more_rows_than_fit_into_a_message_arrive_and_what_was_missed_for_long_is_put_
     net.run(3 * S);
     let now = net.now();
     for mesh in net.meshes.iter_mut().flatten() {
-        let Asked::Hit(answer) = mesh.cache.ask(gone.address, now.wall_ns, now) else { panic!("all is held") };
+        let Asked::Hit(answer) = mesh.cache.ask(gone.address, now.wall_ns, now) else {
+            panic!("all is held")
+        };
         assert!(answer.candidates.iter().all(|one| one.margin_ns < 0), "{answer:?}");
     }
 }
