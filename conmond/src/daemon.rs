@@ -2,14 +2,16 @@
 
 use std::fs;
 use std::io;
+use std::net::{IpAddr, SocketAddr, ToSocketAddrs, UdpSocket};
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
+use conmon::api::Protocol;
 use conmon::instance::Instance;
-use conmond::config::{Config, TapMode};
+use conmond::config::{Config, RegistryKind, TapMode};
 use conmond::http::{ApiSocket, MetricsSocket, Server, Source, Tls, TlsSocket, api_group};
 use conmond::mc::Shared;
 use conmond::mc::controller::{Controller, JOURNAL, STATE, Settings};
@@ -19,8 +21,10 @@ use conmond::mc::shared::{Info, Published};
 use conmond::mc::view::View;
 use conmond::mc::world::Wishes;
 use conmond::monitor::MfSettings;
+use conmond::registry::{HostRow, Protocols, Registry};
 use conmond::runtime::{MonitorLimits, Runtime};
 use conmond::store::{ExternalPrefix, Names, Store};
+use conmond::system::{OverTls, System};
 use tap::filesystem::BPF_FS;
 use tap::{Attach, Port, Set, SetSpec, fault};
 use tokio::signal::unix::{SignalKind, signal};
@@ -206,6 +210,7 @@ pub fn run(config: &Config) -> anyhow::Result<()> {
         },
     };
     let controller = Controller::start(settings, shared.clone(), tokio.handle().clone(), engine)?;
+    let registry = tokio.block_on(join_system(config, &host, &shared, tls.as_ref()))?;
     // what this thread starts from here on can wait
     conmond::priority::wait_turn();
     let cost = Cost::start(shared.clone());
@@ -228,9 +233,80 @@ pub fn run(config: &Config) -> anyhow::Result<()> {
     controller.stop();
     fault::point("stop.saved");
     cost.stop();
+    if let Some(registry) = registry {
+        // the rest of the system need not wait until it is missed
+        let left = tokio.block_on(tokio::time::timeout(Duration::from_secs(2), registry.close()));
+        if left.is_err() {
+            tracing::warn!("the registry does not answer: this host's rows stay there until they run out");
+        }
+    }
     let _ = fs::remove_file(&pid_file);
     tokio.shutdown_timeout(Duration::from_secs(1));
     served
+}
+
+/// Joins the other hosts, where the configuration names a registry for them.
+async fn join_system(
+    config: &Config,
+    host: &str,
+    shared: &Arc<Shared>,
+    tls: Option<&Arc<Tls>>,
+) -> anyhow::Result<Option<Arc<dyn Registry>>> {
+    if config.registry == RegistryKind::Embedded {
+        return Ok(None);
+    }
+    let Some(tls) = tls else {
+        bail!(
+            "`registry` names other hosts, and they cannot ask this one: set `listen: ADDRESS:9478`, with certificates of `conmonctl ca` (docs/security.md)"
+        );
+    };
+    let api = match config.listen {
+        Some(listen) if !listen.ip().is_unspecified() => Some(listen),
+        Some(listen) => way_out(config).map(|ip| SocketAddr::new(ip, listen.port())),
+        None => None,
+    };
+    if api.is_none() {
+        tracing::warn!(
+            "others are not told where this host's API is: set `listen` to an address that they reach"
+        );
+    }
+    let wall = conmond::registry::now();
+    let row = HostRow {
+        name: host.to_owned(),
+        api: api.map(|at| format!("https://{at}")),
+        addresses: Vec::new(),
+        version: crate::BUILD.to_string(),
+        protocol: Protocols { min: Protocol::OURS.min, max: Protocol::OURS.max },
+        epoch: epoch().context("cannot draw a random number")?,
+        since_ns: wall.wall_ns,
+    };
+    let registry = conmond::registry::open(config, &row).await?;
+    let peers = Arc::new(Arc::new(OverTls::new(host, tls.clone())));
+    shared.set_system(System::start(row, shared.clone(), registry.clone(), peers));
+    Ok(Some(registry))
+}
+
+/// This host's address on the way to the others.
+fn way_out(config: &Config) -> Option<IpAddr> {
+    let etcd =
+        config.etcd.endpoints.iter().map(|url| url.split_once("://").map_or(url.as_str(), |(_, at)| at));
+    let seeds = config.gossip.seeds();
+    let all = etcd.map(str::to_owned).chain(seeds);
+    all.filter_map(|at| {
+        let socket = UdpSocket::bind("[::]:0").or_else(|_| UdpSocket::bind("0.0.0.0:0")).ok()?;
+        let to = at.trim_end_matches('/').to_socket_addrs().ok()?.next()?;
+        let socket = if to.is_ipv4() { UdpSocket::bind("0.0.0.0:0").ok()? } else { socket };
+        // nothing is sent: the kernel only chooses the way
+        socket.connect(to).ok()?;
+        Some(socket.local_addr().ok()?.ip())
+    })
+    .find(|ip| !ip.is_loopback() && !ip.is_unspecified())
+}
+
+fn epoch() -> io::Result<u64> {
+    let mut octets = [0; 8];
+    io::Read::read_exact(&mut fs::File::open("/dev/urandom")?, &mut octets)?;
+    Ok(u64::from_ne_bytes(octets))
 }
 
 async fn serve(

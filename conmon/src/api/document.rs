@@ -10,9 +10,9 @@ use utoipa::openapi::{ContentBuilder, Ref, ResponseBuilder};
 use utoipa::{Modify, OpenApi};
 
 use super::{
-    ApiError, ContainersAnswer, ContainersQuery, DoctorAnswer, Event, EventsQuery, FlowsAnswer, FlowsQuery,
-    Health, LedgerAnswer, MeasurementsAnswer, MeasurementsQuery, MonitorsAnswer, PairsAnswer, PairsQuery,
-    Status,
+    ApiError, ContainersAnswer, ContainersQuery, DoctorAnswer, EndsAnswer, EndsQuestion, Event, EventsQuery,
+    FlowsAnswer, FlowsQuery, Health, LedgerAnswer, MatrixAnswer, MatrixQuery, MeasurementsAnswer,
+    MeasurementsQuery, MonitorsAnswer, PairsAnswer, PairsQuery, Status,
 };
 
 /// The OpenAPI document of the API this version of ConMon serves.
@@ -36,6 +36,8 @@ pub fn openapi() -> utoipa::openapi::OpenApi {
         containers,
         monitors,
         pairs,
+        matrix,
+        ends,
         flows,
         measurements,
         events,
@@ -120,6 +122,22 @@ fn monitors() {}
     (status = "5XX", description = "No answer now", body = ApiError),
 ))]
 fn pairs() {}
+
+/// Who talks to whom on all hosts, with what each of the two ends' hosts counted. Hosts that do not answer in time are named.
+#[utoipa::path(get, path = "/v1/matrix", params(MatrixQuery), responses(
+    (status = 200, description = "The pairs, the one with most bytes first", body = MatrixAnswer),
+    (status = "4XX", description = "The request cannot be understood", body = ApiError),
+    (status = "5XX", description = "No answer now", body = ApiError),
+))]
+fn matrix() {}
+
+/// For the controllers of other hosts: who is behind the far ends of conversations with this one. Takes a host's certificate.
+#[utoipa::path(post, path = "/v1/ends", request_body = EndsQuestion, responses(
+    (status = 200, description = "The ends that are here, in the question's order", body = EndsAnswer),
+    (status = "4XX", description = "The request cannot be understood, or who asks is no host", body = ApiError),
+    (status = "5XX", description = "No answer now", body = ApiError),
+))]
+fn ends() {}
 
 /// Flow records, open and recently closed.
 #[utoipa::path(get, path = "/v1/flows", params(FlowsQuery), responses(

@@ -2,9 +2,9 @@
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
-use utoipa::ToSchema;
+use utoipa::{IntoParams, ToSchema};
 
-use super::pair::{Count, Pair};
+use super::pair::{Count, Level, Pair};
 
 /// Who talks to whom in the whole system.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
@@ -64,4 +64,27 @@ pub struct HostView {
     pub sent: Count,
     /// From dst to src.
     pub received: Count,
+}
+
+/// Which pairs of the system are wanted.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub struct MatrixQuery {
+    /// Only pairs with an end in this tenant.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[param(min_length = 1)]
+    pub tenant: Option<String>,
+    /// At which level pairs are put together; `container` if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[param(inline)]
+    pub level: Option<Level>,
+}
+
+impl MatrixQuery {
+    /// Whether a pair is wanted.
+    pub fn admits(&self, pair: &Pair) -> bool {
+        let of = |tenant: &Option<String>| tenant.as_ref() == self.tenant.as_ref();
+        self.tenant.is_none() || of(&pair.src.tenant) || of(&pair.dst.tenant)
+    }
 }

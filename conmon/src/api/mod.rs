@@ -25,7 +25,7 @@ pub use document::openapi;
 pub use event::{Event, EventKind, EventsQuery};
 pub use flow::{EndReason, Flow, FlowState, FlowsAnswer, FlowsQuery, protocol_name};
 pub use health::{Health, HealthState};
-pub use matrix::{HostView, MatrixAnswer, MatrixHost, MatrixPair, Views};
+pub use matrix::{HostView, MatrixAnswer, MatrixHost, MatrixPair, MatrixQuery, Views};
 pub use measurement::{Measurement, MeasurementsAnswer, MeasurementsQuery};
 pub use monitor::{Monitor, MonitorMode, MonitorState, MonitorsAnswer, Pool};
 pub use pair::{
@@ -45,6 +45,10 @@ pub mod path {
     pub const MONITORS: &str = "/v1/monitors";
     /// Who talks to whom: [`super::PairsAnswer`].
     pub const PAIRS: &str = "/v1/pairs";
+    /// Who talks to whom in the whole system: [`super::MatrixAnswer`].
+    pub const MATRIX: &str = "/v1/matrix";
+    /// What one host's controller asks another: [`super::EndsQuestion`], answered by [`super::EndsAnswer`].
+    pub const ENDS: &str = "/v1/ends";
     /// Flow records: [`super::FlowsAnswer`].
     pub const FLOWS: &str = "/v1/flows";
     /// The newest measurements of each pair: [`super::MeasurementsAnswer`].

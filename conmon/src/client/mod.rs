@@ -87,6 +87,16 @@ impl Client {
         self.get(path::PAIRS, query).await
     }
 
+    /// Who talks to whom on all hosts.
+    pub async fn matrix(&self, query: &api::MatrixQuery) -> Result<api::MatrixAnswer, ClientError> {
+        self.get(path::MATRIX, query).await
+    }
+
+    /// The ends that another host has of conversations with this one.
+    pub async fn ends(&self, question: &api::EndsQuestion) -> Result<api::EndsAnswer, ClientError> {
+        self.ask(path::ENDS, question).await
+    }
+
     /// Flow records.
     pub async fn flows(&self, query: &api::FlowsQuery) -> Result<api::FlowsAnswer, ClientError> {
         self.get(path::FLOWS, query).await

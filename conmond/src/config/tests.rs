@@ -106,7 +106,9 @@ fn keys_and_certificates_have_usual_places_and_others() {
     let paths = ["/c", "/k", "/a", "/t"].map(PathBuf::from);
     let [certificate, key, ca, tokens] = paths;
     assert_eq!(other.tls, TlsKeys { certificate, key, ca, tokens: Some(tokens) });
-    assert!(message("tls: {key: host.key}\n").contains("`tls.key` cannot be `host.key`: give an absolute path"));
+    assert!(
+        message("tls: {key: host.key}\n").contains("`tls.key` cannot be `host.key`: give an absolute path")
+    );
     assert!(message("listen: 9478\n").contains("give an address and a port"));
     assert!(message("tls: {cert: /c}\n").contains("there is no key `tls.cert`"));
 }

@@ -2,17 +2,19 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use axum::Extension;
 use axum::Router;
 use axum::body::Body;
-use axum::extract::{RawQuery, State};
+use axum::body::Bytes;
+use axum::extract::{DefaultBodyLimit, RawQuery, State};
 use axum::http::{HeaderValue, Method, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
+use axum::routing::{get, post};
 use conmon::api::{
-    ApiError, ContainersQuery, EventsQuery, FlowsQuery, HealthState, MeasurementsQuery, NDJSON, PairsQuery,
-    path, protocol_name,
+    ApiError, ContainersQuery, EndsQuestion, EventsQuery, FlowsQuery, HealthState, MatrixQuery,
+    MeasurementsQuery, NDJSON, PairsQuery, path, protocol_name,
 };
 use jiff::Timestamp;
 use serde::Serialize;
@@ -26,11 +28,19 @@ use super::server::{MAX_STREAMS, Shared};
 use super::{events, source::Scoped};
 use crate::config::suggest::nearest;
 use crate::export::prometheus::CONTENT_TYPE;
+use crate::scope::Scope;
 
-const PATHS: [&str; 12] = [
+/// Longest question of another host that is read, bytes.
+const QUESTION_BYTES: usize = 2 << 20;
+/// Other hosts' parts of the matrix are waited for so long.
+const MATRIX_DEADLINE: Duration = Duration::from_secs(3);
+
+const PATHS: [&str; 14] = [
     path::CONTAINERS,
     path::MONITORS,
     path::PAIRS,
+    path::MATRIX,
+    path::ENDS,
     path::FLOWS,
     path::MEASUREMENTS,
     path::EVENTS,
@@ -55,6 +65,8 @@ pub(super) fn api(shared: Arc<Shared>, shutdown: watch::Receiver<bool>) -> Route
         .route(path::CONTAINERS, get(containers))
         .route(path::MONITORS, get(monitors))
         .route(path::PAIRS, get(pairs))
+        .route(path::MATRIX, get(matrix))
+        .route(path::ENDS, post(ends).layer(DefaultBodyLimit::max(QUESTION_BYTES)))
         .route(path::FLOWS, get(flows))
         .route(path::MEASUREMENTS, get(measurements))
         .route(path::EVENTS, get(events))
@@ -82,8 +94,12 @@ pub(super) fn metrics_only(shared: Arc<Shared>) -> Router {
 
 async fn wrong_method(method: Method, uri: Uri) -> Response {
     let error = format!("{} cannot be asked with {}", shorten(uri.path()), shorten(method.as_str()));
-    let problem = ApiError { status: 405, error, remedy: Some("use GET: the API only reads".to_owned()) };
-    ([(header::ALLOW, HeaderValue::from_static("GET, HEAD"))], Problem(problem)).into_response()
+    let (allowed, remedy) = match uri.path() {
+        path::ENDS => ("POST", "use POST: the question is in the body"),
+        _ => ("GET, HEAD", "use GET: the API only reads"),
+    };
+    let problem = ApiError { status: 405, error, remedy: Some(remedy.to_owned()) };
+    ([(header::ALLOW, HeaderValue::from_static(allowed))], Problem(problem)).into_response()
 }
 
 fn no_such_path(uri: &Uri, paths: &[&str], what: &str) -> Problem {
@@ -165,6 +181,53 @@ async fn monitors(
 async fn pairs(State(api): State<Api>, asker: Asker, RawQuery(query): RawQuery) -> Result<Response, Problem> {
     let query: PairsQuery = parse(path::PAIRS, query.as_deref())?;
     answer(&api, asker, move |source| source.pairs(&query)).await
+}
+
+async fn matrix(
+    State(api): State<Api>,
+    asker: Asker,
+    RawQuery(query): RawQuery,
+) -> Result<Response, Problem> {
+    let query: MatrixQuery = parse(path::MATRIX, query.as_deref())?;
+    let scope = asker.0.clone();
+    let (mine, system) = api
+        .shared
+        .call(asker.0, |source, _| Ok((source.pairs(&PairsQuery::default())?, source.system())))
+        .await?;
+    let level = query.level.unwrap_or_default();
+    let mut answer = match system {
+        Some(system) => system.matrix(mine, &scope, &query, MATRIX_DEADLINE).await,
+        None => crate::system::alone(mine, &query),
+    };
+    answer.pairs = crate::system::matrix::group(answer.pairs, level);
+    let mut text = serde_json::to_vec(&answer)
+        .map_err(|error| ApiError::internal(format!("the answer cannot be written: {error}")))?;
+    text.push(b'\n');
+    Ok(([(header::CONTENT_TYPE, HeaderValue::from_static("application/json"))], text).into_response())
+}
+
+async fn ends(State(api): State<Api>, asker: Asker, body: Bytes) -> Result<Response, Problem> {
+    let Scope::Host(host) = asker.0.clone() else {
+        let problem = ApiError::forbidden("this is for the controllers of other hosts")
+            .with_remedy("it takes a host's certificate (`conmonctl ca host NAME`)");
+        return Err(problem.into());
+    };
+    let question: EndsQuestion = serde_json::from_slice(&body)
+        .map_err(|error| ApiError::bad_request(format!("the question cannot be read: {error}")))?;
+    if question.conversations.len() > EndsQuestion::MOST {
+        let problem = ApiError::bad_request(format!(
+            "{} conversations in one question; at most {} are answered",
+            question.conversations.len(),
+            EndsQuestion::MOST
+        ));
+        return Err(problem.with_remedy("ask several questions").into());
+    }
+    answer(&api, asker, move |source| match source.system() {
+        Some(system) => Ok(system.ends(&host, &question)),
+        None => Err(ApiError::unavailable("this conmond belongs to no system of several hosts")
+            .with_remedy("set `registry` to `gossip` or `etcd` on this host, too")),
+    })
+    .await
 }
 
 async fn flows(State(api): State<Api>, asker: Asker, RawQuery(query): RawQuery) -> Result<Response, Problem> {

@@ -15,6 +15,7 @@ use tokio::sync::broadcast;
 
 use crate::build::Build;
 use crate::scope::Scope;
+use crate::system::System;
 
 /// What the controller offers to its readers: a view of what it knows already.
 ///
@@ -48,6 +49,10 @@ pub trait Source: Send + Sync + 'static {
     fn pair_rows(&self, scope: &Scope) -> Vec<PairRow>;
     /// What the metrics need of ConMon itself.
     fn self_metrics(&self, scope: &Scope) -> SelfMetrics;
+    /// The other hosts, where there are any.
+    fn system(&self) -> Option<Arc<System>> {
+        None
+    }
 }
 
 /// The source as one asker sees it. Handlers are given nothing else, so none can forget who asks.
@@ -108,6 +113,10 @@ impl<'a> Scoped<'a> {
 
     pub(crate) fn pair_rows(&self) -> Vec<PairRow> {
         self.source.pair_rows(self.scope)
+    }
+
+    pub(crate) fn system(&self) -> Option<Arc<System>> {
+        self.source.system()
     }
 
     pub(crate) fn self_metrics(&self) -> SelfMetrics {

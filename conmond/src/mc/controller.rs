@@ -520,6 +520,9 @@ impl Work {
             let sign = match report.what {
                 What::Batch { batch, .. } => {
                     shared.store().apply(id, &batch);
+                    if let Some(system) = shared.system() {
+                        system.offer(&batch);
+                    }
                     shared.tell_flows(&batch.events);
                     if !batch.expiries.is_empty()
                         && let Some(jobs) = &jobs

@@ -3,7 +3,7 @@
 //! The controller's thread publishes after each round of work; readers never make it wait, nor does it wait for them.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
 use std::time::Duration;
 
 use conmon::api::{self, Event, EventKind};
@@ -19,6 +19,7 @@ use crate::clock::{Wall, monotonic};
 use crate::http::Subscription;
 use crate::store::{Changing, Names, Snapshots, Store};
 use crate::switch::LinkStats;
+use crate::system::System;
 
 /// Recent events that are kept for newcomers.
 const RECENT: usize = 1024;
@@ -217,6 +218,8 @@ pub struct Shared {
     delays: Arc<Mutex<Delays>>,
     stops: Mutex<Vec<Stop>>,
     stream: Mutex<Stream>,
+    /// The other hosts, once they are spoken with.
+    system: OnceLock<Arc<System>>,
 }
 
 impl Shared {
@@ -232,7 +235,19 @@ impl Shared {
             delays: Arc::default(),
             stops: Mutex::default(),
             stream: Mutex::new(stream),
+            system: OnceLock::new(),
         }
+    }
+
+    /// The other hosts, where there are any.
+    pub fn system(&self) -> Option<Arc<System>> {
+        self.system.get().cloned()
+    }
+
+    /// Other hosts are spoken with from now on.
+    pub fn set_system(&self, system: Arc<System>) {
+        // there is one for the daemon's whole life
+        let _ = self.system.set(system);
     }
 
     /// The store, for a moment.

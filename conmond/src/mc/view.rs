@@ -360,6 +360,10 @@ impl Source for View {
         self.shared.subscribe()
     }
 
+    fn system(&self) -> Option<Arc<crate::system::System>> {
+        self.shared.system()
+    }
+
     fn pair_rows(&self, scope: &Scope) -> Vec<PairRow> {
         let published = self.shared.published();
         let running: HashSet<&str> =

@@ -49,6 +49,11 @@ impl Claim {
         (&self.row.host, &self.row.network, self.row.since_ns)
     }
 
+    /// Whether it vanished without having had an end.
+    pub fn vanished(&self) -> bool {
+        self.gone_ns.is_some() && self.row.until_ns.is_none()
+    }
+
     /// Its end, as far as it knows itself.
     pub fn end_ns(&self) -> Option<u64> {
         match (self.row.until_ns, self.gone_ns) {
@@ -67,26 +72,30 @@ pub fn resolve(claims: &[Claim], at_ns: u64, slack_ns: u64) -> Vec<Candidate> {
 
 fn on_one_network(claims: &[Claim], at_ns: u64, slack_ns: u64) -> Option<Candidate> {
     let next = claims.partition_point(|claim| claim.row.since_ns <= at_ns);
-    // Whoever has it later ends the time of whoever had it before, whatever the former's host managed to say of it.
+    // Whoever has it later ends the time of whoever had it before, whatever the former's host managed to say of it: unless the later one
+    // vanished, and the former stands.
+    let passed = |claim: &Claim| claim.vanished() && claim.end_ns().is_some_and(|end| end <= at_ns);
     let until = |i: usize| {
-        let end = claims[i].end_ns();
-        match claims.get(i + 1).map(|after| after.row.since_ns) {
-            Some(after) => Some(end.map_or(after, |end| end.min(after))),
-            None => end,
+        let after = claims[i + 1..].iter().find(|claim| !passed(claim)).map(|after| after.row.since_ns);
+        match (claims[i].end_ns(), after) {
+            (Some(end), Some(after)) => Some(end.min(after)),
+            (end, after) => end.or(after),
         }
     };
     let candidate =
         |i: usize, margin_ns| Candidate { row: Arc::clone(&claims[i].row), until_ns: until(i), margin_ns };
-    let before = next.checked_sub(1);
-    if let Some(i) = before {
+    for i in (0..next).rev() {
         let within = at_ns - claims[i].row.since_ns;
         match until(i) {
             Some(end) if end <= at_ns => {}
             Some(end) => return Some(candidate(i, signed(within.min(end - at_ns)))),
             None => return Some(candidate(i, signed(within))),
         }
+        if !passed(&claims[i]) {
+            break;
+        }
     }
-    let late = before.and_then(|i| Some((at_ns - until(i)?, i)));
+    let late = next.checked_sub(1).and_then(|i| Some((at_ns - until(i)?, i)));
     let early = claims.get(next).map(|after| (after.row.since_ns - at_ns, next));
     // Right at an end the time is outside already: by nothing, which is still not inside.
     let (outside, i) = late.into_iter().chain(early).min()?;
@@ -141,6 +150,17 @@ mod tests {
             "b",
             "two at once on one network cannot be: the later one has it"
         );
+    }
+
+    #[test]
+    fn one_who_vanished_gives_it_back_to_one_who_stands() {
+        let mut rows = claims(&[("h", "a", 100, None), ("h", "b", 200, None)]);
+        rows[1].gone_ns = Some(300);
+        assert_eq!(names(&rows, 150, 0)[0].0, "a");
+        assert_eq!(names(&rows, 250, 0)[0].0, "b");
+        assert_eq!(names(&rows, 350, 0)[0].0, "a");
+        rows[0].gone_ns = Some(300);
+        assert_eq!(names(&rows, 350, 0), []);
     }
 
     #[test]

@@ -222,8 +222,11 @@ impl Cache {
                 .filter(|id| !fresh_ids.contains(id))
                 .collect();
             for id in gone {
-                changed |= self.remove(&id, i64::MAX, now);
+                changed |= self.remove(&id, 0, now);
             }
+            // What this reading lacks may come back by a lower revision: the store may have another history now.
+            let entry = self.entries.get_mut(&address);
+            entry.into_iter().flat_map(|entry| &mut entry.claims).for_each(|claim| claim.revision = 0);
         } else {
             self.entries.insert(
                 address,
@@ -233,7 +236,7 @@ impl Cache {
                     truncated: false,
                     negative_ns: self.limits.negative_min_ns,
                     asked_ns: now.steady_ns,
-                    asked: true,
+                    asked: false,
                 },
             );
             self.order.push_back(address);
@@ -346,9 +349,7 @@ impl Cache {
         }
         // It cannot have ended before it began, whatever the two clocks say.
         claim.gone_ns = Some(now.wall_ns.max(claim.row.since_ns.saturating_add(1)));
-        if revision != i64::MAX {
-            claim.revision = revision;
-        }
+        claim.revision = revision;
         claim.row.until_ns.is_none()
     }
 
@@ -357,6 +358,12 @@ impl Cache {
         let entry = self.entries.get(&canonical(address));
         let claims = entry.into_iter().flat_map(|entry| &entry.claims);
         claims.filter(|claim| claim.gone_ns.is_none()).map(|claim| claim.row.id()).collect()
+    }
+
+    /// All that is known of an address, for messages of tests.
+    #[cfg(test)]
+    pub fn claims(&self, address: IpAddr) -> Vec<Claim> {
+        self.entries.get(&canonical(address)).map(|entry| entry.claims.clone()).unwrap_or_default()
     }
 
     /// Whether an address is held.

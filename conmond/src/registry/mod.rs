@@ -17,6 +17,7 @@ pub mod etcd;
 pub mod gossip;
 pub mod hosts;
 pub mod keys;
+pub mod open;
 pub mod reader;
 pub mod rows;
 #[cfg(test)]
@@ -33,6 +34,7 @@ use tokio::sync::{broadcast, watch};
 pub use answer::{Answer, Candidate};
 pub use cache::{CacheCounters, Limits, Now};
 pub use hosts::Hosts;
+pub use open::open;
 pub use reader::ReaderCounters;
 pub use rows::{EndpointRow, HostRow, Own, Protocols};
 pub use writer::{WriterCounters, WriterSettings};

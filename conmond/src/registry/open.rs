@@ -50,14 +50,19 @@ fn cluster_key(text: &[u8]) -> anyhow::Result<ClusterKey> {
     }
     let mut octets = [0; 32];
     for (octet, digits) in octets.iter_mut().zip(text.as_bytes().chunks(2)) {
-        *octet = std::str::from_utf8(digits).ok().and_then(|two| u8::from_str_radix(two, 16).ok()).context(RULE)?;
+        *octet = std::str::from_utf8(digits)
+            .ok()
+            .and_then(|two| u8::from_str_radix(two, 16).ok())
+            .context(RULE)?;
     }
     Ok(ClusterKey::new(&octets))
 }
 
 #[cfg(not(feature = "etcd"))]
 fn etcd(_: &Config, _: &HostRow) -> anyhow::Result<Arc<dyn Registry>> {
-    bail!("this conmond was built without etcd (cargo feature `etcd`): set `registry: gossip`, or take another build")
+    bail!(
+        "this conmond was built without etcd (cargo feature `etcd`): set `registry: gossip`, or take another build"
+    )
 }
 
 #[cfg(feature = "etcd")]

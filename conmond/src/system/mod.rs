@@ -8,6 +8,7 @@
 mod directory;
 mod ends;
 pub mod matrix;
+mod over_tls;
 mod publish;
 mod resolver;
 mod task;
@@ -16,10 +17,11 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 
-use conmon::api::{EndsAnswer, EndsQuestion, PairsAnswer};
+use conmon::api::{EndsAnswer, EndsQuestion, MatrixAnswer, MatrixHost, MatrixQuery, PairsAnswer};
 
 use crate::registry::HostRow;
 
+pub use over_tls::OverTls;
 pub use resolver::Counters;
 pub use task::{System, SystemCounters};
 
@@ -30,6 +32,25 @@ pub type BoxFuture<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 pub trait Peers: Send + Sync {
     /// Asks a host for its ends of conversations with this one.
     fn ends(&self, host: Arc<HostRow>, question: EndsQuestion) -> BoxFuture<anyhow::Result<EndsAnswer>>;
-    /// Asks a host for its pairs of containers.
-    fn pairs(&self, host: Arc<HostRow>) -> BoxFuture<anyhow::Result<PairsAnswer>>;
+    /// Asks a host for its pairs of containers; all of them, or what this tenant may see.
+    fn pairs(&self, host: Arc<HostRow>, tenant: Option<Arc<str>>) -> BoxFuture<anyhow::Result<PairsAnswer>>;
 }
+
+/// The matrix of a host that knows no others.
+pub fn alone(mine: PairsAnswer, query: &MatrixQuery) -> MatrixAnswer {
+    let host = |h: &conmon::api::HostAnswer| MatrixHost {
+        name: h.name.clone(),
+        complete: h.complete,
+        age_seconds: Some(0.0),
+        problem: (!h.complete).then(|| INCOMPLETE.to_owned()),
+    };
+    let hosts: Vec<MatrixHost> = mine.hosts.iter().map(host).collect();
+    let name = hosts.first().map_or_else(String::new, |h| h.name.clone());
+    let mut pairs = matrix::merge([(name, mine.pairs)]);
+    pairs.retain(|row| query.admits(&row.pair));
+    MatrixAnswer { generated_at: mine.generated_at, hosts, pairs }
+}
+
+/// Why a host's part is not complete although it answered.
+const INCOMPLETE: &str =
+    "not all of its monitors answer, or its engine does not; `conmonctl doctor` there says more";

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
 
 use conmon::api::{
-    End, EndpointKind, EndsAnswer, EndsQuestion, Level, MatrixAnswer, MatrixHost, PairsAnswer,
+    End, EndpointKind, EndsAnswer, EndsQuestion, MatrixAnswer, MatrixHost, MatrixQuery, PairsAnswer,
 };
 use futures_util::future::join_all;
 use ippm::flow::{FlowKey, Role};
@@ -20,11 +20,12 @@ use super::directory::Directory;
 use super::ends::{self, socket};
 use super::publish::{Networks, note_networks, own};
 use super::resolver::{Asking, Counters, Flow, Known, Resolver};
-use super::{BoxFuture, Peers, matrix};
+use super::{BoxFuture, INCOMPLETE, Peers, matrix};
 use crate::clock::{Wall, monotonic};
 use crate::mc::Shared;
 use crate::nat::{Seen, Side, Translations, Wire};
 use crate::registry::{Answer, HostRow, Registry};
+use crate::scope::Scope;
 use crate::store::Names;
 
 /// How often it is looked whether there is something new to say.
@@ -188,16 +189,18 @@ impl System {
         answer
     }
 
-    /// The whole system's pairs: this host's, and what the others answer before `deadline`. `ask` is put to each of them.
+    /// The whole system's pairs of containers: `mine` are this host's, the others' are what they answer before `deadline`, as far as
+    /// who asks may see them.
     pub async fn matrix(
         &self,
-        mine: impl FnOnce() -> Result<PairsAnswer, conmon::api::ApiError>,
-        level: Level,
+        mine: PairsAnswer,
+        scope: &Scope,
+        query: &MatrixQuery,
         deadline: Duration,
-    ) -> Result<MatrixAnswer, conmon::api::ApiError> {
+    ) -> MatrixAnswer {
         let others: Vec<Arc<HostRow>> = lock(&self.directory).others().cloned().collect();
         let asked = others.into_iter().map(|row| {
-            let answer = self.peers.pairs(row.clone());
+            let answer = self.peers.pairs(row.clone(), scope.tenant().cloned());
             async move {
                 let answer = match tokio::time::timeout(deadline, answer).await {
                     Ok(answer) => answer.map_err(|e| format!("{e:#}")),
@@ -206,7 +209,7 @@ impl System {
                 (row.name.clone(), answer, monotonic())
             }
         });
-        let mut parts = vec![(self.shared.info.host.clone(), mine().map_err(|e| e.error), monotonic())];
+        let mut parts = vec![(self.shared.info.host.clone(), Ok(mine), monotonic())];
         parts.extend(join_all(asked).await);
         let now = monotonic();
         let (mut hosts, mut rows) = (Vec::new(), Vec::new());
@@ -215,20 +218,16 @@ impl System {
                 Ok(answer) => {
                     let complete = answer.hosts.iter().all(|host| host.complete);
                     rows.push((name.clone(), answer.pairs));
-                    let problem =
-                        (!complete).then(|| "not all of its monitors or its engine answer".to_owned());
-                    (complete, Some((now - came).as_secs_f64()), problem)
+                    (complete, Some((now - came).as_secs_f64()), (!complete).then(|| INCOMPLETE.to_owned()))
                 }
                 Err(why) => (false, None, Some(why)),
             };
             hosts.push(MatrixHost { name, complete, age_seconds: age, problem });
         }
         hosts.sort_by(|a, b| a.name.cmp(&b.name));
-        Ok(MatrixAnswer {
-            generated_at: Wall::now().utc(now),
-            hosts,
-            pairs: matrix::group(matrix::merge(rows), level),
-        })
+        let mut pairs = matrix::merge(rows);
+        pairs.retain(|row| query.admits(&row.pair));
+        MatrixAnswer { generated_at: Wall::now().utc(now), hosts, pairs }
     }
 
     /// What it did so far.

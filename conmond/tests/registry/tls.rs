@@ -1,6 +1,6 @@
 //! etcd with TLS, certificates of clients, and users with passwords.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
 

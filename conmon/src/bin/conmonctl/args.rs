@@ -112,6 +112,8 @@ pub enum Command {
     Top(Top),
     /// Who talks to whom
     Pairs(Pairs),
+    /// Who talks to whom in the whole system, as a heat map; -o wide shows what both ends counted
+    Matrix(Matrix),
     /// All that is known of one pair, in words
     Explain(Explain),
     /// Flow records
@@ -317,6 +319,27 @@ pub struct Ends {
     /// With an end in this tenant
     #[arg(long, value_name = "NAME")]
     pub tenant: Option<String>,
+}
+
+/// Options of `matrix`.
+#[derive(Debug, Args)]
+pub struct Matrix {
+    #[command(flatten)]
+    pub show: Show,
+    /// With an end in this tenant
+    #[arg(long, value_name = "NAME")]
+    pub tenant: Option<String>,
+    /// Group pairs by
+    #[arg(long, value_name = "LEVEL", value_enum, default_value = "container")]
+    pub level: LevelArg,
+}
+
+impl Matrix {
+    /// What to ask for.
+    pub fn query(&self) -> api::MatrixQuery {
+        let level = Some(self.level.into()).filter(|level| *level != Level::default());
+        api::MatrixQuery { tenant: self.tenant.clone(), level }
+    }
 }
 
 /// Options of `pairs`.

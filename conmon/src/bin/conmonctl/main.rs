@@ -156,6 +156,11 @@ async fn show(client: &Client, command: Command, color: Color) -> anyhow::Result
             };
             watch::show(&options.show, color, ask, |answer, look| view::pairs(answer, look, choice)).await?;
         }
+        Command::Matrix(options) => {
+            let query = options.query();
+            let ask = async || Ok(client.matrix(&query).await?);
+            watch::show(&options.show, color, ask, view::matrix).await?;
+        }
         Command::Explain(options) => explain::run(client, &options, color).await?,
         Command::Flows(options) => {
             let query = options.query();

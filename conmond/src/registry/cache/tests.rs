@@ -115,7 +115,13 @@ fn bounds_hold_and_what_is_used_stays() {
     for i in 0..1000u32 {
         let address = IpAddr::from(i.to_be_bytes());
         let text = address.to_string();
-        cache.load(address, vec![(row("h", "a", &text, 1, None), 1), (row("h", "b", &text, 2, None), 1)], false, at(i.into()).wall_ns, at(i.into()));
+        cache.load(
+            address,
+            vec![(row("h", "a", &text, 1, None), 1), (row("h", "b", &text, 2, None), 1)],
+            false,
+            at(i.into()).wall_ns,
+            at(i.into()),
+        );
         let _ = names(&mut cache, "0.0.0.0", i.into(), i.into());
         assert!(cache.len() <= 100 && cache.rows() <= 150);
     }

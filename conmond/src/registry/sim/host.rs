@@ -12,7 +12,7 @@ use super::super::writer::{self, Told, Writer, WriterSettings};
 
 pub const MS: u64 = 1_000_000;
 pub const S: u64 = 1000 * MS;
-pub const GRACE_NS: u64 = 60 * S;
+pub const GRACE_NS: u64 = 130 * S;
 pub const RETRY_NS: u64 = 5 * S;
 
 /// What a host sends on a connection.
@@ -31,7 +31,7 @@ pub enum Request {
 pub enum Response {
     Connected,
     Told(Told),
-    Read(Target, i64, Option<Reading>),
+    Read(Reading),
     Events(i64, Vec<reader::Pair>),
     Progress(i64),
     Cancelled(i64),
@@ -155,7 +155,7 @@ impl Life {
             (Request::Write(_), _) => self.writer.told(Told::Failed, now),
             (Request::Read(target, ticket), response) => {
                 let reading = match response {
-                    Some(Response::Read(_, _, reading)) => reading,
+                    Some(Response::Read(reading)) => Some(reading),
                     _ => None,
                 };
                 self.reader.read(target, ticket, reading, now);

@@ -274,9 +274,7 @@ impl World {
                 self.committed();
                 Some(Response::Told(told))
             }
-            Request::Read(target, ticket) => {
-                Some(Response::Read(target, ticket, Some(self.store.read(target))))
-            }
+            Request::Read(target, _) => Some(Response::Read(self.store.read(target))),
             Request::Watch(target, ticket, from) => {
                 let prefix = target.prefix();
                 self.watchers.push(Watcher { host, epoch, connection, ticket, prefix, next: from });

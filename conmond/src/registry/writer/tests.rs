@@ -4,7 +4,7 @@ use super::*;
 const S: u64 = 1_000_000_000;
 
 fn at(ms: u64) -> Now {
-    Now { steady_ns: ms * 1_000_000, wall_ns: 1_000_000 * S + ms * 1_000_000 }
+    Now { steady_ns: 1000 * S + ms * 1_000_000, wall_ns: 1_000_000 * S + ms * 1_000_000 }
 }
 
 fn own(epoch: u64, containers: &[&str]) -> Own {

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use conmon::api::ApiError;
+use conmon::api::Level;
 use ippm::flow::{Both, Counters as Counted, Service};
 use ippm::measurement::{FlowEvent, PairKey, PairMeasurement, SlotTag};
 
@@ -37,7 +37,7 @@ impl Peers for From_ {
         })
     }
 
-    fn pairs(&self, host: Arc<HostRow>) -> BoxFuture<anyhow::Result<PairsAnswer>> {
+    fn pairs(&self, host: Arc<HostRow>, _: Option<Arc<str>>) -> BoxFuture<anyhow::Result<PairsAnswer>> {
         let network = self.network.clone();
         Box::pin(async move {
             let shared = network.0.read().unwrap().get(&host.name).map(|(_, shared)| shared.clone());
@@ -48,7 +48,7 @@ impl Peers for From_ {
 }
 
 fn pairs(shared: &Shared) -> PairsAnswer {
-    let (rows, interval) = group(&shared.store(), &shared.names(), Level::Container);
+    let (rows, interval) = group(&shared.store(), &shared.names(), Level::Container, &Scope::All);
     PairsAnswer {
         generated_at: Wall::now().utc(monotonic()),
         hosts: vec![conmon::api::HostAnswer { name: shared.info.host.clone(), complete: true }],
@@ -232,8 +232,9 @@ async fn a_routed_container_of_another_host_is_named_by_its_address() {
     a.rows(&want).await;
     b.rows(&want).await;
 
-    let mine = || Ok::<_, ApiError>(pairs(&a.shared));
-    let matrix = a.system.matrix(mine, Level::Container, Duration::from_secs(5)).await.unwrap();
+    let all = MatrixQuery::default();
+    let patience = Duration::from_secs(5);
+    let matrix = a.system.matrix(pairs(&a.shared), &Scope::All, &all, patience).await;
     assert!(matrix.hosts.iter().all(|h| h.complete) && matrix.hosts.len() == 2, "{:?}", matrix.hosts);
     let [row] = &matrix.pairs[..] else { panic!("{:?}", matrix.pairs) };
     let (src, dst) = (row.views.src.as_ref().unwrap(), row.views.dst.as_ref().unwrap());
@@ -244,10 +245,10 @@ async fn a_routed_container_of_another_host_is_named_by_its_address() {
 
     // a host that does not answer is named, and the rest is there
     network.0.write().unwrap().remove("b");
-    let matrix = a.system.matrix(mine, Level::Host, Duration::from_secs(5)).await.unwrap();
+    let matrix = a.system.matrix(pairs(&a.shared), &Scope::All, &all, patience).await;
     let silent = matrix.hosts.iter().find(|h| h.name == "b").unwrap();
     assert!(!silent.complete && silent.problem.as_deref().unwrap().contains("does not answer"), "{silent:?}");
-    assert_eq!((matrix.pairs.len(), matrix.pairs[0].pair.dst.name.as_str()), (1, "b"));
+    assert_eq!((matrix.pairs.len(), matrix.pairs[0].pair.dst.name.as_str()), (1, "app-b"));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -15,7 +15,7 @@ fn checked(name: &str, change: impl FnOnce(&mut Published)) -> Check {
 
 fn all(shared: &Shared, p: &Published) -> Vec<Check> {
     let reckoning = Err(ApiError::unavailable("not asked for"));
-    checks(shared, p, Path::new("/nonexistent/conmon-pins"), &Clocks::now(), &reckoning)
+    checks(shared, p, Path::new("/nonexistent/conmon-pins"), &Clocks::now(), None, &reckoning)
 }
 
 fn fails(name: &str, says: &str, change: impl FnOnce(&mut Published)) {

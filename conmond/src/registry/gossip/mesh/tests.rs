@@ -94,7 +94,11 @@ impl Net {
             if self.below(100) < self.loss_percent || self.cut[from] || self.cut[to] {
                 continue;
             }
-            let late = if self.below(20) == 0 { self.below(400 * MS) } else { MS / 5 + self.below(2 * MS) };
+            let late = if self.loss_percent > 0 && self.below(20) == 0 {
+                self.below(400 * MS)
+            } else {
+                MS / 5 + self.below(2 * MS)
+            };
             self.sequence += 1;
             self.under_way.insert((self.now_ns + late, self.sequence), (address(from), to, message));
         }

@@ -1,0 +1,83 @@
+//! Asks other hosts over TLS, where each is who its certificate says.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use conmon::api::{EndsAnswer, EndsQuestion, PairsAnswer, PairsQuery};
+use conmon::client::Client;
+
+use super::{BoxFuture, Peers};
+use crate::http::Tls;
+use crate::registry::HostRow;
+
+/// Longest wait for an answer; who asks may give up before.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// Hosts of which a connection is kept.
+const HOSTS: usize = 4096;
+
+/// Other hosts by their APIs' addresses.
+pub struct OverTls {
+    own: String,
+    tls: Arc<Tls>,
+    /// By name, each with the address it is of: keys and certificates are read again at each new connection only.
+    clients: Mutex<HashMap<String, (String, Client)>>,
+}
+
+impl OverTls {
+    /// As the host of this name, with its keys and certificates.
+    pub fn new(own: &str, tls: Arc<Tls>) -> Self {
+        Self { own: own.to_owned(), tls, clients: Mutex::default() }
+    }
+
+    fn client(&self, host: &HostRow) -> anyhow::Result<Client> {
+        let Some(api) = &host.api else {
+            bail!("{} does not serve its API to other hosts: set `listen` there", host.name);
+        };
+        let mut clients = self.clients.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, client)) = clients.get(&host.name).filter(|(at, _)| at == api) {
+            return Ok(client.clone());
+        }
+        let address: SocketAddr = api.strip_prefix("https://").unwrap_or(api).parse().with_context(|| {
+            format!("{} gives `{api}` as its API, which is no https://ADDRESS:PORT", host.name)
+        })?;
+        let client = Client::peer(&host.name, address, &self.tls.credentials())?
+            .with_timeout(PATIENCE)
+            .speaking_for(&self.own);
+        if clients.len() >= HOSTS {
+            clients.clear();
+        }
+        clients.insert(host.name.clone(), (api.clone(), client.clone()));
+        Ok(client)
+    }
+
+    /// The next question finds keys and certificates as they are then.
+    fn forget(&self, host: &str) {
+        self.clients.lock().unwrap_or_else(PoisonError::into_inner).remove(host);
+    }
+}
+
+impl Peers for Arc<OverTls> {
+    fn ends(&self, host: Arc<HostRow>, question: EndsQuestion) -> BoxFuture<anyhow::Result<EndsAnswer>> {
+        let this = self.clone();
+        Box::pin(async move {
+            let answer = this.client(&host)?.ends(&question).await;
+            answer.inspect_err(|_| this.forget(&host.name)).map_err(Into::into)
+        })
+    }
+
+    fn pairs(&self, host: Arc<HostRow>, tenant: Option<Arc<str>>) -> BoxFuture<anyhow::Result<PairsAnswer>> {
+        let this = self.clone();
+        Box::pin(async move {
+            let client = this.client(&host)?;
+            let client = match tenant {
+                Some(tenant) => client.for_tenant(&tenant),
+                None => client,
+            };
+            let answer = client.pairs(&PairsQuery::default()).await;
+            answer.inspect_err(|_| this.forget(&host.name)).map_err(Into::into)
+        })
+    }
+}
