@@ -151,14 +151,14 @@ pub fn run(config: &Config) -> anyhow::Result<()> {
             kernel()
         );
     }
+    let host = host_name(config);
+    let tls = config.listen.map(|_| Tls::load((&config.tls).into(), &host).map(Arc::new)).transpose();
+    let tls = tls.context("`listen` needs keys and certificates (`conmonctl ca`, docs/security.md)")?;
     let runtime = Runtime::new(config.engine_asked_for(), instance.name())?;
     make_run_dir(&instance.run_dir())?;
     // first of all: only one daemon of this instance
     let api = ApiSocket::bind(&instance.socket(), api_group())?;
     let metrics = config.metrics_listen.map(MetricsSocket::bind).transpose()?;
-    let host = host_name(config);
-    let tls = config.listen.map(|_| Tls::load((&config.tls).into(), &host).map(Arc::new)).transpose();
-    let tls = tls.context("`listen` needs keys and certificates (`conmonctl ca`, docs/security.md)")?;
     let secure = match (config.listen, &tls) {
         (Some(address), Some(tls)) => Some(TlsSocket::bind(address, Arc::clone(tls))?),
         _ => None,

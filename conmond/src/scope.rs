@@ -104,29 +104,31 @@ impl Scope {
 
     /// A flow as the asker may see it.
     pub fn flow(&self, mut flow: Flow) -> Option<Flow> {
-        let observed_at_own = self.admits(match flow.observed_at {
-            ObservedAt::Src => flow.src.tenant.as_deref(),
-            ObservedAt::Dst => flow.dst.tenant.as_deref(),
-        });
+        let at_own_port = self.owns(observer(flow.observed_at, &flow.src, &flow.dst));
         (flow.src, flow.dst) = self.ends(flow.src, flow.dst)?;
-        flow.interface = flow.interface.filter(|_| observed_at_own);
+        flow.interface = flow.interface.filter(|_| at_own_port);
         Some(flow)
     }
 
     /// A measurement as the asker may see it.
-    pub fn measurement(&self, mut measurement: Measurement) -> Option<Measurement> {
-        let observed_at_own = self.admits(match measurement.observed_at {
-            ObservedAt::Src => measurement.src.tenant.as_deref(),
-            ObservedAt::Dst => measurement.dst.tenant.as_deref(),
-        });
-        (measurement.src, measurement.dst) = self.ends(measurement.src, measurement.dst)?;
-        measurement.monitor = measurement.monitor.filter(|_| observed_at_own);
-        Some(measurement)
+    pub fn measurement(&self, mut one: Measurement) -> Option<Measurement> {
+        let at_own_port = self.owns(observer(one.observed_at, &one.src, &one.dst));
+        (one.src, one.dst) = self.ends(one.src, one.dst)?;
+        one.monitor = one.monitor.filter(|_| at_own_port);
+        Some(one)
     }
 
     /// Whether an event is the asker's business.
     pub fn admits_event(&self, event: &Event) -> bool {
         self.admits(event.tenant.as_deref())
+    }
+}
+
+/// The end at whose port something was seen.
+fn observer<'a>(at: ObservedAt, src: &'a Endpoint, dst: &'a Endpoint) -> &'a Endpoint {
+    match at {
+        ObservedAt::Src => src,
+        ObservedAt::Dst => dst,
     }
 }
 
