@@ -7,11 +7,17 @@
 #[cfg(feature = "capture")]
 pub mod analysis;
 pub mod api;
+#[cfg(feature = "ca")]
+pub mod ca;
 #[cfg(feature = "capture")]
 pub mod capture;
 pub mod client;
 pub mod instance;
 #[cfg(feature = "manual")]
 pub mod manual;
+#[cfg(feature = "tls")]
+pub mod tls;
+#[cfg(feature = "tls")]
+pub mod token;
 
 pub use api::openapi;

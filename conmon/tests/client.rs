@@ -9,7 +9,7 @@ mod standin;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use conmon::api::{EventKind, EventsQuery, FlowsQuery, Level, PairsQuery};
+use conmon::api::{EventKind, EventsQuery, FlowsQuery, Level, PairsQuery, Protocol};
 use conmon::client::{Client, ClientError};
 use standin::{Behaviour, serve};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -177,4 +177,70 @@ async fn dropping_a_stream_hangs_up() {
     drop(events);
     // The daemon still serves others.
     assert_eq!(Client::new(&daemon.socket).health().await.expect("health"), answers::health());
+}
+
+/// A newer conmond that still speaks our protocol: what we do not know we pass over.
+#[tokio::test]
+async fn a_newer_daemon_with_a_protocol_in_common_is_understood() {
+    const HEALTH: &[u8] = b"HTTP/1.1 200 OK\r\nconmon-protocol: 1-9\r\nserver: conmon/9.0.0\r\nconnection: close\r\n\r\n\
+        {\"status\":\"ok\",\"version\":\"9.0.0\",\"instance\":\"default\",\"started_at\":\"2030-01-01T00:00:00Z\",\
+        \"protocol\":{\"min\":1,\"max\":9,\"preferred\":7},\"problems\":[],\"mood\":{\"colour\":\"blue\"}}\n";
+    let (_folder, client) = raw(HEALTH).await;
+    let health = client.health().await.expect("understood");
+    assert_eq!((health.version.as_str(), health.protocol.max), ("9.0.0", 9));
+}
+
+/// One from before protocols were told.
+#[tokio::test]
+async fn an_older_daemon_that_tells_no_protocol_is_understood() {
+    const HEALTH: &[u8] = b"HTTP/1.1 200 OK\r\nconnection: close\r\n\r\n\
+        {\"status\":\"ok\",\"version\":\"0.0.9\",\"instance\":\"default\",\"started_at\":\"2026-01-01T00:00:00Z\",\"problems\":[]}\n";
+    let (_folder, client) = raw(HEALTH).await;
+    assert_eq!(client.health().await.expect("understood").protocol, Protocol::FIRST);
+}
+
+#[tokio::test]
+async fn a_daemon_without_a_protocol_in_common_is_named_and_not_used() {
+    for (answer, theirs) in [
+        (&b"HTTP/1.1 200 OK\r\nconmon-protocol: 7-9\r\nserver: conmon/9.0.0\r\ncontent-length: 2\r\n\r\n{}"[..], "7-9"),
+        (b"HTTP/1.1 503 Busy\r\nconmon-protocol: 7-9\r\nserver: conmon/9.0.0\r\ncontent-length: 2\r\n\r\n{}", "7-9"),
+    ] {
+        let (_folder, client) = raw(answer).await;
+        let error = client.status().await.expect_err("not used");
+        assert!(matches!(error, ClientError::Version { .. }) && !error.is_unavailable(), "{error:?}");
+        let said = error.to_string();
+        assert!(said.contains(&format!("(conmon/9.0.0) speaks protocol {theirs}, and this version (conmon/")), "{said}");
+        assert!(said.ends_with("1-1: update the older of the two"), "{said}");
+        let stream = client.events(&EventsQuery::default()).await.expect_err("nor its stream");
+        assert!(matches!(stream, ClientError::Version { .. }), "{stream:?}");
+    }
+    let (_folder, client) =
+        raw(b"HTTP/1.1 200 OK\r\nconmon-protocol: banana\r\ncontent-length: 2\r\n\r\n{}").await;
+    assert!(matches!(client.status().await, Err(ClientError::Version { .. })));
+}
+
+#[tokio::test]
+async fn questions_go_in_the_body() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let socket = folder.path().join("conmond.sock");
+    let listener = tokio::net::UnixListener::bind(&socket).expect("a socket");
+    let asked = tokio::spawn(async move {
+        let (mut stream, _) = listener.accept().await.expect("a connection");
+        let mut request = Vec::new();
+        while !request.ends_with(b"[1,2]") {
+            let mut part = [0; 4096];
+            let count = stream.read(&mut part).await.expect("a request");
+            assert!(count > 0, "the request ends early: {}", String::from_utf8_lossy(&request));
+            request.extend_from_slice(&part[..count]);
+        }
+        stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 1\r\n\r\n3").await.expect("answered");
+        String::from_utf8(request).expect("text").to_ascii_lowercase()
+    });
+    let sum: u32 = Client::new(socket).ask("/v1/sum", &[1, 2]).await.expect("an answer");
+    let asked = asked.await.expect("asked");
+    assert_eq!(sum, 3);
+    assert!(
+        asked.starts_with("post /v1/sum http/1.1\r\n") && asked.contains("content-length: 5\r\n"),
+        "{asked}"
+    );
 }

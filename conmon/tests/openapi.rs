@@ -81,3 +81,24 @@ fn collect_references(value: &serde_json::Value, found: &mut BTreeSet<String>) {
         _ => {}
     }
 }
+
+/// Over TLS everything needs a certificate or a token, and whoever generates a client from the document is told.
+#[test]
+fn every_route_says_who_may_ask() {
+    let document: serde_json::Value =
+        serde_json::from_str(&conmon::openapi().to_json().expect("serialisable")).expect("valid JSON");
+    let schemes = document["components"]["securitySchemes"].as_object().expect("schemes");
+    assert_eq!(schemes["certificate"]["type"], "mutualTLS");
+    assert_eq!(
+        (&schemes["tenant_token"]["type"], &schemes["tenant_token"]["scheme"]),
+        (&"http".into(), &"bearer".into())
+    );
+    for (path, operations) in document["paths"].as_object().expect("paths") {
+        for (method, operation) in operations.as_object().expect("operations") {
+            let security =
+                operation["security"].as_array().unwrap_or_else(|| panic!("{method} {path}: for anybody"));
+            assert_eq!(security.len(), 2, "{method} {path}: {security:?}");
+            assert!(operation["responses"]["401"].is_object() && operation["responses"]["403"].is_object());
+        }
+    }
+}

@@ -20,6 +20,8 @@ use conmon::instance::{DEFAULT_INSTANCE, DEFAULT_RUN_DIR, Instance};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::http::TlsFiles;
+
 pub use flags::{ConfigArgs, Overrides};
 pub use prefix::{Prefix, PrefixError};
 pub use schema::{example, json_schema};
@@ -51,6 +53,13 @@ pub struct Config {
     /// Unix socket alone.
     #[schemars(with = "Option<String>", extend("format" = "socket-address"))]
     pub metrics_listen: Option<SocketAddr>,
+    /// Address and port that serve the whole API over TLS, to other hosts too, for example 0.0.0.0:9478; null does without.
+    /// Who asks needs a certificate of the CA below or a tenant's token; docs/security.md.
+    #[schemars(with = "Option<String>", extend("format" = "socket-address"))]
+    pub listen: Option<SocketAddr>,
+    /// Keys and certificates for `listen` and for asking other hosts, as `conmonctl ca` makes them. Files are read again
+    /// when they change.
+    pub tls: TlsKeys,
     /// Whether the metrics name services or single containers. Containers make many series.
     pub metrics_level: MetricsLevel,
     /// Most pairs that get series of their own in the metrics; the rest is counted under `other`.
@@ -91,6 +100,8 @@ impl Default for Config {
             opt_in: false,
             pool: 2,
             metrics_listen: None,
+            listen: None,
+            tls: TlsKeys::default(),
             metrics_level: MetricsLevel::Service,
             max_series: 1000,
             tap: TapMode::Auto,
@@ -104,6 +115,42 @@ impl Default for Config {
             host_name: None,
             origins: BTreeMap::new(),
         }
+    }
+}
+
+/// Where keys and certificates lie, PEM.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct TlsKeys {
+    /// This host's certificate. The host that it names must be called as this one (`host_name`).
+    #[schemars(with = "String")]
+    pub certificate: PathBuf,
+    /// Its private key, for root alone.
+    #[schemars(with = "String")]
+    pub key: PathBuf,
+    /// Certificates of the CAs that sign hosts and operators.
+    #[schemars(with = "String")]
+    pub ca: PathBuf,
+    /// Tenants' tokens, a line each, as `conmonctl ca tenant-token` makes them; null where tenants have none.
+    #[schemars(with = "Option<String>")]
+    pub tokens: Option<PathBuf>,
+}
+
+impl Default for TlsKeys {
+    fn default() -> Self {
+        Self {
+            certificate: PathBuf::from("/etc/conmon/tls/host.crt"),
+            key: PathBuf::from("/etc/conmon/tls/host.key"),
+            ca: PathBuf::from("/etc/conmon/tls/ca.crt"),
+            tokens: None,
+        }
+    }
+}
+
+impl From<&TlsKeys> for TlsFiles {
+    fn from(keys: &TlsKeys) -> Self {
+        let TlsKeys { certificate, key, ca, tokens } = keys.clone();
+        Self { certificate, key, ca, tokens }
     }
 }
 
@@ -432,11 +479,24 @@ impl Config {
         }
         if let Some(address) = self.metrics_listen.filter(|address| !address.ip().is_loopback()) {
             let reason = format!(
-                "metrics leave the host only encrypted, which conmond cannot do yet; listen on 127.0.0.1:{} and put \
-                 a proxy with TLS before it",
+                "what is served there is not encrypted; listen on 127.0.0.1:{}, or use `listen`, which serves /metrics to other \
+                 hosts over TLS",
                 address.port()
             );
             return refuse("metrics_listen", format!("`{address}`"), reason);
+        }
+        let TlsKeys { certificate, key, ca, tokens } = &self.tls;
+        let files = [
+            ("certificate", Some(certificate)),
+            ("key", Some(key)),
+            ("ca", Some(ca)),
+            ("tokens", tokens.as_ref()),
+        ];
+        for (name, path) in files {
+            if let Some(path) = path.filter(|path| !path.is_absolute()) {
+                let value = format!("`{}`", path.display());
+                return refuse(&format!("tls.{name}"), value, "give an absolute path".to_owned());
+            }
         }
         if let Some(name) = self.host_name.as_ref().filter(|name| !is_name(name)) {
             return refuse("host_name", format!("`{name}`"), NAME_RULE.to_owned());

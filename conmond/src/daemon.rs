@@ -10,7 +10,7 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use conmon::instance::Instance;
 use conmond::config::{Config, TapMode};
-use conmond::http::{ApiSocket, MetricsSocket, Server, Source, api_group};
+use conmond::http::{ApiSocket, MetricsSocket, Server, Source, Tls, TlsSocket, api_group};
 use conmond::mc::Shared;
 use conmond::mc::controller::{Controller, JOURNAL, STATE, Settings};
 use conmond::mc::cost::Cost;
@@ -147,17 +147,23 @@ pub fn run(config: &Config) -> anyhow::Result<()> {
             kernel()
         );
     }
+    let host = host_name(config);
+    let tls = config.listen.map(|_| Tls::load((&config.tls).into(), &host).map(Arc::new)).transpose();
+    let tls = tls.context("`listen` needs keys and certificates (`conmonctl ca`, docs/security.md)")?;
     let runtime = Runtime::new(config.engine_asked_for(), instance.name())?;
     make_run_dir(&instance.run_dir())?;
     // first of all: only one daemon of this instance
     let api = ApiSocket::bind(&instance.socket(), api_group())?;
     let metrics = config.metrics_listen.map(MetricsSocket::bind).transpose()?;
+    let secure = match (config.listen, &tls) {
+        (Some(address), Some(tls)) => Some(TlsSocket::bind(address, Arc::clone(tls))?),
+        _ => None,
+    };
     fault::point("start.bound");
     mount_bpf_fs()?;
     give_up_privileges(&runtime)?;
 
     let settings = settings(config, &instance);
-    let host = host_name(config);
     let info = Info {
         build: crate::BUILD,
         instance: instance.name().to_owned(),
@@ -203,7 +209,7 @@ pub fn run(config: &Config) -> anyhow::Result<()> {
     // what this thread starts from here on can wait
     conmond::priority::wait_turn();
     let cost = Cost::start(shared.clone());
-    let source: Arc<dyn Source> = Arc::new(View::new(shared.clone(), cost.clone()));
+    let source: Arc<dyn Source> = Arc::new(View::new(shared.clone(), cost.clone(), tls));
     fault::point("start.controller");
     let pid_file = instance.pid_file();
     fs::write(&pid_file, format!("{}\n", std::process::id()))
@@ -211,9 +217,12 @@ pub fn run(config: &Config) -> anyhow::Result<()> {
     if let Some(metrics) = &metrics {
         tracing::info!(address = %metrics.address(), "metrics are served at http://{}/metrics", metrics.address());
     }
+    if let Some(secure) = &secure {
+        tracing::info!(address = %secure.address(), "the API is served over TLS");
+    }
     tracing::info!(instance = instance.name(), socket = %instance.socket().display(), "watching; `conmonctl top` shows what");
 
-    let served = tokio.block_on(serve(config, source, api, metrics));
+    let served = tokio.block_on(serve(config, source, api, metrics, secure));
     tracing::info!("stopping; taps stay and go on counting, `conmonctl down` removes them");
     fault::point("stop.served");
     controller.stop();
@@ -229,6 +238,7 @@ async fn serve(
     source: Arc<dyn Source>,
     api: ApiSocket,
     metrics: Option<MetricsSocket>,
+    secure: Option<TlsSocket>,
 ) -> anyhow::Result<()> {
     let (stop, stopped) = watch::channel(false);
     let server = Server::new(source, config.into());
@@ -243,6 +253,15 @@ async fn serve(
             }
         })
     };
+    let on_tls = {
+        let (server, stopped) = (server.clone(), stopped.clone());
+        tokio::spawn(async move {
+            match secure {
+                Some(socket) => server.serve_tls(socket, stopped).await,
+                None => Ok(()),
+            }
+        })
+    };
     let on_api = tokio::spawn(async move { server.serve_unix(api, stopped).await });
     let [interrupt, terminate, hangup] = &mut signals;
     tokio::select! {
@@ -253,6 +272,7 @@ async fn serve(
     let _ = stop.send(true);
     on_api.await?.context("the API's socket failed")?;
     on_metrics.await?.context("the metrics' socket failed")?;
+    on_tls.await?.context("the socket for TLS failed")?;
     Ok(())
 }
 

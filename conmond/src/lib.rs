@@ -14,6 +14,7 @@ pub mod netlink;
 pub mod priority;
 pub mod privilege;
 pub mod runtime;
+pub mod scope;
 pub mod store;
 pub mod switch;
 pub mod system;

@@ -17,6 +17,7 @@ use conmond::mc::janitor::{Janitor, Job};
 use conmond::mc::shared::{Info, PortInfo, Published, Shared};
 use conmond::mc::view::View;
 use conmond::mc::{SetId, SetRole};
+use conmond::scope::Scope;
 use conmond::store::{Journal, Names, Store};
 use conmond::switch::LinkQuery;
 use ippm::flow::Direction;
@@ -131,9 +132,9 @@ fn root_the_ledger_balances_until_something_is_miscounted() {
     let (port, info) = host.within(|| tap(&set, ifindex, "vh"));
     let shared = shared(&set, vec![info]);
     let cost = Cost::start(shared.clone());
-    let view = View::new(shared.clone(), cost);
+    let view = View::new(shared.clone(), cost, None);
     let ledger = |what: &str| {
-        let answer = host.within(|| view.ledger()).unwrap();
+        let answer = host.within(|| view.ledger(&Scope::All)).unwrap();
         assert!(answer.ledger.balanced, "{what}: {answer:#?}");
         let l = &answer.ledger;
         assert_eq!(l.observed, l.selected + l.not_selected + l.lost.values().sum::<u64>(), "{what}");
@@ -175,10 +176,10 @@ fn root_the_ledger_balances_until_something_is_miscounted() {
 
     // the tap counts what the interface never saw
     host.within(|| (0..3).for_each(|i| set.test_run(Direction::Tx, &udp(1000 + i, 9), ifindex, 0).unwrap()));
-    let answer = host.within(|| view.ledger()).unwrap();
+    let answer = host.within(|| view.ledger(&Scope::All)).unwrap();
     assert!(!answer.ledger.balanced);
     assert_eq!(answer.ports[0].sent.packets, answer.ports[0].interface_sent_packets.unwrap() + 3);
-    let doctor = host.within(|| view.doctor()).unwrap();
+    let doctor = host.within(|| view.doctor(&Scope::All)).unwrap();
     let check = doctor.checks.iter().find(|c| c.name == "ledger").unwrap();
     assert!(!check.ok && check.detail.contains("vh: 3 packets too many from the container"), "{check:?}");
     assert_eq!(doctor.ledger.map(|l| l.balanced), Some(false));
@@ -186,7 +187,7 @@ fn root_the_ledger_balances_until_something_is_miscounted() {
     // and the interface sees what no tap counts
     host.within(|| port.detach()).unwrap();
     assert!(ping(&container, 20).status().unwrap().success());
-    let answer = host.within(|| view.ledger()).unwrap();
+    let answer = host.within(|| view.ledger(&Scope::All)).unwrap();
     assert!(
         !answer.ledger.balanced
             && answer.ledger.observed > answer.ledger.selected + answer.ledger.not_selected
@@ -217,12 +218,12 @@ fn root_a_hundred_ports_with_eight_thousand_flows_are_read_in_no_time() {
         }
     });
     let shared = shared(&set, infos);
-    let view = View::new(shared.clone(), Cost::start(shared));
+    let view = View::new(shared.clone(), Cost::start(shared), None);
     let (sender, times) = channel();
     let answer = host.within(|| {
-        let _ = view.ledger();
+        let _ = view.ledger(&Scope::All);
         let began = Instant::now();
-        let answer = view.ledger().unwrap();
+        let answer = view.ledger(&Scope::All).unwrap();
         sender.send(began.elapsed()).unwrap();
         answer
     });

@@ -15,7 +15,8 @@ use std::time::{Duration, Instant};
 use conmon::api::EndpointKind;
 use conmond::config::MetricsLevel;
 use conmond::export::prometheus::{Exporter, ExporterSettings};
-use conmond::http::{End, MetricsSocket, PairRow, Server, Source};
+use conmond::http::{End, HttpTotals, MetricsSocket, PairRow, Reason, Server, Source};
+use conmond::scope::Scope;
 use ippm::catalogue::{DELAY_EDGES_NS, Kind, METRICS};
 use jiff::Timestamp;
 use serde_json::Value;
@@ -29,8 +30,12 @@ fn now() -> Timestamp {
     time("2026-05-04T10:00:10Z")
 }
 
+fn dropped(dropped_streams: u64) -> HttpTotals {
+    HttpTotals { dropped_streams, refused: Some([1; Reason::ALL.len()]) }
+}
+
 fn render(exporter: &Exporter, world: &World) -> BTreeMap<String, f64> {
-    let text = exporter.render(world, 9, now()).unwrap();
+    let text = exporter.render(world, &Scope::All, dropped(9), now()).unwrap();
     samples(&text)
 }
 
@@ -148,7 +153,7 @@ fn buckets_are_exact() {
 fn everything_is_as_the_catalogue_says() {
     let world = World::new();
     world.rows.lock().unwrap()[0].handshake_rtt.record(70_000);
-    let text = exporter(MetricsLevel::Service, 10).render(&world, 0, now()).unwrap();
+    let text = exporter(MetricsLevel::Service, 10).render(&world, &Scope::All, dropped(0), now()).unwrap();
     let samples = samples(&text);
     for metric in METRICS {
         assert!(
@@ -249,7 +254,8 @@ fn hostile() -> World {
 
 #[test]
 fn hostile_names_stay_inside_their_quotes() {
-    let text = exporter(MetricsLevel::Service, 100).render(&hostile(), 0, now()).unwrap();
+    let text =
+        exporter(MetricsLevel::Service, 100).render(&hostile(), &Scope::All, dropped(0), now()).unwrap();
     assert!(text.lines().all(|line| line.starts_with("# ") || line.starts_with("conmon_")), "{text}");
     assert!(
         text.contains(r#"src="a\"b""#) && text.contains(r#"src="a\\b""#) && text.contains(r#"src="a\nb""#)
@@ -290,10 +296,16 @@ fn promtool_finds_nothing_to_complain_about() {
     }
     let world = World::new();
     world.rows.lock().unwrap()[0].handshake_rtt.record(70_000);
-    promtool(&exporter(MetricsLevel::Service, 10).render(&world, 0, now()).unwrap());
-    promtool(&exporter(MetricsLevel::Container, 1).render(&world, 0, now()).unwrap());
-    promtool(&exporter(MetricsLevel::Service, 100).render(&hostile(), 0, now()).unwrap());
-    promtool(&exporter(MetricsLevel::Service, 10).render(&with_rows(Vec::new()), 0, now()).unwrap());
+    promtool(&exporter(MetricsLevel::Service, 10).render(&world, &Scope::All, dropped(0), now()).unwrap());
+    promtool(&exporter(MetricsLevel::Container, 1).render(&world, &Scope::All, dropped(0), now()).unwrap());
+    promtool(
+        &exporter(MetricsLevel::Service, 100).render(&hostile(), &Scope::All, dropped(0), now()).unwrap(),
+    );
+    promtool(
+        &exporter(MetricsLevel::Service, 10)
+            .render(&with_rows(Vec::new()), &Scope::All, dropped(0), now())
+            .unwrap(),
+    );
 }
 
 /// A Prometheus of our own, ended and cleared away with the test.

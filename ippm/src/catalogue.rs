@@ -145,6 +145,10 @@ const CLASS: Label = Label {
 const TABLE: Label = Label { name: "table", values: "`flows`, `pairs` or `ports`" };
 const ANY_TABLE: Label = Label { name: "table", values: "`flows`, `pairs`, `ports` or `histograms`" };
 const COMPONENT: Label = Label { name: "component", values: "`controller` or `monitors`" };
+const REASON: Label = Label {
+    name: "reason",
+    values: "busy, slow, not_tls, no_certificate, bad_certificate, no_credentials, bad_token, not_allowed or protocol",
+};
 const HOOK: Label = Label { name: "hook", values: "the program's name and direction" };
 
 macro_rules! metrics {
@@ -312,6 +316,10 @@ metrics! {
     STREAMS_DROPPED: Counter Unit::Count("streams"), "conmon_api_dropped_streams_total" []
         "Live streams of the API that were ended because their reader was too slow.";
         "A reader may connect again; nothing waits for it.";
+        "";
+    API_REFUSED: Counter Unit::Count("refusals"), "conmon_api_refused_total" [REASON]
+        "Connections and requests to the API over TLS that were refused.";
+        "Only there where conmond listens for TLS (`listen`). docs/security.md says what each reason is.";
         "";
 
     HOOK_RUNS: Counter Unit::Count("runs"), "conmon_hook_sampled_runs_total" [HOOK]

@@ -5,7 +5,9 @@
     reason = "the functions carry the routes' documentation; the macros read them, nobody calls them"
 )]
 
-use utoipa::OpenApi;
+use utoipa::openapi::security::{Http, HttpAuthScheme, SecurityRequirement, SecurityScheme};
+use utoipa::openapi::{ContentBuilder, Ref, ResponseBuilder};
+use utoipa::{Modify, OpenApi};
 
 use super::{
     ApiError, ContainersAnswer, ContainersQuery, DoctorAnswer, Event, EventsQuery, FlowsAnswer, FlowsQuery,
@@ -23,10 +25,13 @@ pub fn openapi() -> utoipa::openapi::OpenApi {
     info(
         title = "ConMon",
         description = "Which container talks to which, how much, and how fast the network answers. \
-            Base units, with the unit in the name; times in RFC 3339, UTC; what was not measured is absent.",
+            Base units, with the unit in the name; times in RFC 3339, UTC; what was not measured is absent. \
+            On the host's own Unix socket nobody is asked who they are. Over TLS a client certificate or a tenant's \
+            token is needed; with a token there is nothing in the answers but that tenant's rows.",
         license(name = "Apache-2.0", identifier = "Apache-2.0"),
         contact(name = "ConMon", url = "https://github.com/conmon/conmon"),
     ),
+    modifiers(&Security),
     paths(
         containers,
         monitors,
@@ -43,6 +48,55 @@ pub fn openapi() -> utoipa::openapi::OpenApi {
     )
 )]
 struct Document;
+
+/// Who may ask, over TLS.
+struct Security;
+
+impl Modify for Security {
+    fn modify(&self, document: &mut utoipa::openapi::OpenApi) {
+        let mut token = Http::new(HttpAuthScheme::Bearer);
+        token.description = Some(
+            "A tenant's token (`conmonctl ca tenant-token`). Answers hold that tenant's rows only; what is about the \
+             whole host is refused with 403."
+                .to_owned(),
+        );
+        let certificate = SecurityScheme::MutualTls {
+            description: Some(
+                "A client certificate whose subject alternative names hold `conmon://host/NAME` (a host's conmond) or \
+                 `conmon://operator/NAME`. Both see everything."
+                    .to_owned(),
+            ),
+            deprecated: None,
+            extensions: None,
+        };
+        let components = document.components.get_or_insert_default();
+        components.add_security_scheme(CERTIFICATE, certificate);
+        components.add_security_scheme(TOKEN, SecurityScheme::Http(token));
+        let either =
+            [CERTIFICATE, TOKEN].map(|name| SecurityRequirement::new::<_, [&str; 0], &str>(name, []));
+        for item in document.paths.paths.values_mut() {
+            for operation in
+                [&mut item.get, &mut item.post, &mut item.put, &mut item.delete].into_iter().flatten()
+            {
+                operation.security.get_or_insert_with(|| either.to_vec());
+                for (status, description) in [
+                    ("401", "Over TLS: neither a certificate nor a token that is known"),
+                    ("403", "Over TLS: who asks may not see this, or not speak for that host"),
+                    ("426", "No version of the protocol in common"),
+                ] {
+                    let answer = ResponseBuilder::new().description(description).content(
+                        "application/json",
+                        ContentBuilder::new().schema(Some(Ref::from_schema_name("ApiError"))).build(),
+                    );
+                    operation.responses.responses.entry(status.to_owned()).or_insert_with(|| answer.into());
+                }
+            }
+        }
+    }
+}
+
+const CERTIFICATE: &str = "certificate";
+const TOKEN: &str = "tenant_token";
 
 /// Application containers, and where and since when each is tapped.
 #[utoipa::path(get, path = "/v1/containers", params(ContainersQuery), responses(

@@ -4,6 +4,8 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use super::Protocol;
+
 /// Whether the daemon works. HTTP status 200 if `ok` or `degraded`, 503 if `starting`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Health {
@@ -15,6 +17,9 @@ pub struct Health {
     pub instance: String,
     /// When the daemon started.
     pub started_at: Timestamp,
+    /// The protocols it speaks; a daemon that does not tell speaks the first.
+    #[serde(default)]
+    pub protocol: Protocol,
     /// What is wrong, a sentence each; empty if nothing is.
     pub problems: Vec<String>,
 }

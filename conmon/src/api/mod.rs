@@ -16,6 +16,7 @@ mod monitor;
 mod pair;
 mod peer;
 mod problem;
+mod protocol;
 mod status;
 
 pub use container::{Container, ContainersAnswer, ContainersQuery, Network};
@@ -33,6 +34,7 @@ pub use pair::{
 };
 pub use peer::{Conversation, End, EndsAnswer, EndsQuestion, Socket};
 pub use problem::ApiError;
+pub use protocol::{Protocol, ProtocolError};
 pub use status::{Cost, Counts, EngineStatus, Fill, HookCost, SetStatus, Speed, Status};
 
 /// The routes, as the server mounts them and the client asks for them.
@@ -62,6 +64,19 @@ pub mod path {
     /// Prometheus text exposition.
     pub const METRICS: &str = "/metrics";
 }
+
+/// Headers of our own, in requests and answers.
+pub mod header {
+    /// In both: the protocols that this side speaks, [`super::Protocol`] as `MIN-MAX`.
+    pub const PROTOCOL: &str = "conmon-protocol";
+    /// In requests between controllers: the host that the request speaks for, which must be that of the certificate.
+    pub const HOST: &str = "conmon-host";
+    /// In requests: answer only with what this tenant may see. It never widens what the asker may see by itself.
+    pub const TENANT: &str = "conmon-tenant";
+}
+
+/// How we call ourselves in the headers `user-agent` and `server`.
+pub const PRODUCT: &str = concat!("conmon/", env!("CARGO_PKG_VERSION"));
 
 /// Media type of the event stream: one JSON object a line.
 pub const NDJSON: &str = "application/x-ndjson";

@@ -126,6 +126,9 @@ impl Endpoint {
     /// The name of the external endpoint that stands for multicast and link-local destinations.
     pub const MULTICAST: &'static str = "multicast";
 
+    /// Name of somebody else's container, as a tenant is shown it.
+    pub const ANOTHER_TENANT: &'static str = "another tenant";
+
     /// Whether a filter's text means this endpoint: its name, one of its addresses, or the first characters
     /// (four at least) of its id.
     pub fn matches(&self, text: &str) -> bool {

@@ -22,6 +22,16 @@ impl ApiError {
         Self { status: 400, error: error.into(), remedy: None }
     }
 
+    /// 401: who asks is not known.
+    pub fn unauthorized(error: impl Into<String>) -> Self {
+        Self { status: 401, error: error.into(), remedy: None }
+    }
+
+    /// 403: who asks may not.
+    pub fn forbidden(error: impl Into<String>) -> Self {
+        Self { status: 403, error: error.into(), remedy: None }
+    }
+
     /// 404: there is no such thing.
     pub fn not_found(error: impl Into<String>) -> Self {
         Self { status: 404, error: error.into(), remedy: None }

@@ -5,7 +5,9 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crate::api::ApiError;
+use crate::api::{self, ApiError, Protocol};
+#[cfg(feature = "tls")]
+use crate::tls::{Complaint, Side, complain, find};
 
 /// Why there is no answer.
 #[derive(Debug, thiserror::Error)]
@@ -35,35 +37,58 @@ pub enum ClientError {
         advice: String,
     },
     /// Connecting failed in some other way.
-    #[error("cannot connect to conmond on {}", socket.display())]
+    #[error("cannot connect to conmond on {place}: {}", hint(source))]
     Connect {
-        /// The socket's path.
-        socket: PathBuf,
+        /// The socket's path, or the address.
+        place: String,
         /// What the system said.
         source: io::Error,
     },
+    /// TLS failed, or one side refused the other's certificate.
+    #[cfg(feature = "tls")]
+    #[error("no connection to conmond on {place}: {}", complaint.problem)]
+    Tls {
+        /// The address.
+        place: String,
+        /// What, and what to do.
+        complaint: Box<Complaint>,
+    },
     /// No answer in time.
     #[error(
-        "conmond on {} did not answer `{target}` within {} s: see its log, or whether the host is overloaded",
-        socket.display(), after.as_secs_f64()
+        "conmond on {place} did not answer `{target}` within {} s: see its log, or whether the host is overloaded",
+        after.as_secs_f64()
     )]
     Timeout {
-        /// The socket's path.
-        socket: PathBuf,
+        /// The socket's path, or the address.
+        place: String,
         /// What was asked for.
         target: String,
         /// The limit.
         after: Duration,
     },
     /// The connection ended before the answer did.
-    #[error("conmond on {} broke off its answer to `{target}`: see its log", socket.display())]
+    #[error("conmond on {place} broke off its answer to `{target}`: see its log")]
     Broken {
-        /// The socket's path.
-        socket: PathBuf,
+        /// The socket's path, or the address.
+        place: String,
         /// What was asked for.
         target: String,
         /// What HTTP said.
         source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// The daemon speaks no protocol of ours.
+    #[error(
+        "conmond on {place} ({version}) speaks protocol {theirs}, and this version ({}) {}: update the older of the two",
+        api::PRODUCT,
+        Protocol::OURS
+    )]
+    Version {
+        /// The socket's path, or the address.
+        place: String,
+        /// What it calls itself.
+        version: String,
+        /// What it speaks.
+        theirs: Protocol,
     },
     /// conmond answered with a problem.
     #[error(transparent)]
@@ -100,6 +125,14 @@ pub enum ClientError {
         /// Why not.
         source: serde_urlencoded::ser::Error,
     },
+    /// The question cannot be written as JSON.
+    #[error("cannot write the question for `{target}`")]
+    Question {
+        /// Where it was to go.
+        target: String,
+        /// Why not.
+        source: serde_json::Error,
+    },
     /// The request cannot be written.
     #[error("cannot write the request for `{target}`")]
     Request {
@@ -117,12 +150,41 @@ impl ClientError {
             io::ErrorKind::NotFound => Self::NotRunning { socket },
             io::ErrorKind::ConnectionRefused => Self::NotListening { socket },
             io::ErrorKind::PermissionDenied => Self::Permission { advice: advice(&socket), socket },
-            _ => Self::Connect { socket, source: error },
+            _ => Self::Connect { place: socket.display().to_string(), source: error },
+        }
+    }
+
+    /// No connection over TCP.
+    #[cfg(feature = "tls")]
+    pub(super) fn reach(place: &str, source: io::Error) -> Self {
+        Self::Connect { place: place.to_owned(), source }
+    }
+
+    /// No TLS over a connection.
+    #[cfg(feature = "tls")]
+    pub(super) fn handshake(place: &str, source: io::Error) -> Self {
+        match find(&source) {
+            Some(error) => {
+                Self::Tls { place: place.to_owned(), complaint: Box::new(complain(error, Side::Client)) }
+            }
+            None => Self::Connect { place: place.to_owned(), source },
+        }
+    }
+
+    /// The same, about this request.
+    pub(super) fn about(self, about: &str) -> Self {
+        match self {
+            Self::Broken { place, source, .. } => Self::Broken { place, target: about.to_owned(), source },
+            other => other,
         }
     }
 
     /// Whether the daemon could not be reached at all, in contrast to an answer that is a refusal.
     pub fn is_unavailable(&self) -> bool {
+        #[cfg(feature = "tls")]
+        if matches!(self, Self::Tls { .. }) {
+            return true;
+        }
         matches!(
             self,
             Self::NotRunning { .. }
@@ -134,12 +196,30 @@ impl ClientError {
         )
     }
 
-    /// What to do about it, where conmond itself told.
+    /// What to do about it, where that is not part of the message.
     pub fn remedy(&self) -> Option<&str> {
         match self {
             Self::Api(problem) => problem.remedy.as_deref(),
+            #[cfg(feature = "tls")]
+            Self::Tls { complaint, .. } => Some(&complaint.remedy),
             _ => None,
         }
+    }
+}
+
+/// What the system's word may mean.
+fn hint(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::ConnectionRefused => {
+            "nobody listens there; is conmond running there, with `listen` in its configuration, and is the port right?"
+        }
+        io::ErrorKind::TimedOut | io::ErrorKind::HostUnreachable | io::ErrorKind::NetworkUnreachable => {
+            "it cannot be reached; is the address right, and does a firewall let the port through?"
+        }
+        io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe => {
+            "it hung up; it may have too many connections, or be no conmond"
+        }
+        _ => "is the address right?",
     }
 }
 

@@ -1,12 +1,11 @@
 //! Reading the live stream: one JSON object a line, each line bounded.
 
-use std::path::PathBuf;
-
 use bytes::{Buf, BytesMut};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
 
-use super::{ClientError, Connection};
+use super::ClientError;
+use super::place::Connection;
 use crate::api::{Event, path};
 
 /// The longest line that is read. An event is a few hundred bytes.
@@ -15,15 +14,15 @@ const LINE_LIMIT_BYTES: usize = 1 << 20;
 /// The live stream of events. Dropping it ends the connection.
 #[derive(Debug)]
 pub struct EventStream {
-    socket: PathBuf,
+    place: String,
     body: Incoming,
     buffer: BytesMut,
     _connection: Connection,
 }
 
 impl EventStream {
-    pub(super) fn new(socket: PathBuf, body: Incoming, connection: Connection) -> Self {
-        Self { socket, body, buffer: BytesMut::new(), _connection: connection }
+    pub(super) fn new(place: String, body: Incoming, connection: Connection) -> Self {
+        Self { place, body, buffer: BytesMut::new(), _connection: connection }
     }
 
     /// The next event; `None` when the daemon has ended the stream. Safe to cancel: nothing that was read is lost.
@@ -48,8 +47,8 @@ impl EventStream {
                     }
                 }
                 Some(Err(source)) => {
-                    let (socket, target) = (self.socket.clone(), path::EVENTS.to_owned());
-                    return Err(ClientError::Broken { socket, target, source: source.into() });
+                    let (place, target) = (self.place.clone(), path::EVENTS.to_owned());
+                    return Err(ClientError::Broken { place, target, source: source.into() });
                 }
                 None if self.buffer.trim_ascii().is_empty() => return Ok(None),
                 None => return decode(&std::mem::take(&mut self.buffer)).map(Some),

@@ -1,27 +1,32 @@
-//! The API's client: HTTP/1.1 over the daemon's Unix socket, one connection for each request, every step bounded in
-//! time and size. Errors say what to do, since they are what a user sees when the daemon is not there.
+//! The API's client: HTTP/1.1 over the daemon's Unix socket, one connection for each request, or over TLS, where
+//! connections are used again; every step bounded in time and size. Errors say what to do, since they are what a user
+//! sees when the daemon is not there. `conmonctl` and the controllers of other hosts use the same.
 
 mod error;
 mod events;
+mod place;
+#[cfg(feature = "tls")]
+mod remote;
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http_body_util::{BodyExt, Empty, LengthLimitError, Limited};
+use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
 use hyper::body::Incoming;
-use hyper::client::conn::http1;
 use hyper::{Request, Response, header};
-use hyper_util::rt::TokioIo;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use tokio::net::UnixStream;
 use tokio::time::{Instant, timeout_at};
 
 pub use error::ClientError;
 pub use events::EventStream;
+#[cfg(feature = "tls")]
+pub use remote::{AddressError, Credentials};
 
-use crate::api::{self, path};
+use crate::api::{self, Protocol, path};
+use place::{Connection, Place};
 
 /// The largest answer that is read; well above what a daemon within its own bounds can send.
 const ANSWER_LIMIT_BYTES: usize = 256 << 20;
@@ -29,17 +34,19 @@ const ANSWER_LIMIT_BYTES: usize = 256 << 20;
 /// The time a request may take unless said otherwise.
 pub const DEFAULT_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// A client of one daemon. Cheap to make and to clone: it holds no connection.
+/// A client of one daemon. Cheap to make and to clone; clones share connections that wait to be used again.
 #[derive(Debug, Clone)]
 pub struct Client {
-    socket: PathBuf,
+    place: Place,
     timeout: Duration,
+    speaks_for: Option<Arc<str>>,
+    tenant: Option<Arc<str>>,
 }
 
 impl Client {
     /// A client of the daemon that listens on this socket.
     pub fn new(socket: impl Into<PathBuf>) -> Self {
-        Self { socket: socket.into(), timeout: DEFAULT_TIMEOUT }
+        Self { place: Place::Unix(socket.into()), timeout: DEFAULT_TIMEOUT, speaks_for: None, tenant: None }
     }
 
     /// The same with another limit for the time from connecting to the answer's last byte (of the event stream: to
@@ -49,9 +56,17 @@ impl Client {
         self
     }
 
-    /// The daemon's socket.
-    pub fn socket(&self) -> &Path {
-        &self.socket
+    /// The same, asking as the controller of the host `name`. The other side refuses it unless our certificate is that
+    /// host's.
+    pub fn speaking_for(mut self, name: &str) -> Self {
+        self.speaks_for = Some(name.into());
+        self
+    }
+
+    /// The same, asking only for what this tenant may see.
+    pub fn for_tenant(mut self, tenant: &str) -> Self {
+        self.tenant = Some(tenant.into());
+        self
     }
 
     /// Application containers.
@@ -87,7 +102,7 @@ impl Client {
 
     /// The daemon's health. A daemon that is starting answers too (with HTTP status 503).
     pub async fn health(&self) -> Result<api::Health, ClientError> {
-        let (status, body) = self.exchange(path::HEALTH, "application/json").await?;
+        let (status, body) = self.exchange(path::HEALTH, "application/json", None).await?;
         if status.is_success() || status == hyper::StatusCode::SERVICE_UNAVAILABLE {
             decode(path::HEALTH, &body)
         } else {
@@ -112,7 +127,7 @@ impl Client {
 
     /// The daemon's metrics in Prometheus' text format.
     pub async fn metrics(&self) -> Result<String, ClientError> {
-        let (status, body) = self.exchange(path::METRICS, "text/plain").await?;
+        let (status, body) = self.exchange(path::METRICS, "text/plain", None).await?;
         if !status.is_success() {
             return Err(refusal(path::METRICS, status, &body));
         }
@@ -123,29 +138,51 @@ impl Client {
     pub async fn events(&self, query: &api::EventsQuery) -> Result<EventStream, ClientError> {
         let target = target(path::EVENTS, query)?;
         let deadline = Instant::now() + self.timeout;
-        let (response, connection) = self.send(&target, api::NDJSON, deadline).await?;
+        let (response, connection) = self.send(&target, api::NDJSON, None, deadline).await?;
         let status = response.status();
         if !status.is_success() {
             let body = self.body(&target, response, deadline).await?;
             return Err(refusal(&target, status, &body));
         }
-        Ok(EventStream::new(self.socket.clone(), response.into_body(), connection))
+        Ok(EventStream::new(self.place.to_string(), response.into_body(), connection))
+    }
+
+    /// The answer to a question that is too long for an address: what one controller asks another. It must be one that may
+    /// be asked twice, since a connection that was kept may have been closed by the other side meanwhile.
+    pub async fn ask<Q: Serialize, A: DeserializeOwned>(
+        &self,
+        path: &str,
+        question: &Q,
+    ) -> Result<A, ClientError> {
+        let body = serde_json::to_vec(question)
+            .map_err(|source| ClientError::Question { target: path.to_owned(), source })?;
+        let (status, body) = self.exchange(path, "application/json", Some(body.into())).await?;
+        if !status.is_success() {
+            return Err(refusal(path, status, &body));
+        }
+        decode(path, &body)
     }
 
     async fn get<Q: Serialize, A: DeserializeOwned>(&self, path: &str, query: &Q) -> Result<A, ClientError> {
         let target = target(path, query)?;
-        let (status, body) = self.exchange(&target, "application/json").await?;
+        let (status, body) = self.exchange(&target, "application/json", None).await?;
         if !status.is_success() {
             return Err(refusal(&target, status, &body));
         }
         decode(&target, &body)
     }
 
-    async fn exchange(&self, target: &str, accept: &str) -> Result<(hyper::StatusCode, Bytes), ClientError> {
+    async fn exchange(
+        &self,
+        target: &str,
+        accept: &str,
+        question: Option<Bytes>,
+    ) -> Result<(hyper::StatusCode, Bytes), ClientError> {
         let deadline = Instant::now() + self.timeout;
-        let (response, _connection) = self.send(target, accept, deadline).await?;
+        let (response, connection) = self.send(target, accept, question, deadline).await?;
         let status = response.status();
         let body = self.body(target, response, deadline).await?;
+        self.place.keep(connection);
         Ok((status, body))
     }
 
@@ -153,28 +190,79 @@ impl Client {
         &self,
         target: &str,
         accept: &str,
+        question: Option<Bytes>,
         deadline: Instant,
     ) -> Result<(Response<Incoming>, Connection), ClientError> {
         let exchange = async {
-            let stream =
-                UnixStream::connect(&self.socket).await.map_err(|e| ClientError::connect(&self.socket, e))?;
-            let (mut sender, connection) =
-                http1::handshake(TokioIo::new(stream)).await.map_err(|source| self.broken(target, source))?;
-            let connection = Connection(tokio::spawn(async move {
-                // What breaks the connection also fails the request or the body, and is reported there.
-                drop(connection.await);
-            }));
-            let request = Request::get(target)
-                .header(header::HOST, "conmond")
-                .header(header::ACCEPT, accept)
-                .header(header::USER_AGENT, concat!("conmon/", env!("CARGO_PKG_VERSION")))
-                .body(Empty::<Bytes>::new())
-                .map_err(|source| ClientError::Request { target: target.to_owned(), source })?;
+            if let Some(mut connection) = self.place.idle()
+                && connection.sender.ready().await.is_ok()
+            {
+                // The daemon may just have closed it; nothing is changed by asking twice.
+                let request = self.request(target, accept, question.as_ref())?;
+                if let Ok(response) = connection.sender.send_request(request).await {
+                    return Ok((response, connection));
+                }
+            }
+            let mut connection = self.place.connect().await.map_err(|error| error.about(target))?;
             let response =
-                sender.send_request(request).await.map_err(|source| self.broken(target, source))?;
-            Ok((response, connection))
+                connection.sender.send_request(self.request(target, accept, question.as_ref())?).await;
+            Ok((response.map_err(|source| self.broken(target, source))?, connection))
         };
-        timeout_at(deadline, exchange).await.map_err(|_| self.late(target))?
+        let (response, connection) =
+            timeout_at(deadline, exchange).await.map_err(|_| self.late(target))??;
+        self.check_protocol(&response)?;
+        Ok((response, connection))
+    }
+
+    fn request(
+        &self,
+        target: &str,
+        accept: &str,
+        question: Option<&Bytes>,
+    ) -> Result<Request<Full<Bytes>>, ClientError> {
+        let mut request = match question {
+            None => Request::get(target),
+            Some(_) => Request::post(target).header(header::CONTENT_TYPE, "application/json"),
+        };
+        request = request
+            .header(header::HOST, self.place.host())
+            .header(header::ACCEPT, accept)
+            .header(header::USER_AGENT, api::PRODUCT)
+            .header(api::header::PROTOCOL, Protocol::OURS.to_string());
+        #[cfg(feature = "tls")]
+        if let Place::Remote(remote) = &self.place
+            && let Some(token) = remote.token()
+        {
+            let mut value = header::HeaderValue::try_from(format!("Bearer {token}")).map_err(|source| {
+                ClientError::Request { target: target.to_owned(), source: source.into() }
+            })?;
+            value.set_sensitive(true);
+            request = request.header(header::AUTHORIZATION, value);
+        }
+        if let Some(name) = &self.speaks_for {
+            request = request.header(api::header::HOST, &**name);
+        }
+        if let Some(tenant) = &self.tenant {
+            request = request.header(api::header::TENANT, &**tenant);
+        }
+        request
+            .body(question.cloned().map_or_else(Full::default, Full::new))
+            .map_err(|source| ClientError::Request { target: target.to_owned(), source })
+    }
+
+    /// Refuses an answer of a daemon that speaks no protocol of ours. One that says nothing is older than the question.
+    fn check_protocol(&self, response: &Response<Incoming>) -> Result<(), ClientError> {
+        let text = |name: &str| response.headers().get(name).and_then(|value| value.to_str().ok());
+        let theirs = match text(api::header::PROTOCOL) {
+            None => Protocol::FIRST,
+            // what cannot be read is nothing that this version knows
+            Some(text) => text.parse().unwrap_or(Protocol { min: u32::MAX, max: u32::MAX }),
+        };
+        if theirs.common(Protocol::OURS).is_some() {
+            return Ok(());
+        }
+        let version = text(header::SERVER.as_str()).unwrap_or("conmond").to_owned();
+        Err(ClientError::Version { place: self.place.to_string(), version, theirs })
     }
 
     async fn body(
@@ -190,27 +278,25 @@ impl Client {
                 Err(ClientError::TooLarge { target: target.to_owned(), limit_bytes: ANSWER_LIMIT_BYTES })
             }
             Err(source) => {
-                Err(ClientError::Broken { socket: self.socket.clone(), target: target.to_owned(), source })
+                Err(ClientError::Broken { place: self.place.to_string(), target: target.to_owned(), source })
             }
         }
     }
 
     fn broken(&self, target: &str, source: hyper::Error) -> ClientError {
-        ClientError::Broken { socket: self.socket.clone(), target: target.to_owned(), source: source.into() }
+        match &self.place {
+            #[cfg(feature = "tls")]
+            Place::Remote(remote) => remote.broken(target, source),
+            Place::Unix(socket) => ClientError::Broken {
+                place: socket.display().to_string(),
+                target: target.to_owned(),
+                source: source.into(),
+            },
+        }
     }
 
     fn late(&self, target: &str) -> ClientError {
-        ClientError::Timeout { socket: self.socket.clone(), target: target.to_owned(), after: self.timeout }
-    }
-}
-
-/// The task that drives a connection; it ends with whoever uses the connection.
-#[derive(Debug)]
-struct Connection(tokio::task::JoinHandle<()>);
-
-impl Drop for Connection {
-    fn drop(&mut self) {
-        self.0.abort();
+        ClientError::Timeout { place: self.place.to_string(), target: target.to_owned(), after: self.timeout }
     }
 }
 

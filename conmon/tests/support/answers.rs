@@ -382,6 +382,7 @@ pub fn health() -> Health {
         version: "0.1.0".to_owned(),
         instance: "default".to_owned(),
         started_at: begin(),
+        protocol: Protocol::OURS,
         problems: Vec::new(),
     }
 }

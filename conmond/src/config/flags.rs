@@ -45,6 +45,9 @@ pub struct ConfigArgs {
     /// Loopback address and port that serve /metrics
     #[arg(long, value_name = "ADDRESS:PORT")]
     pub metrics_listen: Option<String>,
+    /// Address and port that serve the API over TLS
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    pub listen: Option<String>,
     /// What the metrics name: service or container
     #[arg(long, value_name = "LEVEL")]
     pub metrics_level: Option<String>,
@@ -82,6 +85,7 @@ impl ConfigArgs {
             ("engine", "--engine", &self.engine),
             ("run_dir", "--run-dir", &self.run_dir),
             ("metrics_listen", "--metrics-listen", &self.metrics_listen),
+            ("listen", "--listen", &self.listen),
             ("metrics_level", "--metrics-level", &self.metrics_level),
             ("log.level", "--log-level", &self.log_level),
             ("log.format", "--log-format", &self.log_format),

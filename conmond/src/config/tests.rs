@@ -92,6 +92,24 @@ fn a_whole_file_is_read() {
 }
 
 #[test]
+fn keys_and_certificates_have_usual_places_and_others() {
+    let usual = load("listen: 0.0.0.0:9478\n").unwrap();
+    assert_eq!(usual.listen, Some("0.0.0.0:9478".parse().unwrap()));
+    assert_eq!(usual.tls.key, PathBuf::from("/etc/conmon/tls/host.key"));
+    assert_eq!(usual.tls.tokens, None, "tenants have none unless that is said");
+    let env = [("CONMON_LISTEN", "[::]:1"), ("CONMON_TLS_TOKENS", "/t")];
+    let other = load_all("tls: {certificate: /c, key: /k, ca: /a}\n", &env, &[]).unwrap();
+    let paths = ["/c", "/k", "/a", "/t"].map(PathBuf::from);
+    let [certificate, key, ca, tokens] = paths;
+    assert_eq!(other.tls, TlsKeys { certificate, key, ca, tokens: Some(tokens) });
+    assert!(
+        message("tls: {key: host.key}\n").contains("`tls.key` cannot be `host.key`: give an absolute path")
+    );
+    assert!(message("listen: 9478\n").contains("give an address and a port"));
+    assert!(message("tls: {cert: /c}\n").contains("there is no key `tls.cert`"));
+}
+
+#[test]
 fn each_layer_goes_over_the_one_before_and_is_named() {
     let env = [
         ("CONMON_POOL", "4"),

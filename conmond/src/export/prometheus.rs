@@ -16,7 +16,8 @@ use jiff::Timestamp;
 
 use super::series::{Row, Series};
 use crate::config::{Config, MetricsLevel};
-use crate::http::{End, PairRow, PortRow, SelfMetrics, SetRow, Source};
+use crate::http::{End, HttpTotals, PairRow, PortRow, Scoped, SelfMetrics, SetRow, Source};
+use crate::scope::Scope;
 use totals::{PairTotals, PortTotals, SetTotals};
 
 /// Media type of the text format.
@@ -52,6 +53,41 @@ pub struct Exporter {
     state: Mutex<State>,
 }
 
+/// Exporters of one source, one for each scope: what makes counters only grow is kept for each reader's own rows.
+#[derive(Debug)]
+pub(crate) struct Exporters {
+    settings: ExporterSettings,
+    whole: Arc<Exporter>,
+    /// The one asked last at the end.
+    tenants: Mutex<Vec<(Arc<str>, Arc<Exporter>)>>,
+}
+
+/// Tenants whose counters are kept. When another asks, those of who asked longest ago begin anew.
+const MAX_TENANTS: usize = 64;
+
+impl Exporters {
+    /// Exporters that have seen no series yet.
+    pub(crate) fn new(settings: ExporterSettings) -> Self {
+        let whole = Arc::new(Exporter::new(settings.clone()));
+        Self { settings, whole, tenants: Mutex::new(Vec::new()) }
+    }
+
+    /// The one for this scope.
+    pub(crate) fn of(&self, scope: &Scope) -> Arc<Exporter> {
+        let Some(tenant) = scope.tenant() else { return Arc::clone(&self.whole) };
+        let mut tenants = self.tenants.lock().unwrap_or_else(PoisonError::into_inner);
+        let exporter = match tenants.iter().position(|(name, _)| name == tenant) {
+            Some(at) => tenants.remove(at).1,
+            None => Arc::new(Exporter::new(self.settings.clone())),
+        };
+        if tenants.len() == MAX_TENANTS {
+            tenants.remove(0);
+        }
+        tenants.push((Arc::clone(tenant), Arc::clone(&exporter)));
+        exporter
+    }
+}
+
 /// `src`, `dst` and `tenant`.
 type PairLabels = [Arc<str>; 3];
 /// `service` and `tenant`.
@@ -76,8 +112,10 @@ struct Snapshot {
     taps: BTreeMap<Arc<str>, u64>,
     containers: BTreeMap<String, u64>,
     monitors: u64,
+    /// Of the whole host: with what belongs to no tenant.
+    whole: bool,
     engine_connected: bool,
-    dropped_streams: u64,
+    http: HttpTotals,
     own: SelfMetrics,
 }
 
@@ -93,11 +131,22 @@ impl Exporter {
         Self { settings, state: Mutex::new(state) }
     }
 
-    /// The metrics as they are at `now`. `dropped_streams` is what the HTTP server counts itself.
+    /// The metrics of what `scope` may see, as they are at `now`. `http` is what the HTTP server counts itself. All
+    /// scrapes of one exporter must have the same scope.
     pub fn render(
         &self,
         source: &dyn Source,
-        dropped_streams: u64,
+        scope: &Scope,
+        http: HttpTotals,
+        now: Timestamp,
+    ) -> Result<String, ApiError> {
+        self.scrape(Scoped::new(source, scope), http, now)
+    }
+
+    pub(crate) fn scrape(
+        &self,
+        source: Scoped<'_>,
+        http: HttpTotals,
         now: Timestamp,
     ) -> Result<String, ApiError> {
         let containers = source.containers(&Default::default())?;
@@ -108,7 +157,8 @@ impl Exporter {
             }
         }
         let monitors = running(&source.monitors()?);
-        let engine_connected = source.status()?.engine.connected;
+        let whole = source.scope().tenant().is_none();
+        let engine_connected = whole && source.status()?.engine.connected;
         let mut own = source.self_metrics();
 
         let mut taps: BTreeMap<Arc<str>, u64> = BTreeMap::new();
@@ -136,8 +186,9 @@ impl Exporter {
             taps,
             containers: watched,
             monitors,
+            whole,
             engine_connected,
-            dropped_streams,
+            http,
             own,
         };
         drop(state);

@@ -14,7 +14,8 @@ use tokio::sync::broadcast::error::{RecvError, TryRecvError};
 use tokio::sync::{OwnedSemaphorePermit, broadcast, watch};
 
 use super::server::finished;
-use super::source::Subscription;
+use super::source::Seen;
+use crate::scope::Scope;
 
 /// An idle stream gets an empty line this often, so that both sides notice when the other is gone.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
@@ -22,6 +23,7 @@ const KEEP_ALIVE: Duration = Duration::from_secs(15);
 const CHUNK_BYTES: usize = 16 << 10;
 
 struct EventBody {
+    scope: Scope,
     query: EventsQuery,
     recent: VecDeque<Arc<Event>>,
     live: Option<broadcast::Receiver<Arc<Event>>>,
@@ -34,16 +36,17 @@ struct EventBody {
 
 /// The body of an answer to `query`: lines of JSON until there is nothing more, or the daemon ends.
 pub(super) fn body(
-    subscription: Subscription,
+    seen: Seen,
     query: EventsQuery,
     shutdown: watch::Receiver<bool>,
     place: OwnedSemaphorePermit,
 ) -> Body {
     let follow = query.follow.unwrap_or(false);
     let state = EventBody {
+        scope: seen.scope,
         query,
-        recent: subscription.recent.into(),
-        live: follow.then_some(subscription.live),
+        recent: seen.all.recent.into(),
+        live: follow.then_some(seen.all.live),
         seen: 0,
         shutdown,
         _place: place,
@@ -92,7 +95,7 @@ impl EventBody {
             return;
         }
         self.seen = event.sequence;
-        if self.query.admits(event) {
+        if self.scope.admits_event(event) && self.query.admits(event) {
             write_line(event, chunk);
         }
     }
@@ -103,7 +106,13 @@ impl EventBody {
             sequence: self.seen,
             time: Timestamp::now(),
             kind: EventKind::Dropped,
-            text: format!("{missed} events are missing here: this reader was too slow"),
+            // they are counted before anybody looks whose they are
+            text: match self.scope.tenant() {
+                None => format!("{missed} events are missing here: this reader was too slow"),
+                Some(_) => format!(
+                    "of {missed} events on this host that are missing here some may have been yours: this reader was too slow"
+                ),
+            },
             container: None,
             tenant: None,
             network: None,

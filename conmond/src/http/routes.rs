@@ -19,10 +19,11 @@ use serde::Serialize;
 use tokio::sync::watch;
 
 use super::connection::Conduct;
+use super::gate::Asker;
 use super::problem::Problem;
 use super::query::{no_such_word, parse, shorten};
 use super::server::{MAX_STREAMS, Shared};
-use super::{events, source::Source};
+use super::{events, source::Scoped};
 use crate::config::suggest::nearest;
 use crate::export::prometheus::CONTENT_TYPE;
 
@@ -101,19 +102,21 @@ fn no_such_path(uri: &Uri, paths: &[&str], what: &str) -> Problem {
 /// Calls the source, and writes what it says as a line of JSON.
 async fn answer<T: Serialize>(
     api: &Api,
-    what: impl FnOnce(&dyn Source) -> Result<T, ApiError> + Send + 'static,
+    asker: Asker,
+    what: impl FnOnce(Scoped<'_>) -> Result<T, ApiError> + Send + 'static,
 ) -> Result<Response, Problem> {
-    answer_with(api, move |source| what(source).map(|value| (StatusCode::OK, value))).await
+    answer_with(api, asker, move |source| what(source).map(|value| (StatusCode::OK, value))).await
 }
 
 async fn answer_with<T: Serialize>(
     api: &Api,
-    what: impl FnOnce(&dyn Source) -> Result<(StatusCode, T), ApiError> + Send + 'static,
+    asker: Asker,
+    what: impl FnOnce(Scoped<'_>) -> Result<(StatusCode, T), ApiError> + Send + 'static,
 ) -> Result<Response, Problem> {
     let (status, text) = api
         .shared
-        .call(move |shared| {
-            let (status, value) = what(&*shared.source)?;
+        .call(asker.0, move |source, _| {
+            let (status, value) = what(source)?;
             let mut text = serde_json::to_vec(&value)
                 .map_err(|error| ApiError::internal(format!("the answer cannot be written: {error}")))?;
             text.push(b'\n');
@@ -141,24 +144,32 @@ fn no_parameters(path: &str, query: Option<&str>) -> Result<(), Problem> {
     parse::<None>(path, query).map(|_| ()).map_err(Problem)
 }
 
-async fn containers(State(api): State<Api>, RawQuery(query): RawQuery) -> Result<Response, Problem> {
+async fn containers(
+    State(api): State<Api>,
+    asker: Asker,
+    RawQuery(query): RawQuery,
+) -> Result<Response, Problem> {
     let query: ContainersQuery = parse(path::CONTAINERS, query.as_deref())?;
-    answer(&api, move |source| source.containers(&query)).await
+    answer(&api, asker, move |source| source.containers(&query)).await
 }
 
-async fn monitors(State(api): State<Api>, RawQuery(query): RawQuery) -> Result<Response, Problem> {
+async fn monitors(
+    State(api): State<Api>,
+    asker: Asker,
+    RawQuery(query): RawQuery,
+) -> Result<Response, Problem> {
     no_parameters(path::MONITORS, query.as_deref())?;
-    answer(&api, |source| source.monitors()).await
+    answer(&api, asker, |source| source.monitors()).await
 }
 
-async fn pairs(State(api): State<Api>, RawQuery(query): RawQuery) -> Result<Response, Problem> {
+async fn pairs(State(api): State<Api>, asker: Asker, RawQuery(query): RawQuery) -> Result<Response, Problem> {
     let query: PairsQuery = parse(path::PAIRS, query.as_deref())?;
-    answer(&api, move |source| source.pairs(&query)).await
+    answer(&api, asker, move |source| source.pairs(&query)).await
 }
 
-async fn flows(State(api): State<Api>, RawQuery(query): RawQuery) -> Result<Response, Problem> {
+async fn flows(State(api): State<Api>, asker: Asker, RawQuery(query): RawQuery) -> Result<Response, Problem> {
     let query: FlowsQuery = parse(path::FLOWS, query.as_deref())?;
-    answer(&api, move |source| {
+    answer(&api, asker, move |source| {
         let answer = source.flows(&query)?;
         match &query.protocol {
             Some(protocol) if answer.matched == 0 => {
@@ -176,9 +187,13 @@ async fn flows(State(api): State<Api>, RawQuery(query): RawQuery) -> Result<Resp
     .await
 }
 
-async fn measurements(State(api): State<Api>, RawQuery(query): RawQuery) -> Result<Response, Problem> {
+async fn measurements(
+    State(api): State<Api>,
+    asker: Asker,
+    RawQuery(query): RawQuery,
+) -> Result<Response, Problem> {
     let query: MeasurementsQuery = parse(path::MEASUREMENTS, query.as_deref())?;
-    answer(&api, move |source| {
+    answer(&api, asker, move |source| {
         let answer = source.measurements(&query)?;
         match &query.metric {
             Some(metric) if answer.matched == 0 && ippm::catalogue::metric(metric).is_none() => {
@@ -193,6 +208,7 @@ async fn measurements(State(api): State<Api>, RawQuery(query): RawQuery) -> Resu
 
 async fn events(
     State(api): State<Api>,
+    asker: Asker,
     Extension(conduct): Extension<Arc<Conduct>>,
     RawQuery(query): RawQuery,
 ) -> Result<Response, Problem> {
@@ -202,7 +218,7 @@ async fn events(
             ApiError::unavailable(format!("{MAX_STREAMS} event streams are open, which is the limit"));
         return Err(problem.with_remedy("end one of them").into());
     };
-    let subscription = api.shared.call(|shared| Ok(shared.source.subscribe())).await?;
+    let subscription = api.shared.call(asker.0, |source, _| Ok(source.subscribe())).await?;
     conduct.streams.store(true, Ordering::Relaxed);
     let body = events::body(subscription, query, api.shutdown.clone(), place);
     // A stream is the last that is served on its connection: the next request could not tell it from others.
@@ -214,9 +230,13 @@ async fn events(
     Ok((headers, body).into_response())
 }
 
-async fn health(State(api): State<Api>, RawQuery(query): RawQuery) -> Result<Response, Problem> {
+async fn health(
+    State(api): State<Api>,
+    asker: Asker,
+    RawQuery(query): RawQuery,
+) -> Result<Response, Problem> {
     no_parameters(path::HEALTH, query.as_deref())?;
-    answer_with(&api, |source| {
+    answer_with(&api, asker, |source| {
         let health = source.health();
         let status = match health.status {
             HealthState::Ok | HealthState::Degraded => StatusCode::OK,
@@ -229,30 +249,48 @@ async fn health(State(api): State<Api>, RawQuery(query): RawQuery) -> Result<Res
     .map_err(|Problem(problem)| Problem(ApiError { status: 500, ..problem }))
 }
 
-async fn ledger(State(api): State<Api>, RawQuery(query): RawQuery) -> Result<Response, Problem> {
+async fn ledger(
+    State(api): State<Api>,
+    asker: Asker,
+    RawQuery(query): RawQuery,
+) -> Result<Response, Problem> {
     no_parameters(path::LEDGER, query.as_deref())?;
-    answer(&api, |source| source.ledger()).await
+    answer(&api, asker, |source| source.ledger()).await
 }
 
-async fn status(State(api): State<Api>, RawQuery(query): RawQuery) -> Result<Response, Problem> {
+async fn status(
+    State(api): State<Api>,
+    asker: Asker,
+    RawQuery(query): RawQuery,
+) -> Result<Response, Problem> {
     no_parameters(path::STATUS, query.as_deref())?;
-    answer(&api, |source| source.status()).await
+    answer(&api, asker, |source| source.status()).await
 }
 
-async fn doctor(State(api): State<Api>, RawQuery(query): RawQuery) -> Result<Response, Problem> {
+async fn doctor(
+    State(api): State<Api>,
+    asker: Asker,
+    RawQuery(query): RawQuery,
+) -> Result<Response, Problem> {
     no_parameters(path::DOCTOR, query.as_deref())?;
-    answer(&api, |source| source.doctor()).await
+    answer(&api, asker, |source| source.doctor()).await
 }
 
-async fn openapi(State(api): State<Api>, RawQuery(query): RawQuery) -> Result<Response, Problem> {
+async fn openapi(
+    State(api): State<Api>,
+    asker: Asker,
+    RawQuery(query): RawQuery,
+) -> Result<Response, Problem> {
     no_parameters(path::OPENAPI, query.as_deref())?;
-    answer(&api, |_| Ok(conmon::openapi())).await
+    answer(&api, asker, |_| Ok(conmon::openapi())).await
 }
 
-async fn metrics(State(shared): State<Arc<Shared>>) -> Result<Response, Problem> {
+async fn metrics(State(shared): State<Arc<Shared>>, asker: Asker) -> Result<Response, Problem> {
     // Parameters are passed over: a scrape job may carry some (`params`), and there is nothing to filter.
     let text = shared
-        .call(|shared| shared.exporter.render(&*shared.source, shared.dropped_streams(), Timestamp::now()))
+        .call(asker.0, |source, shared| {
+            shared.exporters.of(source.scope()).scrape(source, shared.totals(), Timestamp::now())
+        })
         .await?;
     let headers = [(header::CONTENT_TYPE, HeaderValue::from_static(CONTENT_TYPE))];
     Ok((headers, Body::from(text)).into_response())

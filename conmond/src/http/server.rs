@@ -1,29 +1,36 @@
 //! Accepting and serving connections, each bounded.
 
-use std::net::SocketAddr;
+use std::net::IpAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
-use conmon::api::ApiError;
+use axum::http::{HeaderValue, header};
+use axum::response::{IntoResponse as _, Response};
+use conmon::api::{self, ApiError, Protocol};
 use hyper::Request;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep, sleep_until, timeout};
 use tower::ServiceExt;
 
 use super::connection::{Conduct, Impatient};
+use super::gate::{Asker, Door};
+use super::refusal::{HttpTotals, Reason, Refusals};
+use super::secure::{self, MAX_TLS_CONNECTIONS, Strangers, TlsSocket};
 use super::socket::{ApiSocket, MetricsSocket};
-use super::source::Source;
+use super::source::{Scoped, Source};
+use super::tls::Tls;
 use super::{problem, routes};
-use crate::export::prometheus::{Exporter, ExporterSettings};
+use crate::export::prometheus::{ExporterSettings, Exporters};
+use crate::scope::Scope;
 
 /// Connections to one socket at a time. Further ones get 503 at once.
 pub const MAX_CONNECTIONS: usize = 64;
@@ -57,13 +64,17 @@ pub struct Server {
 }
 
 pub(super) struct Shared {
-    pub(super) source: Arc<dyn Source>,
-    pub(super) exporter: Exporter,
+    /// Private: routes are given it as their asker may see it.
+    source: Arc<dyn Source>,
+    pub(super) exporters: Exporters,
     pub(super) streams: Arc<Semaphore>,
     pub(super) stall_timeout: Duration,
     calls: Arc<Semaphore>,
     answer_timeout: Duration,
     dropped_streams: AtomicU64,
+    refusals: Refusals,
+    /// Whether there is a listener for TLS, of which refusals are told.
+    secure: AtomicBool,
 }
 
 impl Server {
@@ -83,12 +94,14 @@ impl Server {
         Self {
             shared: Arc::new(Shared {
                 source,
-                exporter: Exporter::new(metrics),
+                exporters: Exporters::new(metrics),
                 streams: Arc::new(Semaphore::new(MAX_STREAMS)),
                 calls: Arc::new(Semaphore::new(MAX_CALLS)),
                 answer_timeout,
                 stall_timeout,
                 dropped_streams: AtomicU64::new(0),
+                refusals: Refusals::default(),
+                secure: AtomicBool::new(false),
             }),
         }
     }
@@ -119,18 +132,42 @@ impl Server {
         Ok(())
     }
 
+    /// Serves the whole API over TLS, each asker what it may see, as long as [`Server::serve_unix`] does.
+    pub async fn serve_tls(&self, socket: TlsSocket, shutdown: watch::Receiver<bool>) -> std::io::Result<()> {
+        let (listener, tls) = socket.open()?;
+        self.shared.secure.store(true, Ordering::Relaxed);
+        let router = routes::api(Arc::clone(&self.shared), shutdown.clone());
+        self.serve(Listener::Tls(listener, tls), router, shutdown).await;
+        Ok(())
+    }
+
     /// Live streams that were ended because their reader had stopped reading.
     pub fn dropped_streams(&self) -> u64 {
-        self.shared.dropped_streams()
+        self.shared.totals().dropped_streams
+    }
+
+    /// Connections and requests that were refused for this.
+    pub fn refused(&self, reason: Reason) -> u64 {
+        self.shared.refusals.get(reason)
     }
 
     async fn serve(&self, listener: Listener, router: Router, mut shutdown: watch::Receiver<bool>) {
-        let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+        let places = Arc::new(Semaphore::new(match &listener {
+            Listener::Unix(_) | Listener::Tcp(_) => MAX_CONNECTIONS,
+            Listener::Tls(..) => MAX_TLS_CONNECTIONS,
+        }));
+        let strangers = Arc::<Strangers>::default();
         let mut connections = JoinSet::new();
+        let mut refresh = interval(secure::REFRESH);
+        refresh.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             let accepted = tokio::select! {
                 () = finished(&mut shutdown) => break,
                 Some(_) = connections.join_next() => continue,
+                _ = refresh.tick(), if listener.tls().is_some() => {
+                    listener.refresh();
+                    continue;
+                }
                 accepted = listener.accept() => accepted,
             };
             let stream = match accepted {
@@ -142,15 +179,29 @@ impl Server {
                     continue;
                 }
             };
+            let (shared, router, shutdown) = (Arc::clone(&self.shared), router.clone(), shutdown.clone());
+            if let Stream::Tls(stream, address, tls) = stream {
+                let Some(stranger) = strangers.admit(address) else {
+                    self.shared.refusals.count(Reason::Busy);
+                    continue;
+                };
+                let places = Arc::clone(&places);
+                connections.spawn(async move {
+                    shared.converse_tls(stream, &tls, stranger, &places, router, shutdown).await;
+                });
+                continue;
+            }
             let Ok(place) = Arc::clone(&places).try_acquire_owned() else {
                 stream.refuse();
                 continue;
             };
-            let (shared, router, shutdown) = (Arc::clone(&self.shared), router.clone(), shutdown.clone());
             connections.spawn(async move {
+                let door = Arrival::local();
                 match stream {
-                    Stream::Unix(stream) => shared.converse(stream, router, shutdown).await,
-                    Stream::Tcp(stream) => shared.converse(stream, router, shutdown).await,
+                    Stream::Unix(stream) => shared.converse(stream, door, router, shutdown).await,
+                    Stream::Tcp(stream) | Stream::Tls(stream, ..) => {
+                        shared.converse(stream, door, router, shutdown).await;
+                    }
                 }
                 drop(place);
             });
@@ -164,20 +215,81 @@ impl Server {
 }
 
 impl Shared {
-    pub(super) fn dropped_streams(&self) -> u64 {
-        self.dropped_streams.load(Ordering::Relaxed)
+    pub(super) fn totals(&self) -> HttpTotals {
+        let secure = self.secure.load(Ordering::Relaxed);
+        HttpTotals {
+            dropped_streams: self.dropped_streams.load(Ordering::Relaxed),
+            refused: secure.then(|| Reason::ALL.map(|reason| self.refusals.get(reason))),
+        }
+    }
+
+    /// Serves one connection over TLS to its end, if it is let in.
+    async fn converse_tls(
+        &self,
+        stream: TcpStream,
+        tls: &Tls,
+        stranger: secure::Stranger,
+        places: &Arc<Semaphore>,
+        router: Router,
+        shutdown: watch::Receiver<bool>,
+    ) {
+        // Before what is loaded is taken: a change after that is seen.
+        let grounds = tls.grounds();
+        let greeted = match secure::greet(stream, &tls.loaded()).await {
+            Ok(greeted) => greeted,
+            Err(reason) => {
+                self.refusals.count(reason);
+                return;
+            }
+        };
+        drop(stranger);
+        let Ok(_place) = places.try_acquire() else {
+            self.refusals.count(Reason::Busy);
+            let mut stream = greeted.stream;
+            let farewell = async {
+                let _ = stream.write_all(BUSY.as_bytes()).await;
+                secure::part(stream).await;
+            };
+            let _ = timeout(GRACE, farewell).await;
+            return;
+        };
+        let arrival = Arrival { door: greeted.door, until: greeted.until, grounds: Some(grounds) };
+        self.converse(greeted.stream, arrival, router, shutdown).await;
     }
 
     /// Serves one connection to its end.
-    async fn converse<S>(&self, stream: S, router: Router, mut shutdown: watch::Receiver<bool>)
-    where
+    async fn converse<S>(
+        &self,
+        stream: S,
+        arrival: Arrival,
+        router: Router,
+        mut shutdown: watch::Receiver<bool>,
+    ) where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         let conduct = Arc::new(Conduct::default());
+        let Arrival { door, until, mut grounds } = arrival;
         let for_requests = Arc::clone(&conduct);
+        let refusals = &self.refusals;
         let service = hyper::service::service_fn(move |mut request: Request<Incoming>| {
-            request.extensions_mut().insert(Arc::clone(&for_requests));
-            router.clone().oneshot(request.map(Body::new))
+            let answer = match door.admit(request.headers()) {
+                Ok(scope) => {
+                    request.extensions_mut().insert(Asker(scope));
+                    request.extensions_mut().insert(Arc::clone(&for_requests));
+                    Ok(router.clone().oneshot(request.map(Body::new)))
+                }
+                Err(refused) => {
+                    refusals.count(refused.reason);
+                    Err(turned_away(refused.error))
+                }
+            };
+            async move {
+                let answer = match answer {
+                    Ok(routed) => routed.await,
+                    Err(problem) => Ok(problem),
+                };
+                answer.map(signed)
+            }
         });
         let io = TokioIo::new(Impatient::new(stream, self.stall_timeout, Arc::clone(&conduct)));
         let connection = http1::Builder::new()
@@ -187,11 +299,22 @@ impl Shared {
             .serve_connection(io, service);
         let mut connection = std::pin::pin!(connection);
         let mut old = std::pin::pin!(sleep(LIFETIME));
+        let mut outdated = std::pin::pin!(sleep_until(until.unwrap_or_else(Instant::now)));
         let mut ending = false;
         loop {
             tokio::select! {
                 _ = connection.as_mut() => break,
                 () = finished(&mut shutdown), if !ending => {
+                    ending = true;
+                    connection.as_mut().graceful_shutdown();
+                }
+                // The certificate that let it in has ended: so does the connection, whatever is under way.
+                () = outdated.as_mut(), if until.is_some() => break,
+                // What let it in may be good no more: it ends after what it is being told, a stream at once.
+                () = changed(&mut grounds) => {
+                    if conduct.streams.load(Ordering::Relaxed) || ending {
+                        break;
+                    }
                     ending = true;
                     connection.as_mut().graceful_shutdown();
                 }
@@ -219,7 +342,8 @@ impl Shared {
     /// hangs keeps its place among the calls, so hanging calls cannot pile up.
     pub(super) async fn call<T: Send + 'static>(
         self: &Arc<Self>,
-        what: impl FnOnce(&Shared) -> Result<T, ApiError> + Send + 'static,
+        scope: Scope,
+        what: impl FnOnce(Scoped<'_>, &Shared) -> Result<T, ApiError> + Send + 'static,
     ) -> Result<T, problem::Problem> {
         let shared = Arc::clone(self);
         let called = async {
@@ -227,7 +351,7 @@ impl Shared {
             let place = Arc::clone(&self.calls).acquire_owned().await.ok();
             tokio::task::spawn_blocking(move || {
                 let _place = place;
-                what(&shared)
+                what(Scoped::new(&*shared.source, &scope), &shared)
             })
             .await
         };
@@ -253,6 +377,50 @@ pub(super) async fn finished(shutdown: &mut watch::Receiver<bool>) {
     let _ = shutdown.wait_for(|&end| end).await;
 }
 
+/// Returns once those who were let in are to be asked anew.
+async fn changed(grounds: &mut Option<watch::Receiver<u64>>) {
+    match grounds {
+        // Whoever could have said so is gone: the end of all is near.
+        Some(grounds) => drop(grounds.changed().await),
+        None => std::future::pending().await,
+    }
+}
+
+/// An answer that ends the connection: who is not known is not kept.
+fn turned_away(error: ApiError) -> Response {
+    let unknown = error.status == 401;
+    let mut answer = problem::Problem(error).into_response();
+    let headers = answer.headers_mut();
+    headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+    if unknown {
+        headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+    }
+    answer
+}
+
+/// An answer that says who gave it.
+fn signed(mut answer: Response) -> Response {
+    let headers = answer.headers_mut();
+    headers.insert(header::SERVER, HeaderValue::from_static(api::PRODUCT));
+    if let Ok(protocol) = HeaderValue::try_from(Protocol::OURS.to_string()) {
+        headers.insert(api::header::PROTOCOL, protocol);
+    }
+    answer
+}
+
+/// How a connection came in, and until when that is good.
+struct Arrival {
+    door: Door,
+    until: Option<Instant>,
+    grounds: Option<watch::Receiver<u64>>,
+}
+
+impl Arrival {
+    fn local() -> Self {
+        Self { door: Door::Local, until: None, grounds: None }
+    }
+}
+
 /// Whether `accept` failed for something that happened to this one peer.
 fn is_of_peer(error: &std::io::Error) -> bool {
     use std::io::ErrorKind as Kind;
@@ -262,20 +430,38 @@ fn is_of_peer(error: &std::io::Error) -> bool {
 enum Listener {
     Unix(tokio::net::UnixListener),
     Tcp(tokio::net::TcpListener),
+    Tls(tokio::net::TcpListener, Arc<Tls>),
 }
 
 enum Stream {
     Unix(UnixStream),
     Tcp(TcpStream),
+    /// Before the handshake.
+    Tls(TcpStream, IpAddr, Arc<Tls>),
 }
 
 impl Listener {
+    fn tls(&self) -> Option<&Arc<Tls>> {
+        match self {
+            Self::Tls(_, tls) => Some(tls),
+            Self::Unix(_) | Self::Tcp(_) => None,
+        }
+    }
+
+    /// Looks at the files on a thread for blocking work.
+    fn refresh(&self) {
+        if let Some(tls) = self.tls().map(Arc::clone) {
+            tokio::task::spawn_blocking(move || tls.refresh());
+        }
+    }
+
     async fn accept(&self) -> std::io::Result<Stream> {
         match self {
             Self::Unix(listener) => listener.accept().await.map(|(stream, _)| Stream::Unix(stream)),
-            Self::Tcp(listener) => {
-                let accepted: (TcpStream, SocketAddr) = listener.accept().await?;
-                Ok(Stream::Tcp(accepted.0))
+            Self::Tcp(listener) => listener.accept().await.map(|(stream, _)| Stream::Tcp(stream)),
+            Self::Tls(listener, tls) => {
+                let (stream, peer) = listener.accept().await?;
+                Ok(Stream::Tls(stream, peer.ip(), Arc::clone(tls)))
             }
         }
     }
@@ -287,6 +473,8 @@ impl Stream {
         let _ = match self {
             Self::Unix(stream) => stream.try_write(BUSY.as_bytes()),
             Self::Tcp(stream) => stream.try_write(BUSY.as_bytes()),
+            // nothing can be said before the handshake
+            Self::Tls(..) => Ok(0),
         };
     }
 }

@@ -48,12 +48,20 @@ pub enum ListenError {
     },
     /// Reachable from elsewhere.
     #[error(
-        "{address} can be reached from other hosts, and conmond cannot encrypt yet: listen on 127.0.0.1:{}, with a proxy that does TLS before it",
+        "{address} can be reached from other hosts, and `metrics_listen` does not encrypt: listen on 127.0.0.1:{}, or use `listen`, which serves /metrics over TLS",
         address.port()
     )]
     NotLoopback {
         /// What was asked for.
         address: SocketAddr,
+    },
+    /// The port for the API cannot be had.
+    #[error("cannot listen on {address} for the API: {source}; choose another address or port (listen)")]
+    Tls {
+        /// What was asked for.
+        address: SocketAddr,
+        /// What the system said.
+        source: io::Error,
     },
     /// The port cannot be had.
     #[error("cannot listen on {address} for /metrics: {source}; choose another port (metrics_listen)")]
@@ -188,7 +196,7 @@ pub struct MetricsSocket {
 }
 
 impl MetricsSocket {
-    /// Listens on `address`, which must be a loopback address: there is no TLS yet. Port 0 takes a free one.
+    /// Listens on `address`, which must be a loopback address: what is said there is not encrypted. Port 0 takes a free one.
     pub fn bind(address: SocketAddr) -> Result<Self, ListenError> {
         if !address.ip().is_loopback() {
             return Err(ListenError::NotLoopback { address });

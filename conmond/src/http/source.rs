@@ -14,37 +14,111 @@ use jiff::Timestamp;
 use tokio::sync::broadcast;
 
 use crate::build::Build;
+use crate::scope::Scope;
 
 /// What the controller offers to its readers: a view of what it knows already.
 ///
 /// Every method returns from memory: it may take a lock for a moment, but waits neither for the kernel nor for the
 /// engine nor for a monitoring container. They are called on threads for blocking work, several at once; when they
 /// hang all the same, readers get 503 and the daemon goes on. An [`ApiError`] is answered with its status.
+///
+/// Each question comes with its asker's [`Scope`], and the answer holds nothing that this asker may not see.
 pub trait Source: Send + Sync + 'static {
     /// Application containers, filtered.
-    fn containers(&self, query: &ContainersQuery) -> Result<ContainersAnswer, ApiError>;
+    fn containers(&self, scope: &Scope, query: &ContainersQuery) -> Result<ContainersAnswer, ApiError>;
     /// Monitoring containers, those of the pool too.
-    fn monitors(&self) -> Result<MonitorsAnswer, ApiError>;
+    fn monitors(&self, scope: &Scope) -> Result<MonitorsAnswer, ApiError>;
     /// Pairs, filtered and put together at the level that was asked for, the one with most bytes first.
-    fn pairs(&self, query: &PairsQuery) -> Result<PairsAnswer, ApiError>;
+    fn pairs(&self, scope: &Scope, query: &PairsQuery) -> Result<PairsAnswer, ApiError>;
     /// Flow records, filtered and cut at the limit.
-    fn flows(&self, query: &FlowsQuery) -> Result<FlowsAnswer, ApiError>;
+    fn flows(&self, scope: &Scope, query: &FlowsQuery) -> Result<FlowsAnswer, ApiError>;
     /// The newest measurements, filtered and cut at the limit.
-    fn measurements(&self, query: &MeasurementsQuery) -> Result<MeasurementsAnswer, ApiError>;
+    fn measurements(&self, scope: &Scope, query: &MeasurementsQuery) -> Result<MeasurementsAnswer, ApiError>;
     /// The ledger, as the newest reading of the taps has it.
-    fn ledger(&self) -> Result<LedgerAnswer, ApiError>;
+    fn ledger(&self, scope: &Scope) -> Result<LedgerAnswer, ApiError>;
     /// What the daemon is and costs.
-    fn status(&self) -> Result<Status, ApiError>;
+    fn status(&self, scope: &Scope) -> Result<Status, ApiError>;
     /// The checks.
-    fn doctor(&self) -> Result<DoctorAnswer, ApiError>;
+    fn doctor(&self, scope: &Scope) -> Result<DoctorAnswer, ApiError>;
     /// The verdict. Never refused: a daemon that starts says so.
-    fn health(&self) -> Health;
-    /// The recent events and the live ones after them.
+    fn health(&self, scope: &Scope) -> Health;
+    /// The recent events and the live ones after them, everybody's: the stream holds each against the scope.
     fn subscribe(&self) -> Subscription;
     /// All pairs for the metrics, at container level, unfiltered. The exporter puts them together into series.
-    fn pair_rows(&self) -> Vec<PairRow>;
+    fn pair_rows(&self, scope: &Scope) -> Vec<PairRow>;
     /// What the metrics need of ConMon itself.
-    fn self_metrics(&self) -> SelfMetrics;
+    fn self_metrics(&self, scope: &Scope) -> SelfMetrics;
+}
+
+/// The source as one asker sees it. Handlers are given nothing else, so none can forget who asks.
+#[derive(Clone, Copy)]
+pub(crate) struct Scoped<'a> {
+    source: &'a dyn Source,
+    scope: &'a Scope,
+}
+
+impl<'a> Scoped<'a> {
+    pub(crate) fn new(source: &'a dyn Source, scope: &'a Scope) -> Self {
+        Self { source, scope }
+    }
+
+    pub(crate) fn scope(&self) -> &'a Scope {
+        self.scope
+    }
+
+    pub(crate) fn containers(&self, query: &ContainersQuery) -> Result<ContainersAnswer, ApiError> {
+        self.source.containers(self.scope, query)
+    }
+
+    pub(crate) fn monitors(&self) -> Result<MonitorsAnswer, ApiError> {
+        self.source.monitors(self.scope)
+    }
+
+    pub(crate) fn pairs(&self, query: &PairsQuery) -> Result<PairsAnswer, ApiError> {
+        self.source.pairs(self.scope, query)
+    }
+
+    pub(crate) fn flows(&self, query: &FlowsQuery) -> Result<FlowsAnswer, ApiError> {
+        self.source.flows(self.scope, query)
+    }
+
+    pub(crate) fn measurements(&self, query: &MeasurementsQuery) -> Result<MeasurementsAnswer, ApiError> {
+        self.source.measurements(self.scope, query)
+    }
+
+    pub(crate) fn ledger(&self) -> Result<LedgerAnswer, ApiError> {
+        self.source.ledger(self.scope)
+    }
+
+    pub(crate) fn status(&self) -> Result<Status, ApiError> {
+        self.source.status(self.scope)
+    }
+
+    pub(crate) fn doctor(&self) -> Result<DoctorAnswer, ApiError> {
+        self.source.doctor(self.scope)
+    }
+
+    pub(crate) fn health(&self) -> Health {
+        self.source.health(self.scope)
+    }
+
+    pub(crate) fn subscribe(&self) -> Seen {
+        Seen { all: self.source.subscribe(), scope: self.scope.clone() }
+    }
+
+    pub(crate) fn pair_rows(&self) -> Vec<PairRow> {
+        self.source.pair_rows(self.scope)
+    }
+
+    pub(crate) fn self_metrics(&self) -> SelfMetrics {
+        self.source.self_metrics(self.scope)
+    }
+}
+
+/// Everybody's events, and who looks at them.
+pub(crate) struct Seen {
+    pub(crate) all: Subscription,
+    pub(crate) scope: Scope,
 }
 
 /// Events, recent and live. Both halves must be taken under one lock, so that no event is missing between them; one

@@ -13,7 +13,7 @@ use conmon::api::{
     ApiError, ContainersAnswer, ContainersQuery, Counts, DoctorAnswer, Endpoint, EndpointKind, Fill,
     FlowsAnswer, FlowsQuery, Health, HealthState, HostAnswer, LedgerAnswer, Level, MeasurementsAnswer,
     MeasurementsQuery, MonitorMode, MonitorState, MonitorsAnswer, ObservedAt, PairsAnswer, PairsQuery,
-    SetStatus, Status,
+    Protocol, SetStatus, Status,
 };
 use ippm::flow::{Both, Counters, Direction, PortClass};
 use ippm::measurement::{FlowMeasurement, PortMeasurement, SetCounters};
@@ -26,7 +26,9 @@ use super::world::{SetId, SetRole};
 use crate::clock::{Wall, monotonic};
 use crate::http::{
     ClassTotals, EachWay, End, PairRow, PortRow, ProtocolTotals, SelfMetrics, SetRow, Source, Subscription,
+    Tls,
 };
+use crate::scope::Scope;
 use crate::store::{Delay, Store, Taken, Totals, ended_flow, flow_view, group, measurements};
 use crate::switch::LinkQuery;
 
@@ -40,22 +42,24 @@ pub struct View {
     clocks: doctor::Clocks,
     /// Where this instance's sets are pinned.
     pins: PathBuf,
+    /// Keys and certificates, where the API is served over TLS.
+    tls: Option<Arc<Tls>>,
 }
 
 impl View {
     /// A view of what is shared. Questions about links go to the network namespace of the thread that asks first.
-    pub fn new(shared: Arc<Shared>, cost: Arc<Cost>) -> Self {
+    pub fn new(shared: Arc<Shared>, cost: Arc<Cost>, tls: Option<Arc<Tls>>) -> Self {
         let pins = PathBuf::from(doctor::PINS).join(&shared.info.instance);
-        Self { shared, cost, query: Mutex::new(None), clocks: doctor::Clocks::now(), pins }
+        Self { shared, cost, query: Mutex::new(None), clocks: doctor::Clocks::now(), pins, tls }
     }
 
-    fn reckon(&self) -> Result<Reckoning, ApiError> {
+    fn reckon(&self, scope: &Scope) -> Result<Reckoning, ApiError> {
         let mut query = self.query.lock().unwrap_or_else(PoisonError::into_inner);
         let mut open = match query.take() {
             Some(open) => open,
             None => LinkQuery::open().map_err(|e| ApiError::unavailable(e.to_string()))?,
         };
-        let reckoning = ledger::reckon(&self.shared, &mut open)?;
+        let reckoning = ledger::reckon(&self.shared, &mut open, scope)?;
         *query = Some(open);
         Ok(reckoning)
     }
@@ -132,15 +136,17 @@ fn largest<T>(list: &mut Vec<T>, limit: u32, size: impl Fn(&T) -> u64) -> u64 {
 }
 
 impl Source for View {
-    fn containers(&self, query: &ContainersQuery) -> Result<ContainersAnswer, ApiError> {
+    fn containers(&self, scope: &Scope, query: &ContainersQuery) -> Result<ContainersAnswer, ApiError> {
         let published = self.shared.published();
-        let wanted = |c: &&conmon::api::Container| query.tenant.as_ref().is_none_or(|t| *t == c.tenant);
+        let wanted = |c: &&conmon::api::Container| {
+            scope.admits(Some(&c.tenant)) && query.tenant.as_ref().is_none_or(|t| *t == c.tenant)
+        };
         let mut containers: Vec<_> = published.containers.iter().filter(wanted).cloned().collect();
         containers.sort_by(|a, b| (&a.name, &a.id).cmp(&(&b.name, &b.id)));
         Ok(ContainersAnswer { generated_at: Wall::now().utc(monotonic()), containers })
     }
 
-    fn monitors(&self) -> Result<MonitorsAnswer, ApiError> {
+    fn monitors(&self, scope: &Scope) -> Result<MonitorsAnswer, ApiError> {
         let published = self.shared.published();
         let (wall, now) = (Wall::now(), monotonic());
         let silent: HashSet<String> = silent_monitors(&self.shared, &published, now).into_iter().collect();
@@ -148,6 +154,7 @@ impl Source for View {
         let mut monitors: Vec<_> = published
             .monitors
             .iter()
+            .filter(|(_, monitor, _)| scope.admits(monitor.tenant.as_deref()))
             .map(|(set, monitor, _)| {
                 let at = heard(&published, &store, *set, now);
                 let mut monitor = monitor.clone();
@@ -164,13 +171,13 @@ impl Source for View {
         Ok(MonitorsAnswer { generated_at: wall.utc(now), pool: published.pool, monitors })
     }
 
-    fn pairs(&self, query: &PairsQuery) -> Result<PairsAnswer, ApiError> {
+    fn pairs(&self, scope: &Scope, query: &PairsQuery) -> Result<PairsAnswer, ApiError> {
         let published = self.shared.published();
         let complete = self.complete(&published);
         let wall = Wall::now();
         let (mut rows, interval) = {
             let store = self.shared.store();
-            group(&store, &self.shared.names(), query.level.unwrap_or_default())
+            group(&store, &self.shared.names(), query.level.unwrap_or_default(), scope)
         };
         rows.retain(|row| query.admits(&row.src, &row.dst));
         Ok(PairsAnswer {
@@ -187,7 +194,7 @@ impl Source for View {
         })
     }
 
-    fn flows(&self, query: &FlowsQuery) -> Result<FlowsAnswer, ApiError> {
+    fn flows(&self, scope: &Scope, query: &FlowsQuery) -> Result<FlowsAnswer, ApiError> {
         let wall = Wall::now();
         let bytes = |f: &conmon::api::Flow| f.sent.bytes.saturating_add(f.received.bytes);
         let limit = query.limit.unwrap_or(FlowsQuery::DEFAULT_LIMIT);
@@ -203,6 +210,7 @@ impl Source for View {
         };
         let (mut flows, mut cut) = (Vec::new(), 0);
         let mut take = |flow: conmon::api::Flow| {
+            let Some(flow) = scope.flow(flow) else { return };
             if query.admits(&flow) {
                 flows.push(flow);
             }
@@ -227,35 +235,37 @@ impl Source for View {
         Ok(FlowsAnswer { generated_at: wall.utc(monotonic()), matched, flows })
     }
 
-    fn measurements(&self, query: &MeasurementsQuery) -> Result<MeasurementsAnswer, ApiError> {
+    fn measurements(&self, scope: &Scope, query: &MeasurementsQuery) -> Result<MeasurementsAnswer, ApiError> {
         let published = self.shared.published();
         let wall = Wall::now();
         let names_of: HashMap<SetId, &str> =
             published.monitors.iter().map(|(set, monitor, _)| (*set, monitor.name.as_str())).collect();
-        let mut all = {
+        let all = {
             let store = self.shared.store();
             measurements(&store, &self.shared.names(), wall, |set| {
                 names_of.get(&set).map(|n| (*n).to_owned())
             })
         };
+        let mut all: Vec<_> = all.into_iter().filter_map(|m| scope.measurement(m)).collect();
         all.retain(|m| query.admits(m));
         let matched = all.len() as u64;
         all.truncate(query.limit.unwrap_or(MeasurementsQuery::DEFAULT_LIMIT) as usize);
         Ok(MeasurementsAnswer { generated_at: wall.utc(monotonic()), matched, measurements: all })
     }
 
-    fn ledger(&self) -> Result<LedgerAnswer, ApiError> {
-        Ok(self.reckon()?.answer)
+    fn ledger(&self, scope: &Scope) -> Result<LedgerAnswer, ApiError> {
+        Ok(self.reckon(scope)?.answer)
     }
 
-    fn status(&self) -> Result<Status, ApiError> {
+    fn status(&self, scope: &Scope) -> Result<Status, ApiError> {
+        scope.whole("the status")?;
         let published = self.shared.published();
         let info = &self.shared.info;
         let wall = Wall::now();
         let running = || published.containers.iter().filter(|c| is_running(&c.state));
         let (pairs, active_flows, taken) = {
             let store = self.shared.store();
-            let pairs = group(&store, &self.shared.names(), Level::Container).0.len();
+            let pairs = group(&store, &self.shared.names(), Level::Container, scope).0.len();
             (pairs, store.active_flows(), store.fills())
         };
         let counts = Counts {
@@ -302,10 +312,18 @@ impl Source for View {
         })
     }
 
-    fn doctor(&self) -> Result<DoctorAnswer, ApiError> {
-        let reckoning = self.reckon();
+    fn doctor(&self, scope: &Scope) -> Result<DoctorAnswer, ApiError> {
+        scope.whole("the doctor")?;
+        let reckoning = self.reckon(scope);
         let published = self.shared.published();
-        let checks = doctor::checks(&self.shared, &published, &self.pins, &self.clocks, &reckoning);
+        let checks = doctor::checks(
+            &self.shared,
+            &published,
+            &self.pins,
+            &self.clocks,
+            self.tls.as_deref(),
+            &reckoning,
+        );
         Ok(DoctorAnswer {
             generated_at: Wall::now().utc(monotonic()),
             checks,
@@ -313,7 +331,7 @@ impl Source for View {
         })
     }
 
-    fn health(&self) -> Health {
+    fn health(&self, scope: &Scope) -> Health {
         let published = self.shared.published();
         let problems = problems(&self.shared, &published);
         let status = match (published.ready, problems.is_empty()) {
@@ -321,11 +339,19 @@ impl Source for View {
             (true, true) => HealthState::Ok,
             (true, false) => HealthState::Degraded,
         };
+        // the sentences name containers, monitors and ports, whosever they are
+        let problems = match scope.tenant() {
+            Some(_) if !problems.is_empty() => {
+                vec!["something on this host does not work in full; its operator is told what".to_owned()]
+            }
+            _ => problems,
+        };
         Health {
             status,
             version: self.shared.info.build.to_string(),
             instance: self.shared.info.instance.clone(),
             started_at: Wall::now().utc(self.shared.info.started_at),
+            protocol: Protocol::OURS,
             problems,
         }
     }
@@ -334,7 +360,7 @@ impl Source for View {
         self.shared.subscribe()
     }
 
-    fn pair_rows(&self) -> Vec<PairRow> {
+    fn pair_rows(&self, scope: &Scope) -> Vec<PairRow> {
         let published = self.shared.published();
         let running: HashSet<&str> =
             published.containers.iter().filter(|c| is_running(&c.state)).map(|c| c.id.as_str()).collect();
@@ -348,18 +374,23 @@ impl Source for View {
         };
         let rows = {
             let store = self.shared.store();
-            group(&store, &self.shared.names(), Level::Container).0
+            group(&store, &self.shared.names(), Level::Container, scope).0
         };
         let wall = Wall::now();
         rows.into_iter()
             .map(|row| {
                 let live = alive(&row.src) || alive(&row.dst);
-                pair_row(row, wall, live)
+                let mut row = pair_row(row, wall, live);
+                // measured at somebody else's port, it is the asker's row all the same
+                if let Some(tenant) = scope.tenant() {
+                    row.tenant = Arc::clone(tenant);
+                }
+                row
             })
             .collect()
     }
 
-    fn self_metrics(&self) -> SelfMetrics {
+    fn self_metrics(&self, scope: &Scope) -> SelfMetrics {
         let published = self.shared.published();
         let delays = self.shared.delays();
         let (ports, sets) = {
@@ -369,20 +400,33 @@ impl Source for View {
                 counted.entry(port.ifindex).or_default().push(port);
             }
             let taken = store.fills();
-            let serving = |s: &&SetInfo| s.role != SetRole::Pool;
+            let serving = |s: &&SetInfo| s.role != SetRole::Pool && scope.admits(s.tenant.as_deref());
             let set_row = |s: &SetInfo| {
                 let counters = store.set(s.id).map(|r| r.counters).unwrap_or_default();
                 set_row(s, &counters, taken.get(&s.id).copied().unwrap_or_default())
             };
             let port_row = |p: &PortInfo| port_row(p, counted.get(&p.ifindex).map_or(&[][..], Vec::as_slice));
-            let ports: Vec<PortRow> = published.ports.iter().map(port_row).collect();
+            let own = |p: &&PortInfo| scope.admits(p.tenant.as_deref());
+            let ports: Vec<PortRow> = published.ports.iter().filter(own).map(port_row).collect();
             (ports, published.sets.iter().filter(serving).map(set_row).collect())
         };
+        let mut monitor_restarts = published.restarts.clone();
+        monitor_restarts.retain(|tenant, _| scope.admits(Some(tenant)));
+        if scope.tenant().is_some() {
+            // the rest is about the whole host
+            return SelfMetrics {
+                build: self.shared.info.build,
+                ports,
+                sets,
+                monitor_restarts,
+                ..SelfMetrics::default()
+            };
+        }
         SelfMetrics {
             build: self.shared.info.build,
             ports,
             sets,
-            monitor_restarts: published.restarts.clone(),
+            monitor_restarts,
             tap_delay: delays.tap,
             naming_delay: delays.naming,
             stop_delay: delays.stop,

@@ -20,6 +20,7 @@ use super::shares::pair_of;
 use super::{Names, PairRecord, Part, Store, Who, far_end, split};
 use crate::clock::Wall;
 use crate::nat::{Place, Real};
+use crate::scope::Scope;
 
 /// The delays of a row, in the order of [`Totals::delays`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -350,8 +351,8 @@ fn orient(local: Endpoint, remote: Endpoint, role: Role) -> (Endpoint, Endpoint,
     }
 }
 
-/// All rows at a level, and the length of the interval that rates are over, in seconds.
-pub fn group(store: &Store, names: &Names, level: Level) -> (Vec<Totals>, Option<f64>) {
+/// All rows at a level that the asker may see, and the length of the interval that rates are over, in seconds.
+pub fn group(store: &Store, names: &Names, level: Level, scope: &Scope) -> (Vec<Totals>, Option<f64>) {
     let mut rows: HashMap<(Key, Key), BTreeMap<ObservedAt, Totals>> = HashMap::new();
     let mut longest: Option<f64> = None;
     let shares = store.shares();
@@ -394,7 +395,14 @@ pub fn group(store: &Store, names: &Names, level: Level) -> (Vec<Totals>, Option
     let container_rows = rows.into_values().filter_map(|mut by_port| {
         by_port.remove(&ObservedAt::Src).or_else(|| by_port.remove(&ObservedAt::Dst))
     });
-    let mut rows: Vec<Totals> = if level == Level::Container {
+    let container_rows = container_rows.filter_map(|mut row| {
+        let (src, dst) = scope.ends(row.src, row.dst)?;
+        (row.src, row.dst) = (src, dst);
+        Some(row)
+    });
+    // what is not told apart for the asker is one row
+    let told_apart = level == Level::Container && scope.tenant().is_none();
+    let mut rows: Vec<Totals> = if told_apart {
         container_rows.collect()
     } else {
         let mut merged: HashMap<(Key, Key), Totals> = HashMap::new();

@@ -62,7 +62,7 @@ fn store() -> Store {
 }
 
 fn sent(store: &Store) -> u64 {
-    let (rows, _) = group(store, &names(), conmon::api::Level::Container);
+    let (rows, _) = group(store, &names(), conmon::api::Level::Container, &crate::scope::Scope::All);
     rows.iter().map(|r| r.counters.tx.packets).sum()
 }
 
@@ -98,7 +98,7 @@ fn rates_are_of_the_newest_interval() {
     let mut s = store();
     let second = 1_000_000_000;
     let rate = |s: &Store| {
-        let (rows, interval) = group(s, &names(), conmon::api::Level::Container);
+        let (rows, interval) = group(s, &names(), conmon::api::Level::Container, &crate::scope::Scope::All);
         rows[0].pair(crate::clock::Wall::now(), interval).sent_packets_per_second
     };
     s.apply(SET, &batch(second, vec![pair(0, 5, 10)]));
@@ -246,7 +246,7 @@ mod translated {
     }
 
     fn rows(store: &Store) -> Vec<(String, u64, Option<u64>, Vec<String>)> {
-        let (rows, _) = group(store, &names(), conmon::api::Level::Container);
+        let (rows, _) = group(store, &names(), conmon::api::Level::Container, &crate::scope::Scope::All);
         let mut rows: Vec<_> = rows
             .iter()
             .map(|r| r.pair(crate::clock::Wall::now(), None))

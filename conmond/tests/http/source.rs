@@ -12,6 +12,7 @@ use conmond::http::{
     ClassTotals, EachWay, End, HookRow, PairRow, PortRow, ProtocolTotals, SelfMetrics, SetRow, Source,
     Subscription, Usage,
 };
+use conmond::scope::Scope;
 use ippm::histogram::Histogram;
 use jiff::Timestamp;
 use tokio::sync::broadcast;
@@ -20,6 +21,8 @@ pub struct World {
     pub rows: Mutex<Vec<PairRow>>,
     pub own: Mutex<SelfMetrics>,
     pub starting: AtomicBool,
+    /// Who asked, each time.
+    pub scopes: Mutex<Vec<Scope>>,
     /// How much text each flow carries, to make answers large.
     padding: usize,
     recent: Mutex<Vec<Arc<Event>>>,
@@ -47,6 +50,7 @@ impl World {
             rows: Mutex::new(vec![pair_row("web", "db"), pair_row("web", "cache")]),
             own: Mutex::new(own()),
             starting: AtomicBool::new(false),
+            scopes: Mutex::new(Vec::new()),
             padding: 0,
             recent: Mutex::new(Vec::new()),
             live: broadcast::channel(events).0,
@@ -59,6 +63,10 @@ impl World {
     pub fn padded(mut self, bytes: usize) -> Self {
         self.padding = bytes;
         self
+    }
+
+    fn asked(&self, scope: &Scope) {
+        self.scopes.lock().unwrap().push(scope.clone());
     }
 
     pub fn happen(&self, sequence: u64, kind: EventKind, tenant: &str) {
@@ -191,7 +199,8 @@ fn endpoint(name: &str) -> Endpoint {
 }
 
 impl Source for World {
-    fn containers(&self, query: &ContainersQuery) -> Result<ContainersAnswer, ApiError> {
+    fn containers(&self, scope: &Scope, query: &ContainersQuery) -> Result<ContainersAnswer, ApiError> {
+        self.asked(scope);
         let mut containers = vec![Container {
             name: "web-1".to_owned(),
             id: "id-web-1".to_owned(),
@@ -217,7 +226,8 @@ impl Source for World {
         Ok(ContainersAnswer { generated_at: now(), containers })
     }
 
-    fn monitors(&self) -> Result<MonitorsAnswer, ApiError> {
+    fn monitors(&self, scope: &Scope) -> Result<MonitorsAnswer, ApiError> {
+        self.asked(scope);
         let monitor = |name: &str, mode, state| Monitor {
             name: name.to_owned(),
             id: None,
@@ -240,7 +250,8 @@ impl Source for World {
         Ok(MonitorsAnswer { generated_at: now(), pool: Pool { ready: 1, wanted: 2 }, monitors })
     }
 
-    fn pairs(&self, query: &PairsQuery) -> Result<PairsAnswer, ApiError> {
+    fn pairs(&self, scope: &Scope, query: &PairsQuery) -> Result<PairsAnswer, ApiError> {
+        self.asked(scope);
         if query.tenant.as_deref() == Some("hang") {
             let mut hanging = self.hanging.lock().unwrap();
             while *hanging {
@@ -256,7 +267,8 @@ impl Source for World {
         })
     }
 
-    fn flows(&self, query: &FlowsQuery) -> Result<FlowsAnswer, ApiError> {
+    fn flows(&self, scope: &Scope, query: &FlowsQuery) -> Result<FlowsAnswer, ApiError> {
+        self.asked(scope);
         let flow = Flow {
             src: endpoint(&"x".repeat(self.padding.max(1))),
             dst: endpoint("db"),
@@ -287,15 +299,19 @@ impl Source for World {
         Ok(FlowsAnswer { generated_at: now(), matched: flows.len() as u64, flows })
     }
 
-    fn measurements(&self, _: &MeasurementsQuery) -> Result<MeasurementsAnswer, ApiError> {
+    fn measurements(&self, scope: &Scope, _: &MeasurementsQuery) -> Result<MeasurementsAnswer, ApiError> {
+        self.asked(scope);
         Ok(MeasurementsAnswer { generated_at: now(), matched: 0, measurements: Vec::new() })
     }
 
-    fn ledger(&self) -> Result<LedgerAnswer, ApiError> {
+    fn ledger(&self, scope: &Scope) -> Result<LedgerAnswer, ApiError> {
+        self.asked(scope);
         Err(ApiError::unavailable("the taps were not read yet").with_remedy("ask again in a second"))
     }
 
-    fn status(&self) -> Result<Status, ApiError> {
+    fn status(&self, scope: &Scope) -> Result<Status, ApiError> {
+        self.asked(scope);
+        scope.whole("the status")?;
         Ok(Status {
             version: "0.1.0".to_owned(),
             instance: "default".to_owned(),
@@ -327,17 +343,21 @@ impl Source for World {
         })
     }
 
-    fn doctor(&self) -> Result<DoctorAnswer, ApiError> {
+    fn doctor(&self, scope: &Scope) -> Result<DoctorAnswer, ApiError> {
+        self.asked(scope);
+        scope.whole("the doctor")?;
         Ok(DoctorAnswer { generated_at: now(), checks: Vec::new(), ledger: None })
     }
 
-    fn health(&self) -> Health {
+    fn health(&self, scope: &Scope) -> Health {
+        self.asked(scope);
         let starting = self.starting.load(Ordering::Relaxed);
         Health {
             status: if starting { HealthState::Starting } else { HealthState::Ok },
             version: "0.1.0".to_owned(),
             instance: "default".to_owned(),
             started_at: now(),
+            protocol: Protocol::OURS,
             problems: Vec::new(),
         }
     }
@@ -347,11 +367,13 @@ impl Source for World {
         Subscription { recent: recent.clone(), live: self.live.subscribe() }
     }
 
-    fn pair_rows(&self) -> Vec<PairRow> {
+    fn pair_rows(&self, scope: &Scope) -> Vec<PairRow> {
+        self.asked(scope);
         self.rows.lock().unwrap().clone()
     }
 
-    fn self_metrics(&self) -> SelfMetrics {
+    fn self_metrics(&self, scope: &Scope) -> SelfMetrics {
+        self.asked(scope);
         self.own.lock().unwrap().clone()
     }
 }

@@ -16,6 +16,7 @@ mod starts;
 mod state;
 mod storm;
 mod support;
+mod tenants;
 mod traffic;
 mod translated;
 mod upgrade;

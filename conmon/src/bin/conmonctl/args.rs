@@ -21,6 +21,8 @@ pub struct Cli {
     /// The daemon's socket, where it is not the instance's
     #[arg(long, global = true, value_name = "PATH")]
     pub socket: Option<PathBuf>,
+    #[command(flatten)]
+    pub remote: Remote,
     /// When to use colours
     #[arg(long, global = true, value_name = "WHEN", default_value = "auto")]
     pub color: Color,
@@ -29,18 +31,50 @@ pub struct Cli {
     pub command: Command,
 }
 
+/// Another host's conmond, asked over TLS.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Another host")]
+pub struct Remote {
+    /// Ask the conmond there, over TLS
+    #[arg(long, global = true, env = "CONMON_HOST", value_name = "https://NAME:PORT")]
+    pub host: Option<String>,
+    /// Certificate of the CA that signed its certificate
+    #[arg(long, global = true, env = "CONMON_CA", value_name = "FILE")]
+    pub ca: Option<PathBuf>,
+    /// Certificate to show there, an operator's
+    #[arg(long, global = true, env = "CONMON_CERT", value_name = "FILE")]
+    pub cert: Option<PathBuf>,
+    /// Its private key
+    #[arg(long, global = true, env = "CONMON_KEY", value_name = "FILE", hide_env_values = true)]
+    pub key: Option<PathBuf>,
+    /// File with a tenant's token to show there, instead of a certificate
+    #[arg(long, global = true, env = "CONMON_TOKEN_FILE", value_name = "FILE")]
+    pub token_file: Option<PathBuf>,
+}
+
 /// What is said below `--help` and on the man page.
 pub const MANUAL: [Section; 4] = [
     Section {
         heading: "Environment",
         entries: &[
             ("CONMON_INSTANCE", "which ConMon of this host, as --instance"),
+            (
+                "CONMON_HOST",
+                "another host's conmond to ask, as --host; with CONMON_CA, CONMON_CERT, CONMON_KEY, CONMON_TOKEN_FILE",
+            ),
             ("CONMON_RUN_DIR", "folder of the instances' run folders [default: /run/conmon]"),
             ("DOCKER_HOST", "the container engine's address, for `up`"),
             ("NO_COLOR", "when set, no colours unless --color=always"),
         ],
     },
-    Section { heading: "Files", entries: &[("/run/conmon/INSTANCE/conmond.sock", "where conmond answers")] },
+    Section {
+        heading: "Files",
+        entries: &[
+            ("/run/conmon/INSTANCE/conmond.sock", "where conmond answers"),
+            ("~/.config/conmon/ca.crt, operator.crt, operator.key", "for --host, where others are not named"),
+            ("/etc/conmon/ca/", "the certificate authority of `conmonctl ca`"),
+        ],
+    },
     Section {
         heading: "Exit status",
         entries: &[
@@ -57,6 +91,7 @@ pub const MANUAL: [Section; 4] = [
             ("conmonctl explain web db", "all that is known of one pair, in words"),
             ("conmonctl pairs --sort rtt99 --limit 10", "the ten slowest pairs"),
             ("conmonctl analyze a.pcap b.pcapng.zst", "what became of packets between two points"),
+            ("conmonctl --host https://web2:9478 top", "the same of another host"),
             ("conmonctl pairs -o json --watch 5", "one JSON document a line, each five seconds"),
         ],
     },
@@ -93,6 +128,8 @@ pub enum Command {
     Ledger(Show),
     /// Read capture files: who talks to whom, round trips; with two, one-way delay and loss between their points
     Analyze(Analyze),
+    /// Make certificates and tokens for asking over the network: a small certificate authority
+    Ca(CaOptions),
     /// Print the script that completes conmonctl's command line in a shell
     Completions {
         /// The shell
@@ -109,6 +146,72 @@ pub enum Command {
         /// The program and its arguments
         #[arg(trailing_var_arg = true, allow_hyphen_values = true, required = true)]
         command: Vec<std::ffi::OsString>,
+    },
+}
+
+/// Options of `ca`.
+#[derive(Debug, Args)]
+pub struct CaOptions {
+    /// The CA's folder
+    #[arg(long, global = true, value_name = "DIR", default_value = "/etc/conmon/ca")]
+    pub dir: PathBuf,
+    /// What to do
+    #[command(subcommand)]
+    pub command: CaCommand,
+}
+
+/// What `ca` does.
+#[derive(Debug, Subcommand)]
+pub enum CaCommand {
+    /// Make the CA itself, once
+    Init {
+        /// What it is called; some digits are added
+        #[arg(long, value_name = "NAME", default_value = "ConMon CA")]
+        name: String,
+        /// How long it is good
+        #[arg(long, value_name = "DAYS", default_value_t = conmon::ca::CA_DAYS)]
+        days: u32,
+        /// In place of one that is there: what that one signed is worthless then
+        #[arg(long)]
+        force: bool,
+    },
+    /// Make key and certificate of a host
+    Host {
+        /// The host's name, as `host_name` in its configuration or `uname -n`
+        name: String,
+        /// Another name or address at which it is asked for; may be repeated
+        #[arg(long, value_name = "NAME_OR_ADDRESS")]
+        address: Vec<String>,
+        /// How long it is good
+        #[arg(long, value_name = "DAYS", default_value_t = conmon::ca::HOST_DAYS)]
+        days: u32,
+        /// In place of the one that is there, for the same addresses if none are given
+        #[arg(long)]
+        force: bool,
+    },
+    /// Make key and certificate of somebody who may see everything on every host
+    Operator {
+        /// Who it is
+        name: String,
+        /// How long it is good
+        #[arg(long, value_name = "DAYS", default_value_t = conmon::ca::OPERATOR_DAYS)]
+        days: u32,
+        /// In place of the one that is there
+        #[arg(long)]
+        force: bool,
+    },
+    /// Make a token for somebody who may see one tenant's rows
+    TenantToken {
+        /// The tenant, as the column TENANT of `conmonctl containers -o wide` has it
+        tenant: String,
+    },
+    /// What the CA has made, or what stands in these certificates
+    Show {
+        /// Certificates, PEM
+        #[arg(value_name = "FILE")]
+        files: Vec<PathBuf>,
+        #[command(flatten)]
+        print: Print,
     },
 }
 

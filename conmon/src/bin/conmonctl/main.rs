@@ -10,6 +10,7 @@ mod analyze;
 #[allow(dead_code, reason = "shared with other tests")]
 mod answers;
 mod args;
+mod ca;
 mod daemon;
 mod explain;
 mod format;
@@ -22,6 +23,7 @@ mod output;
 #[path = "../../../tests/support/pty.rs"]
 #[allow(dead_code, reason = "shared with other tests")]
 mod pty;
+mod remote;
 mod table;
 mod tone;
 mod top;
@@ -29,7 +31,7 @@ mod view;
 mod watch;
 
 use std::io::{self, Write as _};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -81,41 +83,44 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
             return Ok(ExitCode::from(2));
         }
     };
-    let client = Client::new(cli.socket.clone().unwrap_or_else(|| instance.socket()));
+    match &cli.command {
+        // these need no daemon
+        Command::Launch { command } => return daemon::launch(command),
+        Command::Analyze(options) => return analyze::run(options, cli.color),
+        Command::Ca(options) => return ca::run(options, cli.color),
+        Command::Completions { shell } => return completions(*shell),
+        Command::Man { folder } => return man(folder),
+        Command::Up(_) | Command::Down(_) => own_instance_only(&cli)?,
+        _ => {}
+    }
+    let client = remote::client(&cli, &instance)?;
     match cli.command {
-        Command::Launch { command } => daemon::launch(&command),
-        Command::Analyze(options) => analyze::run(&options, cli.color),
         Command::Top(options) => top::run(client, &options, cli.color),
-        Command::Completions { shell } => {
-            let mut script = Vec::new();
-            manual::write_completions(Cli::command(), shell, &mut script)
-                .context("cannot write the script")?;
-            print_lines(&String::from_utf8_lossy(&script))?;
-            Ok(ExitCode::SUCCESS)
-        }
-        Command::Man { folder } => {
-            manual::write_pages(Cli::command(), "1", &args::MANUAL, &folder)
-                .with_context(|| format!("cannot write man pages into {}", folder.display()))?;
-            Ok(ExitCode::SUCCESS)
-        }
         command => {
             let runtime = tokio::runtime::Builder::new_current_thread()
                 .enable_all()
                 .build()
                 .context("cannot start the asynchronous runtime")?;
             match command {
-                Command::Up(options) => {
-                    own_socket_only(&cli.socket)?;
-                    runtime.block_on(daemon::up(&instance, &client, &options))
-                }
-                Command::Down(options) => {
-                    own_socket_only(&cli.socket)?;
-                    runtime.block_on(daemon::down(&instance, &client, &options))
-                }
+                Command::Up(options) => runtime.block_on(daemon::up(&instance, &client, &options)),
+                Command::Down(options) => runtime.block_on(daemon::down(&instance, &client, &options)),
                 command => runtime.block_on(show(&client, command, cli.color)),
             }
         }
     }
+}
+
+fn completions(shell: manual::Shell) -> anyhow::Result<ExitCode> {
+    let mut script = Vec::new();
+    manual::write_completions(Cli::command(), shell, &mut script).context("cannot write the script")?;
+    print_lines(&String::from_utf8_lossy(&script))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn man(folder: &Path) -> anyhow::Result<ExitCode> {
+    manual::write_pages(Cli::command(), "1", &args::MANUAL, folder)
+        .with_context(|| format!("cannot write man pages into {}", folder.display()))?;
+    Ok(ExitCode::SUCCESS)
 }
 
 fn instance(name: &str) -> anyhow::Result<Instance> {
@@ -124,9 +129,13 @@ fn instance(name: &str) -> anyhow::Result<Instance> {
     Ok(Instance::new(name, root.map_or_else(|| PathBuf::from(DEFAULT_RUN_DIR), PathBuf::from))?)
 }
 
-/// `up` and `down` act on files of the instance, not on whatever listens on some socket.
-fn own_socket_only(socket: &Option<PathBuf>) -> anyhow::Result<()> {
-    anyhow::ensure!(socket.is_none(), "--socket says where to ask; `up` and `down` go by --instance");
+/// `up` and `down` act on files and processes of this host's instance, not on whatever listens somewhere.
+fn own_instance_only(cli: &Cli) -> anyhow::Result<()> {
+    anyhow::ensure!(cli.socket.is_none(), "--socket says where to ask; `up` and `down` go by --instance");
+    anyhow::ensure!(
+        cli.remote.host.as_deref().is_none_or(str::is_empty),
+        "--host (or CONMON_HOST) says whom to ask; `up` and `down` act on this host: leave it out"
+    );
     Ok(())
 }
 
@@ -187,6 +196,7 @@ async fn show(client: &Client, command: Command, color: Color) -> anyhow::Result
         | Command::Down(_)
         | Command::Top(_)
         | Command::Analyze(_)
+        | Command::Ca(_)
         | Command::Completions { .. }
         | Command::Man { .. }
         | Command::Launch { .. } => anyhow::bail!("this verb prints no data"),
@@ -231,7 +241,7 @@ fn no_daemon(error: &ClientError) -> DoctorAnswer {
         ClientError::Permission { socket, advice } => {
             (format!("you may not talk to conmond on {}", socket.display()), advice.clone())
         }
-        other => (other.to_string(), "see conmond's log".to_owned()),
+        other => (other.to_string(), other.remedy().unwrap_or("see conmond's log").to_owned()),
     };
     let check = Check { name: "daemon".to_owned(), ok: false, detail, remedy: Some(remedy) };
     DoctorAnswer { generated_at: jiff::Timestamp::now(), checks: vec![check], ledger: None }

@@ -14,7 +14,7 @@ use prometheus_client::registry::Registry;
 
 use super::Snapshot;
 use super::totals::{PairTotals, ProtocolSum, classes};
-use crate::http::{ClassTotals, EachWay, Usage};
+use crate::http::{ClassTotals, EachWay, Reason, Usage};
 
 /// All series of a snapshot in the text format.
 pub(super) fn text(snapshot: Snapshot) -> Result<String, fmt::Error> {
@@ -260,6 +260,12 @@ impl Snapshot {
         family(encoder, &metrics::TAPS, |family| {
             self.taps.iter().try_for_each(|(tenant, &count)| family.gauge(&[tenant], count))
         })?;
+        if self.whole { self.host(encoder) } else { Ok(()) }
+    }
+
+    /// What is about the whole host.
+    fn host(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let own = &self.own;
         family(encoder, &metrics::TAP_DELAY, |family| family.histogram(&[], &own.tap_delay))?;
         family(encoder, &metrics::NAMING_DELAY, |family| family.histogram(&[], &own.naming_delay))?;
         family(encoder, &metrics::STOP_DELAY, |family| family.histogram(&[], &own.stop_delay))?;
@@ -267,7 +273,13 @@ impl Snapshot {
         family(encoder, &metrics::END_DELAY, |family| family.histogram(&[], &own.end_delay))?;
         let connected = u64::from(self.engine_connected);
         family(encoder, &metrics::ENGINE_CONNECTED, |family| family.gauge(&[], connected))?;
-        family(encoder, &metrics::STREAMS_DROPPED, |family| family.counter(&[], self.dropped_streams))?;
+        family(encoder, &metrics::STREAMS_DROPPED, |family| family.counter(&[], self.http.dropped_streams))?;
+        if let Some(refused) = &self.http.refused {
+            family(encoder, &metrics::API_REFUSED, |family| {
+                let mut each = Reason::ALL.iter().zip(refused);
+                each.try_for_each(|(reason, &count)| family.counter(&[reason.as_str()], count))
+            })?;
+        }
         family(encoder, &metrics::HOOK_RUNS, |family| {
             own.hooks.iter().try_for_each(|one| family.counter(&[&one.hook], one.runs))
         })?;

@@ -1,5 +1,7 @@
 //! The doctor: checks of the host, the engine, the taps and the ledger, each with what was found and what to do.
 
+mod secure;
+
 use std::collections::BTreeSet;
 use std::fs;
 use std::io;
@@ -14,6 +16,7 @@ use tap::filesystem::BPF_FS;
 
 use super::{Reckoning, fills, silent_monitors};
 use crate::clock::monotonic;
+use crate::http::Tls;
 use crate::mc::shared::{Published, Shared};
 use crate::mc::world::{SetId, SetRole};
 use crate::privilege::{NEEDS, Need};
@@ -64,10 +67,11 @@ pub fn checks(
     published: &Published,
     pins_dir: &Path,
     clocks: &Clocks,
+    tls: Option<&Tls>,
     reckoning: &Result<Reckoning, ApiError>,
 ) -> Vec<Check> {
     let now = monotonic();
-    vec![
+    let mut all = vec![
         engine(published),
         capabilities(&crate::privilege::missing()),
         kernel(&shared.info.kernel, published),
@@ -83,7 +87,11 @@ pub fn checks(
         pins(shared, pins_dir),
         clock(clocks, &Clocks::now()),
         ledger(reckoning),
-    ]
+    ];
+    if let Some(tls) = tls {
+        all.extend(secure::checks(&tls.state(), tls.files(), jiff::Timestamp::now()));
+    }
+    all
 }
 
 fn engine(published: &Published) -> Check {

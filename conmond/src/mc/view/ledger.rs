@@ -16,6 +16,7 @@ use crate::clock::Wall;
 use crate::mc::controller::chain;
 use crate::mc::shared::{PortInfo, Shared};
 use crate::mc::world::SetId;
+use crate::scope::Scope;
 use crate::switch::{LinkQuery, LinkStats};
 
 /// A packet between its interface's counter and the tap (or the other way round) is in neither or in both for some
@@ -126,11 +127,12 @@ fn read_links(query: &mut LinkQuery, ports: &[PortInfo]) -> Result<HashMap<u32, 
     Ok(all)
 }
 
-/// Reads everything and compares. What is off is read again before it is told.
-pub fn reckon(shared: &Shared, query: &mut LinkQuery) -> Result<Reckoning, ApiError> {
+/// Reads everything and compares, of the ports that the asker may see. What is off is read again before it is told.
+pub fn reckon(shared: &Shared, query: &mut LinkQuery, scope: &Scope) -> Result<Reckoning, ApiError> {
     let mut pauses = PAUSES.iter();
     loop {
-        let ports = shared.published().ports.clone();
+        let mut ports = shared.published().ports.clone();
+        ports.retain(|port| scope.admits(port.tenant.as_deref()));
         let before = read_links(query, &ports)?;
         let tables = read_tables(shared)?;
         let after = read_links(query, &ports)?;

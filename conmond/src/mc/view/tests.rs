@@ -16,6 +16,8 @@ use crate::monitor::Alive;
 use crate::store::{ContainerName, Names};
 use crate::switch::LinkStats;
 
+mod scope;
+
 pub(in crate::mc) const NURSERY: SetId = SetId(1);
 pub(in crate::mc) const SHOP: SetId = SetId(2);
 const WAITING: SetId = SetId(3);
@@ -118,11 +120,12 @@ pub(in crate::mc) fn shared(published: Published) -> Shared {
     };
     let mut names = Names::new("h", Vec::new());
     for (name, ifindex, last) in [("web", 7, 1), ("db", 8, 2)] {
+        let tenant = published.containers.iter().find(|c| c.name == name).map_or("shop", |c| &c.tenant);
         let id = format!("{name}-id");
         names.set_container(ContainerName {
             id: id.clone(),
             name: name.to_owned(),
-            tenant: "shop".to_owned(),
+            tenant: tenant.to_owned(),
             service: None,
         });
         names.set_port(ifindex, &format!("veth{ifindex}"), Some(&id));
@@ -134,7 +137,7 @@ pub(in crate::mc) fn shared(published: Published) -> Shared {
 fn view(published: Published) -> View {
     let shared = Arc::new(shared(published));
     let cost = Cost::start(shared.clone());
-    View::new(shared, cost)
+    View::new(shared, cost, None)
 }
 
 /// An Ethernet frame with a UDP datagram from 10.0.0.1 to 10.0.0.2.
@@ -239,7 +242,7 @@ fn batch() -> Batch {
 fn pairs_are_named_and_complete_as_long_as_everybody_reports() {
     let v = view(published());
     v.shared.store().apply(SHOP, &batch());
-    let answer = v.pairs(&PairsQuery::default()).unwrap();
+    let answer = v.pairs(&Scope::All, &PairsQuery::default()).unwrap();
     assert_eq!(answer.hosts, [HostAnswer { name: "h".to_owned(), complete: true }]);
     let ends: Vec<_> =
         answer.pairs.iter().map(|p| (p.src.name.as_str(), p.dst.name.as_str(), p.sent.packets)).collect();
@@ -252,11 +255,12 @@ fn pairs_are_named_and_complete_as_long_as_everybody_reports() {
     assert_eq!(answer.pairs[1].rtt_seconds.as_ref().unwrap().count, 1);
     assert_eq!(answer.rate_interval_seconds, None, "one reading gives no rates");
     assert_eq!(answer.pairs[1].sent_bytes_per_second, None);
-    let some = v.pairs(&PairsQuery { src: Some("web".to_owned()), ..PairsQuery::default() }).unwrap();
+    let some =
+        v.pairs(&Scope::All, &PairsQuery { src: Some("web".to_owned()), ..PairsQuery::default() }).unwrap();
     assert_eq!(some.pairs.len(), 1);
     assert_eq!(some.pairs[0].rtt_seconds.as_ref().unwrap().buckets, None, "large, so only on request");
     let query = PairsQuery { histograms: Some(true), ..PairsQuery::default() };
-    let rtt = v.pairs(&query).unwrap().pairs[1].rtt_seconds.clone().unwrap();
+    let rtt = v.pairs(&Scope::All, &query).unwrap().pairs[1].rtt_seconds.clone().unwrap();
     let buckets = rtt.buckets.unwrap();
     assert_eq!(buckets.iter().map(|b| b.count).sum::<u64>(), rtt.count);
     assert!(
@@ -266,7 +270,7 @@ fn pairs_are_named_and_complete_as_long_as_everybody_reports() {
 
     let complete = |p: Published| {
         v.shared.publish(p);
-        v.pairs(&PairsQuery::default()).unwrap().hosts[0].complete
+        v.pairs(&Scope::All, &PairsQuery::default()).unwrap().hosts[0].complete
     };
     let mut lost = published();
     lost.engine.connected = false;
@@ -282,37 +286,44 @@ fn a_monitor_that_does_not_report_is_told_everywhere() {
     let v = view(p.clone());
     // its word for a time to come is not believed
     v.shared.store().apply(SHOP, &Batch { taken_at: Timestamp::MAX, ..batch() });
-    let answer = v.monitors().unwrap();
+    let answer = v.monitors(&Scope::All).unwrap();
     let of = |name: &str| answer.monitors.iter().find(|m| m.name == name).unwrap();
     assert_eq!(of("pm-s2").state, MonitorState::Silent);
     assert!(of("pm-s2").last_report_age_seconds.unwrap() >= 6.0);
     assert_eq!((of("pm-s3").state, of("conmond").state), (MonitorState::Ready, MonitorState::Working));
-    assert!(!v.pairs(&PairsQuery::default()).unwrap().hosts[0].complete);
-    assert_eq!(v.health().status, HealthState::Degraded);
-    assert!(v.health().problems[0].contains("pm-s2"), "{:?}", v.health());
+    assert!(!v.pairs(&Scope::All, &PairsQuery::default()).unwrap().hosts[0].complete);
+    assert_eq!(v.health(&Scope::All).status, HealthState::Degraded);
+    assert!(v.health(&Scope::All).problems[0].contains("pm-s2"), "{:?}", v.health(&Scope::All));
 
     let v = view(p);
     v.shared.store().apply(SHOP, &batch());
-    assert!(v.pairs(&PairsQuery::default()).unwrap().hosts[0].complete, "a report is a sign of life");
+    assert!(
+        v.pairs(&Scope::All, &PairsQuery::default()).unwrap().hosts[0].complete,
+        "a report is a sign of life"
+    );
     let mut never = published();
     never.heard.remove(&SHOP);
     let v = view(never);
-    assert_eq!(v.health().status, HealthState::Degraded, "one that was never heard is silent, too");
+    assert_eq!(
+        v.health(&Scope::All).status,
+        HealthState::Degraded,
+        "one that was never heard is silent, too"
+    );
 }
 
 #[test]
 fn health_follows_readiness_and_problems() {
     let v = view(published());
-    assert_eq!((v.health().status, v.health().problems), (HealthState::Ok, Vec::new()));
+    assert_eq!((v.health(&Scope::All).status, v.health(&Scope::All).problems), (HealthState::Ok, Vec::new()));
     let mut p = published();
     p.ready = false;
     v.shared.publish(p);
-    assert_eq!(v.health().status, HealthState::Starting);
+    assert_eq!(v.health(&Scope::All).status, HealthState::Starting);
     let mut p = published();
     p.engine.connected = false;
     v.shared.publish(p);
-    assert_eq!(v.health().status, HealthState::Degraded);
-    assert_eq!(v.health().problems.len(), 1);
+    assert_eq!(v.health(&Scope::All).status, HealthState::Degraded);
+    assert_eq!(v.health(&Scope::All).problems.len(), 1);
 }
 
 #[test]
@@ -321,7 +332,7 @@ fn containers_come_by_name_and_tenant() {
     p.containers[1].tenant = "other".to_owned();
     let v = view(p);
     let names = |q: &ContainersQuery| {
-        v.containers(q).unwrap().containers.into_iter().map(|c| c.name).collect::<Vec<_>>()
+        v.containers(&Scope::All, q).unwrap().containers.into_iter().map(|c| c.name).collect::<Vec<_>>()
     };
     assert_eq!(names(&ContainersQuery::default()), ["db", "web"]);
     assert_eq!(names(&ContainersQuery { tenant: Some("shop".to_owned()) }), ["web"]);
@@ -334,12 +345,13 @@ fn the_largest_flows_come_first() {
     // live ones are read from the kernel's tables, which are not here
     b.events = b.flows.iter().map(ended).collect();
     v.shared.store().apply(SHOP, &b);
-    let answer = v.flows(&FlowsQuery::default()).unwrap();
+    let answer = v.flows(&Scope::All, &FlowsQuery::default()).unwrap();
     let seen: Vec<_> = answer.flows.iter().map(|f| (f.sent.packets, f.state)).collect();
     assert_eq!(seen, [(50, FlowState::Ended), (20, FlowState::Ended), (10, FlowState::Ended)]);
-    let answer = v.flows(&FlowsQuery { limit: Some(1), ..FlowsQuery::default() }).unwrap();
+    let answer = v.flows(&Scope::All, &FlowsQuery { limit: Some(1), ..FlowsQuery::default() }).unwrap();
     assert_eq!((answer.matched, answer.flows.len(), answer.flows[0].sent.packets), (3, 1, 50));
-    let answer = v.flows(&FlowsQuery { state: Some(FlowState::Ended), ..FlowsQuery::default() }).unwrap();
+    let answer =
+        v.flows(&Scope::All, &FlowsQuery { state: Some(FlowState::Ended), ..FlowsQuery::default() }).unwrap();
     assert_eq!(answer.flows[0].end_reason, Some(api::EndReason::IdleTimeout));
 }
 
@@ -349,10 +361,11 @@ fn measurements_bear_their_monitors_name() {
     v.shared.store().apply(SHOP, &batch());
     let query =
         MeasurementsQuery { metric: Some(ippm::catalogue::PAIR_RTT.name.to_owned()), ..Default::default() };
-    let answer = v.measurements(&query).unwrap();
+    let answer = v.measurements(&Scope::All, &query).unwrap();
     assert_eq!(answer.matched, 1);
     assert_eq!(answer.measurements[0].monitor.as_deref(), Some("pm-s2"));
-    let answer = v.measurements(&MeasurementsQuery { limit: Some(2), ..Default::default() }).unwrap();
+    let answer =
+        v.measurements(&Scope::All, &MeasurementsQuery { limit: Some(2), ..Default::default() }).unwrap();
     assert_eq!(
         (answer.measurements.len(), answer.matched),
         (2, 10),
@@ -364,7 +377,7 @@ fn measurements_bear_their_monitors_name() {
 fn metrics_rows_are_by_protocol_and_say_what_cannot_be_told() {
     let v = view(published());
     v.shared.store().apply(SHOP, &batch());
-    let rows = v.pair_rows();
+    let rows = v.pair_rows(&Scope::All);
     let row = |src: &str| rows.iter().find(|r| &*r.src.name == src).unwrap();
     let web = row("web");
     let protocols: Vec<_> =
@@ -383,7 +396,7 @@ fn metrics_rows_are_by_protocol_and_say_what_cannot_be_told() {
     let mut p = published();
     p.containers.iter_mut().for_each(|c| c.state = "exited".to_owned());
     v.shared.publish(p);
-    assert!(v.pair_rows().iter().all(|r| !r.live));
+    assert!(v.pair_rows(&Scope::All).iter().all(|r| !r.live));
 }
 
 #[test]
@@ -401,7 +414,7 @@ fn status_and_metrics_count_the_same() {
     v.shared
         .store()
         .apply(NURSERY, &Batch { pairs: Vec::new(), flows: Vec::new(), rtts: Vec::new(), ..b.clone() });
-    let status = v.status().unwrap();
+    let status = v.status(&Scope::All).unwrap();
     assert_eq!(
         status.counts,
         Counts { containers: 2, tenants: 1, ports: 2, pairs: 2, active_flows: 3, monitors: 2 }
@@ -410,7 +423,7 @@ fn status_and_metrics_count_the_same() {
     assert_eq!((shop.flows.used, shop.pairs.used, shop.ports.used, shop.histograms.used), (3, 3, 1, 1));
     assert_eq!(status.sets.len(), 3);
 
-    let own = v.self_metrics();
+    let own = v.self_metrics(&Scope::All);
     assert_eq!(
         own.sets.iter().map(|s| (&*s.name, &*s.tenant, s.flows_full)).collect::<Vec<_>>(),
         [("s1", "", 9), ("s2", "shop", 9)]
@@ -433,7 +446,10 @@ fn a_stop_is_told_with_the_picture_that_shows_it() {
     };
     let told = monotonic();
     v.shared.stopped(told, monotonic(), "web".to_owned(), "shop".to_owned());
-    assert!(stops().is_empty() && v.status().unwrap().speed == Speed::default(), "it cannot be seen yet");
+    assert!(
+        stops().is_empty() && v.status(&Scope::All).unwrap().speed == Speed::default(),
+        "it cannot be seen yet"
+    );
     v.shared.publish(published());
     let took = (monotonic() - told).as_secs_f64();
     let [stop] = stops().try_into().expect("one stop");
@@ -444,10 +460,10 @@ fn a_stop_is_told_with_the_picture_that_shows_it() {
     );
     v.shared.publish(published());
     assert_eq!(stops().len(), 1, "it is told once");
-    let speed = v.status().unwrap().speed;
+    let speed = v.status(&Scope::All).unwrap().speed;
     let counted = |delays: Option<DelaySummary>| delays.map(|d| (d.count, d.method));
     assert_eq!(counted(speed.stopped_after_seconds), Some((1, "conmon_stop_delay_seconds".to_owned())));
     assert_eq!(counted(speed.reacted_after_seconds), Some((1, "conmon_reaction_delay_seconds".to_owned())));
     assert_eq!(counted(speed.tapped_after_seconds), None);
-    assert_eq!(v.self_metrics().stop_delay.count(), 1);
+    assert_eq!(v.self_metrics(&Scope::All).stop_delay.count(), 1);
 }
