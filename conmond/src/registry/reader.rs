@@ -143,6 +143,8 @@ pub struct Reader {
     progress_asked: Option<Now>,
     progress_at_ns: u64,
     alive_ns: u64,
+    /// Since when the stream of watches has been behind what was read.
+    behind_since_ns: Option<u64>,
     expire_at_ns: u64,
     backoff: Backoff,
     counters: ReaderCounters,
@@ -168,6 +170,7 @@ impl Reader {
             progress_asked: None,
             progress_at_ns: 0,
             alive_ns: 0,
+            behind_since_ns: None,
             expire_at_ns: 0,
             backoff: Backoff::new(retry_max_ns, seed),
             counters: ReaderCounters::default(),
@@ -274,6 +277,7 @@ impl Reader {
         self.reading = 0;
         self.cache.unfollow(None, now);
         self.progress_asked = None;
+        self.behind_since_ns = None;
         self.alive_ns = now.steady_ns;
         let targets: Vec<Target> = self.targets.keys().copied().collect();
         for target in targets {
@@ -481,7 +485,20 @@ impl Reader {
     /// A sign of life on the stream of watches, after all changes up to `revision`.
     pub fn progress(&mut self, revision: i64, now: Now) {
         self.alive_ns = now.steady_ns;
-        self.revision = self.revision.max(revision);
+        if revision < self.revision {
+            // A member may lag behind another for a moment; a history that went backwards stays there, and tells a watch from a
+            // revision to come nothing.
+            let since_ns = *self.behind_since_ns.get_or_insert(now.steady_ns);
+            if since_ns.saturating_add(SILENCE_NS) <= now.steady_ns {
+                self.counters.rewinds += 1;
+                self.revision = revision;
+                self.anew(now);
+                self.asks.push_back(Ask::Reconnect);
+            }
+            return;
+        }
+        self.behind_since_ns = None;
+        self.revision = revision;
         if let Some(asked) = self.progress_asked.take() {
             self.cache.confirm(asked.wall_ns);
         }

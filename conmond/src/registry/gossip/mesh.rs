@@ -36,6 +36,8 @@ const MAX_SUMMARIES: usize = 400;
 const ROOM: usize = 40 << 10;
 /// After news the next round is due this soon, among a few hosts.
 const HURRY_NS: u64 = 20_000_000;
+/// Rounds that are due soon after news.
+const HURRIED: u32 = 2;
 /// How long a host that left is told of.
 const FAREWELL_NS: u64 = 30_000_000_000;
 
@@ -81,6 +83,7 @@ pub struct Mesh {
     changed: BTreeSet<IpAddr>,
     next_round_ns: u64,
     last_round_ns: u64,
+    hurried: u32,
     heard_wall_ns: Option<u64>,
     superseded: bool,
     left: bool,
@@ -116,6 +119,7 @@ impl Mesh {
             changed: BTreeSet::new(),
             next_round_ns: 0,
             last_round_ns: 0,
+            hurried: 0,
             heard_wall_ns: None,
             superseded: false,
             left: false,
@@ -258,9 +262,12 @@ impl Mesh {
         if now.steady_ns < self.next_round_ns {
             return Vec::new();
         }
-        let many = 1 + self.nodes.len() as u64 / 16;
         self.last_round_ns = now.steady_ns;
-        self.next_round_ns = now.steady_ns + self.settings.round_ns.saturating_mul(many).min(1_000_000_000);
+        let round_ns = self.settings.round_ns.saturating_mul(self.many()).min(1_000_000_000);
+        let soon_ns = HURRY_NS.saturating_mul(self.many());
+        let hurries = self.hurried > 0;
+        self.hurried = self.hurried.saturating_sub(1);
+        self.next_round_ns = now.steady_ns + if hurries { soon_ns.min(round_ns) } else { round_ns };
         self.bury(now);
         self.forget(now);
         let mut out = Vec::new();
@@ -282,10 +289,15 @@ impl Mesh {
         self.next_round_ns
     }
 
-    /// News: a round soon.
+    /// How many hosts there are, as a factor of times: what all send together shall not grow with their square.
+    fn many(&self) -> u64 {
+        1 + self.nodes.len() as u64 / 16
+    }
+
+    /// News: some rounds soon, so that hardly anybody is left who has not heard.
     fn hurry(&mut self) {
-        let many = 1 + self.nodes.len() as u64 / 16;
-        let soon = self.last_round_ns + HURRY_NS.saturating_mul(many);
+        self.hurried = HURRIED;
+        let soon = self.last_round_ns + HURRY_NS.saturating_mul(self.many());
         self.next_round_ns = self.next_round_ns.min(soon);
     }
 

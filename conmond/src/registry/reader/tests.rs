@@ -125,6 +125,20 @@ fn a_history_that_goes_backwards_is_noticed() {
 }
 
 #[test]
+fn a_stream_that_stays_behind_what_was_read_is_of_another_history() {
+    let mut reader = ready();
+    look(&mut reader, vec![pair("a", 10, None, 7)], 12, at(0));
+    asks(&mut reader, at(0));
+    for (ms, revision) in [(1000, 11), (2000, 12), (3000, 5), (7000, 6)] {
+        reader.progress(revision, at(ms));
+        assert_eq!(reader.counters().rewinds, 0, "it may lag for a moment");
+    }
+    reader.progress(6, at(8000));
+    assert_eq!(reader.counters().rewinds, 1);
+    assert!(asks(&mut reader, at(8000)).contains(&Ask::Reconnect));
+}
+
+#[test]
 fn a_stream_without_life_is_given_up() {
     let mut reader = ready();
     look(&mut reader, vec![pair("a", 10, None, 7)], 12, at(0));

@@ -76,6 +76,8 @@ pub struct World {
     watchers: Vec<Watcher>,
     /// Connections over which nothing comes any more, without anybody knowing.
     broken: BTreeSet<(usize, u64)>,
+    /// Connections to the store as it runs now; those to one before are no more.
+    connections: BTreeSet<(usize, u64)>,
     last_heard: BTreeMap<(usize, u64), u64>,
     /// Every container that ever was.
     pub truth: Vec<EndpointRow>,
@@ -104,6 +106,7 @@ impl World {
             hosts: Vec::new(),
             watchers: Vec::new(),
             broken: BTreeSet::new(),
+            connections: BTreeSet::new(),
             last_heard: BTreeMap::new(),
             truth: Vec::new(),
             ended: BTreeMap::new(),
@@ -265,6 +268,16 @@ impl World {
     }
 
     fn at_store(&mut self, host: usize, epoch: u64, connection: u64, call: Option<u64>, request: Request) {
+        if matches!(request, Request::Connect) {
+            self.connections.insert((host, connection));
+        } else if !self.connections.contains(&(host, connection)) {
+            // Reset: it was to a store that ran before.
+            let event = match call {
+                Some(call) => Event::Timeout { host, epoch, connection, call },
+                None => Event::AtHost { host, epoch, connection, call, response: Response::Lost },
+            };
+            return self.after(MS, event);
+        }
         let response = match request {
             Request::Connect => Some(Response::Connected),
             Request::Write(ask) => {
@@ -495,6 +508,7 @@ impl World {
 
     /// All its connections end; some clients see it, some do not.
     fn store_restarts(&mut self) {
+        self.connections.clear();
         self.break_streams(None);
         self.store.restarted(TTL_NS, self.now_ns);
     }
