@@ -80,7 +80,6 @@ eight buckets; *told* is the share of runs in which two buckets or more were use
         }
         assert_covered(whole, &format!("aggregator, loss {loss}"));
         let share = f64::from(flow) / f64::from(told);
-        eprintln!("flow {loss} {share}");
         let _ = writeln!(
             page,
             "| {} %, flow {} % | {:.1} % | {:.1} % | {:.1} % |",
