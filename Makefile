@@ -24,6 +24,8 @@ SOAK_FORM = CONMON_TEST_REQUIRE_ROOT=1 CONMON_STARTS_SINGLE=300 CONMON_STARTS_RO
     CONMON_OUTAGE_SECONDS=10 CONMON_STORM_CONTAINERS=1000 CONMON_API_EXAMPLES=1000
 SOAK_TESTS = root_no_packet_is_missed root_a_killed_daemon root_another_build root_a_storm_of_names root_the_api
 FUZZ_TIMES ?= 50
+# For each of libFuzzer's targets.
+FUZZ_SECONDS ?= 60
 PREFIX ?= /usr/local
 UNITDIR ?= /etc/systemd/system
 
@@ -67,9 +69,12 @@ bench: setup ## what a packet costs, and what watching costs applications, as ro
 	$(AS_ROOT) cargo bench --workspace --locked --bench '*'
 	CONMON_REGISTRY_ENDPOINTS=1000000 cargo test --release --locked -p conmond --test registry -- --nocapture look_ups
 
-soak: setup ## 1,000 container starts, 1,000 on few addresses, crash and upgrade of conmond; then all tests over and over, SOAK_MINUTES (60) long
+soak: setup ## accuracy in other networks; 1,000 container starts, 1,000 on few addresses, crash and upgrade of conmond; then all tests over and over, SOAK_MINUTES (60) long
 	@$(MAKE) build
 	@scripts/build-next
+	for seed in 1 2 3 4 5 6 7 8; do \
+	    IPPM_SEED=$$seed cargo test --release --locked -p ippm --test accuracy; \
+	done
 	$(SOAK_FORM) $(AS_ROOT) cargo test --workspace --release --locked --test system -- \
 	    --test-threads=1 --nocapture $(SOAK_TESTS)
 	CONMON_REGISTRY_SCHEDULES=10000 cargo test --release --locked -p conmond --lib -- --nocapture whatever_befalls
@@ -79,7 +84,8 @@ soak: setup ## 1,000 container starts, 1,000 on few addresses, crash and upgrade
 	    $(AS_ROOT) cargo test --workspace --release --locked --tests -- root_ --test-threads=1; \
 	done
 
-fuzz: setup ## random packets and inputs, FUZZ_TIMES (50) as many as the tests take, with a new seed
+fuzz: setup ## libFuzzer on every parser and matcher, FUZZ_SECONDS (60) each; random inputs, FUZZ_TIMES (50) as many as the tests take
+	@FUZZ_SECONDS=$(FUZZ_SECONDS) scripts/fuzz
 	PROPTEST_CASES=$$(( 256 * $(FUZZ_TIMES) )) IPPM_PACKETS=$$(( 200000 * $(FUZZ_TIMES) )) \
 	    cargo test --release --locked -p ippm -p conmond --lib
 	seed=$${CONMON_FUZZ_SEED:-$$(date +%s)}; echo "CONMON_FUZZ_SEED=$$seed"; \

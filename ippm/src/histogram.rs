@@ -8,6 +8,10 @@
 //! Counts, not quantiles, are what is stored, sent and summed: quantiles of several pairs come from the merged
 //! counts, never from an average of quantiles.
 
+mod recorder;
+
+pub use recorder::Recorder;
+
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 /// Buckets in a histogram.
@@ -20,21 +24,32 @@ const UNIT_BITS: u32 = 6;
 /// Sub-buckets in one octave.
 const SUBS: usize = 1 << SUB_BITS;
 
+/// Octaves: the first is what lies below 1,024 ns.
+const OCTAVES: usize = BUCKETS / SUBS;
+
 /// The largest relative error of [`Histogram::quantile`] for values from 1,024 ns to 2^34 ns: half a bucket.
 pub const RELATIVE_ERROR: f64 = 1.0 / 32.0;
 /// The largest error of [`Histogram::quantile`] for values below 1,024 ns: half a bucket.
 pub const ABSOLUTE_ERROR_NS: u64 = 32;
 
 /// The bucket that counts a delay of `ns` nanoseconds.
+#[inline]
 pub const fn bucket_of(ns: u64) -> usize {
     let units = ns >> UNIT_BITS;
     if units < SUBS as u64 {
         return units as usize;
     }
-    let e = units.ilog2() - SUB_BITS;
-    let index = SUBS * (e as usize + 1) + ((units >> e) as usize & (SUBS - 1));
-    if index < BUCKETS { index } else { BUCKETS - 1 }
+    // A double's exponent and the first bits of its fraction are the octave and its part, and are had for less than a
+    // logarithm. Below 2^34, where buckets end, no double is rounded.
+    let ns = if ns < END_NS { ns } else { END_NS - 1 };
+    let place = (ns as i64 as f64).to_bits() >> (f64::MANTISSA_DIGITS - 1 - SUB_BITS);
+    place as usize - FIRST_PLACE
 }
+
+/// The first delay beyond all buckets.
+const END_NS: u64 = 1 << (UNIT_BITS + SUB_BITS + (BUCKETS / SUBS - 1) as u32);
+/// What [`bucket_of`] finds in a double for the first delay of octave 1, less that octave's first bucket.
+const FIRST_PLACE: usize = ((f64::MAX_EXP - 1) as usize + (UNIT_BITS + SUB_BITS) as usize) * SUBS - SUBS;
 
 /// The delays that bucket `index` counts, in nanoseconds: from the first, up to but without the second.
 ///
@@ -66,11 +81,15 @@ pub enum HistogramError {
 
 /// Counts of delays, with their exact sum and extremes.
 ///
-/// Only buckets that hold something take room (16 bytes each); a pair's round-trip delays usually fill 20 to 60.
+/// Only octaves that hold something take room (128 bytes each); a pair's round-trip delays usually fill three to six. Where
+/// a bucket's count lies is looked up and not searched for: recording costs the same however many buckets are filled. For more
+/// speed still there is [`Recorder`].
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Histogram {
-    /// Ascending by bucket, no count is zero.
-    buckets: Vec<(u16, u64)>,
+    /// For each octave one more than the place of its counts, 0 for none.
+    places: [u8; OCTAVES],
+    /// Ascending by octave; in none all counts are zero.
+    octaves: Vec<[u64; SUBS]>,
     count: u64,
     sum_ns: u64,
     min_ns: u64,
@@ -80,7 +99,7 @@ pub struct Histogram {
 impl Histogram {
     /// A histogram of nothing.
     pub const fn new() -> Self {
-        Self { buckets: Vec::new(), count: 0, sum_ns: 0, min_ns: 0, max_ns: 0 }
+        Self { places: [0; OCTAVES], octaves: Vec::new(), count: 0, sum_ns: 0, min_ns: 0, max_ns: 0 }
     }
 
     /// Takes over counts made elsewhere: `(bucket, count)` in ascending order, zero counts allowed and dropped.
@@ -105,8 +124,7 @@ impl Histogram {
             }
             next = bucket + 1;
             if count > 0 {
-                h.buckets.push((bucket, count));
-                h.count = h.count.saturating_add(count);
+                h.put(usize::from(bucket), count);
             }
         }
         h.sum_ns = sum_ns;
@@ -115,11 +133,13 @@ impl Histogram {
     }
 
     /// Counts one delay.
+    #[inline]
     pub fn record(&mut self, ns: u64) {
         self.record_many(ns, 1);
     }
 
     /// Counts `times` delays of the same length.
+    #[inline]
     pub fn record_many(&mut self, ns: u64, times: u64) {
         if times == 0 {
             return;
@@ -128,11 +148,36 @@ impl Histogram {
         self.max_ns = self.max_ns.max(ns);
         self.count = self.count.saturating_add(times);
         self.sum_ns = self.sum_ns.saturating_add(ns.saturating_mul(times));
-        let bucket = bucket_of(ns) as u16;
-        match self.buckets.binary_search_by_key(&bucket, |&(b, _)| b) {
-            Ok(i) => self.buckets[i].1 = self.buckets[i].1.saturating_add(times),
-            Err(i) => self.buckets.insert(i, (bucket, times)),
+        let bucket = bucket_of(ns);
+        let count = &mut self.octave(bucket / SUBS)[bucket % SUBS];
+        *count = count.saturating_add(times);
+    }
+
+    /// Puts a count into a bucket that holds nothing.
+    fn put(&mut self, bucket: usize, count: u64) {
+        self.octave(bucket / SUBS)[bucket % SUBS] = count;
+        self.count = self.count.saturating_add(count);
+    }
+
+    /// The counts of an octave, zeros if nothing was in it; the caller puts something in.
+    #[inline]
+    fn octave(&mut self, octave: usize) -> &mut [u64; SUBS] {
+        if self.places[octave] == 0 {
+            self.open_octave(octave);
         }
+        &mut self.octaves[usize::from(self.places[octave]) - 1]
+    }
+
+    /// Makes room for an octave between its neighbours.
+    #[cold]
+    fn open_octave(&mut self, octave: usize) {
+        let at = self.places[..octave].iter().filter(|place| **place > 0).count();
+        self.octaves.reserve_exact(1);
+        self.octaves.insert(at, [0; SUBS]);
+        for place in self.places[octave..].iter_mut().filter(|place| **place > 0) {
+            *place += 1;
+        }
+        self.places[octave] = at as u8 + 1;
     }
 
     /// Adds all that `other` counted. The result is what one histogram of all the values would be.
@@ -145,25 +190,11 @@ impl Histogram {
         self.count = self.count.saturating_add(other.count);
         self.sum_ns = self.sum_ns.saturating_add(other.sum_ns);
 
-        let mut merged = Vec::with_capacity(self.buckets.len().max(other.buckets.len()));
-        let (mut ours, mut theirs) = (self.buckets.iter().peekable(), other.buckets.iter().peekable());
-        loop {
-            let take = match (ours.peek(), theirs.peek()) {
-                (None, None) => break,
-                (Some(_), None) => ours.next().copied(),
-                (None, Some(_)) => theirs.next().copied(),
-                (Some(a), Some(b)) if a.0 < b.0 => ours.next().copied(),
-                (Some(a), Some(b)) if a.0 > b.0 => theirs.next().copied(),
-                (Some(a), Some(b)) => {
-                    let sum = (a.0, a.1.saturating_add(b.1));
-                    ours.next();
-                    theirs.next();
-                    Some(sum)
-                }
-            };
-            merged.extend(take);
+        for (octave, counts) in other.filled() {
+            for (ours, theirs) in self.octave(octave).iter_mut().zip(counts) {
+                *ours = ours.saturating_add(*theirs);
+            }
         }
-        self.buckets = merged;
     }
 
     /// What was counted since `earlier`, an older state of this same histogram.
@@ -178,39 +209,50 @@ impl Histogram {
             return self.clone();
         }
         let mut difference = Histogram::new();
-        let mut old = earlier.buckets.iter().peekable();
-        for &(bucket, count) in &self.buckets {
-            while old.next_if(|&&(b, _)| b < bucket).is_some() {}
-            let before = old.next_if(|&&(b, _)| b == bucket).map_or(0, |&(_, c)| c);
-            if count > before {
-                difference.buckets.push((bucket, count - before));
-                difference.count = difference.count.saturating_add(count - before);
+        for (octave, counts) in self.filled() {
+            let before = match usize::from(earlier.places[octave]) {
+                0 => &[0; SUBS],
+                place => &earlier.octaves[place - 1],
+            };
+            for (sub, (count, before)) in counts.iter().zip(before).enumerate() {
+                if count > before {
+                    difference.put(octave * SUBS + sub, count - before);
+                }
             }
         }
-        let (Some(&(first, _)), Some(&(last, _))) = (difference.buckets.first(), difference.buckets.last())
-        else {
-            return difference;
-        };
+        let Some((first, last)) = difference.ends() else { return difference };
         difference.sum_ns = self.sum_ns.saturating_sub(earlier.sum_ns);
-        let min = if self.min_ns < earlier.min_ns {
-            self.min_ns
-        } else {
-            bucket_start(first.into()).max(self.min_ns)
-        };
-        let max =
-            if self.max_ns > earlier.max_ns { self.max_ns } else { last_value(last.into()).min(self.max_ns) };
+        let min =
+            if self.min_ns < earlier.min_ns { self.min_ns } else { bucket_start(first).max(self.min_ns) };
+        let max = if self.max_ns > earlier.max_ns { self.max_ns } else { last_value(last).min(self.max_ns) };
         difference.settle(min, max);
         difference
     }
 
     /// Sets the extremes to the values nearest to the given ones that the first and last bucket can hold.
     fn settle(&mut self, min_ns: u64, max_ns: u64) {
-        let (Some(&(first, _)), Some(&(last, _))) = (self.buckets.first(), self.buckets.last()) else {
+        let Some((first, last)) = self.ends() else {
             *self = Self::new();
             return;
         };
-        self.min_ns = min_ns.clamp(bucket_start(first.into()), last_value(first.into()));
-        self.max_ns = max_ns.clamp(bucket_start(last.into()), last_value(last.into())).max(self.min_ns);
+        self.min_ns = min_ns.clamp(bucket_start(first), last_value(first));
+        self.max_ns = max_ns.clamp(bucket_start(last), last_value(last)).max(self.min_ns);
+    }
+
+    /// Octaves that hold something, with their counts, ascending.
+    fn filled(&self) -> impl Iterator<Item = (usize, &[u64; SUBS])> {
+        let octaves = (0..OCTAVES).filter(|octave| self.places[*octave] > 0);
+        octaves.zip(&self.octaves)
+    }
+
+    /// The first and the last bucket that hold something.
+    fn ends(&self) -> Option<(usize, usize)> {
+        let first = self.places.iter().position(|place| *place > 0)?;
+        let last = self.places.iter().rposition(|place| *place > 0)?;
+        let holds = |count: &u64| *count > 0;
+        let low = self.octaves.first()?.iter().position(holds)?;
+        let high = self.octaves.last()?.iter().rposition(holds)?;
+        Some((first * SUBS + low, last * SUBS + high))
     }
 
     /// How many values were counted.
@@ -262,7 +304,7 @@ impl Histogram {
         }
         let rank = ((q * self.count as f64).ceil() as u64).clamp(1, self.count);
         let mut below = 0u64;
-        for &(bucket, count) in &self.buckets {
+        for (bucket, count) in self.iter() {
             below = below.saturating_add(count);
             if below >= rank {
                 let low = bucket_start(bucket.into()).max(self.min_ns);
@@ -277,21 +319,23 @@ impl Histogram {
     /// of its bucket, so never too many.
     pub fn count_below(&self, ns: u64) -> u64 {
         let limit = bucket_of(ns);
-        self.buckets
-            .iter()
-            .take_while(|&&(b, _)| usize::from(b) < limit)
-            .fold(0, |sum, &(_, c)| sum.saturating_add(c))
+        self.iter()
+            .take_while(|(bucket, _)| usize::from(*bucket) < limit)
+            .fold(0, |sum, (_, count)| sum.saturating_add(count))
     }
 
     /// The buckets that hold something: `(bucket, count)`, ascending.
-    pub fn iter(&self) -> impl ExactSizeIterator<Item = (u16, u64)> + '_ {
-        self.buckets.iter().copied()
+    pub fn iter(&self) -> impl Iterator<Item = (u16, u64)> + '_ {
+        self.filled().flat_map(|(octave, counts)| {
+            let filled = counts.iter().enumerate().filter(|(_, count)| **count > 0);
+            filled.map(move |(sub, count)| ((octave * SUBS + sub) as u16, *count))
+        })
     }
 
     /// The buckets that hold something with the delays they count: `(low, high, count)` in nanoseconds, `high`
     /// not included, ascending.
-    pub fn ranges(&self) -> impl ExactSizeIterator<Item = (u64, u64, u64)> + '_ {
-        self.buckets.iter().map(|&(b, count)| {
+    pub fn ranges(&self) -> impl Iterator<Item = (u64, u64, u64)> + '_ {
+        self.iter().map(|(b, count)| {
             let (low, high) = bucket_bounds(b.into());
             (low, high, count)
         })
@@ -353,7 +397,7 @@ impl Serialize for Histogram {
             sum_ns: self.sum_ns,
             min_ns: self.min_ns,
             max_ns: self.max_ns,
-            buckets: Buckets(self.buckets.clone()),
+            buckets: Buckets(self.iter().collect()),
         }
         .serialize(serializer)
     }

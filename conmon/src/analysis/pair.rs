@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use ippm::flow::proto_name;
-use ippm::follow::tcp::{Place, Told};
+use ippm::follow::tcp::{Method, Place, Told};
 use ippm::histogram::{Histogram, RELATIVE_ERROR};
 use ippm::time::seconds;
 use jiff::Timestamp;
@@ -82,9 +82,9 @@ impl PairState {
             Place::New | Place::Nothing => {}
         }
         if let Some(trip) = told.round_trip {
-            let at = usize::from(!trip.forward) + if trip.handshake { 2 } else { 0 };
+            let at = usize::from(!trip.forward) + if trip.method == Method::Handshake { 2 } else { 0 };
             self.rtt[at].record(trip.ns);
-            self.delayed += u64::from(trip.maybe_delayed && !trip.handshake);
+            self.delayed += u64::from(trip.maybe_delayed && trip.method != Method::Handshake);
         }
     }
 

@@ -13,7 +13,7 @@ mod pcapng;
 mod tests;
 
 pub use link::{Link, to_ethernet};
-pub use open::{Progress, open};
+pub use open::{Progress, decompress, open};
 
 use std::io::{self, Read};
 

@@ -54,16 +54,31 @@ pub fn open(path: &Path) -> io::Result<(Box<dyn Read>, Progress)> {
     Ok((decompress(from)?, progress))
 }
 
-pub(super) fn decompress<R: Read + 'static>(from: R) -> io::Result<Box<dyn Read>> {
+/// What a stream holds, decompressed if its first octets say that it is compressed.
+pub fn decompress<R: Read + 'static>(from: R) -> io::Result<Box<dyn Read>> {
     let mut from = BufReader::with_capacity(256 << 10, from);
     let head = from.fill_buf()?;
     if head.starts_with(&GZIP) {
-        return Ok(Box::new(flate2::bufread::MultiGzDecoder::new(from)));
+        return Ok(Box::new(Little(flate2::bufread::MultiGzDecoder::new(from))));
     }
     if head.starts_with(&ZSTD) {
         return Ok(Box::new(Zstd { state: Some(State::Between(from)) }));
     }
     Ok(Box::new(from))
+}
+
+/// Reads little at a time. A decoder that meets damage gives nothing of what it decoded in the same call: with this,
+/// no more than so much of what came before the damage is lost.
+struct Little<R>(R);
+
+/// Octets at a time.
+const LITTLE: usize = 1 << 10;
+
+impl<R: Read> Read for Little<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let most = buffer.len().min(LITTLE);
+        self.0.read(&mut buffer[..most])
+    }
 }
 
 /// All frames of a zstd stream, one after another, as the command line tools write and read them.

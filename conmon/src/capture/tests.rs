@@ -241,6 +241,25 @@ fn compressed_captures_are_read_whole_and_in_several_members() {
     }
 }
 
+/// Found by fuzzing: a gzip stream that is damaged in its middle told nothing of what came before.
+#[test]
+fn a_damaged_gzip_stream_is_read_up_to_the_damage() {
+    let plain: Vec<u8> = pcap(Order(false), true);
+    let half = plain.len() / 2;
+    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    encoder.write_all(&plain[..half]).expect("memory");
+    encoder.flush().expect("memory");
+    let at = encoder.get_ref().len();
+    encoder.write_all(&plain[half..]).expect("memory");
+    let mut bytes = encoder.finish().expect("memory");
+    // A block of the kind that there is not (RFC 1951 section 3.2.3).
+    bytes[at] = 0b111;
+    let (found, error) = read_all(decompress(Cursor::new(bytes)).expect("memory"));
+    assert!(matches!(error, Some(CaptureError::Read(_))), "{error:?}");
+    let (before, _) = read_all(&plain[..half - 1_024]);
+    assert!(before.len() > 5 && found.len() >= before.len(), "{} of {}", found.len(), before.len());
+}
+
 const MAGIC: [u8; 4] = pcapng::MAGIC;
 
 /// Any octet changed, swapped or cut: an answer or one sentence, no panic, and never more packets than octets.

@@ -6,6 +6,7 @@
 
 pub mod question;
 pub mod spin;
+pub mod stamps;
 pub mod table;
 pub mod tcp;
 

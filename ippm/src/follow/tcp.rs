@@ -9,13 +9,35 @@
 
 use crate::packet::{Tcp, tcp_flag};
 
+/// How a round trip was found. Those of different methods tell different things, and are not to be mixed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Method {
+    /// From SYN or SYN/ACK to what acknowledges it: the answer is the stack's alone.
+    Handshake,
+    /// From new data to the first acknowledgement that covers it.
+    Acknowledgement,
+    /// From a new TSval to its echo ([`super::stamps`]).
+    TimeStamps,
+}
+
+impl Method {
+    /// The label, as it is stored and shown.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Handshake => "passive_tcp_handshake",
+            Self::Acknowledgement => "passive_tcp_ack",
+            Self::TimeStamps => "passive_tcp_time_stamps",
+        }
+    }
+}
+
 /// A round trip that ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RoundTrip {
     /// The direction of the data; the acknowledgement came the other way.
     pub forward: bool,
-    /// From SYN or SYN/ACK.
-    pub handshake: bool,
+    /// How it was found.
+    pub method: Method,
     /// How long it took, nanoseconds.
     pub ns: u64,
     /// The acknowledgement carried no data and took more than [`DELAYED`] times the shortest round trip of this direction:
@@ -136,16 +158,24 @@ impl TcpFollower {
         }
         side.probe = None;
         let took = ns.saturating_sub(began);
-        let maybe_delayed = length == 0 && side.shortest > 0 && took > side.shortest.saturating_mul(DELAYED);
-        if side.shortest == 0 || took < side.shortest {
-            side.shortest = took;
-        }
-        Some(RoundTrip { forward, handshake, ns: took, maybe_delayed })
+        let maybe_delayed = maybe_delayed(&mut side.shortest, took, length);
+        let method = if handshake { Method::Handshake } else { Method::Acknowledgement };
+        Some(RoundTrip { forward, method, ns: took, maybe_delayed })
     }
 }
 
-/// Whether sequence number `a` comes before `b` (RFC 9293 section 3.4).
-const fn before(a: u32, b: u32) -> bool {
+/// Whether a round trip that was ended by a segment of `length` counts as [`RoundTrip::maybe_delayed`]; keeps the shortest.
+pub(super) fn maybe_delayed(shortest: &mut u64, took: u64, length: u32) -> bool {
+    let maybe = length == 0 && *shortest > 0 && took > shortest.saturating_mul(DELAYED);
+    if *shortest == 0 || took < *shortest {
+        *shortest = took;
+    }
+    maybe
+}
+
+/// Whether sequence number `a` comes before `b` (RFC 9293 section 3.4); time stamps are compared so too (RFC 7323 section
+/// 4.2).
+pub(super) const fn before(a: u32, b: u32) -> bool {
     (a.wrapping_sub(b) as i32) < 0
 }
 

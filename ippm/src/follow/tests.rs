@@ -5,8 +5,9 @@ use proptest::prelude::*;
 
 use super::question::{OUTSTANDING, Questions, dns};
 use super::spin::SpinFollower;
+use super::stamps::StampFollower;
 use super::table::{BiKey, Ended, FlowTable, Limits};
-use super::tcp::{Place, TcpFollower};
+use super::tcp::{Method, Place, TcpFollower};
 use crate::flow::EndReason;
 use crate::model::Captured;
 use crate::model::law::Delay;
@@ -84,6 +85,152 @@ fn round_trips_are_those_that_brute_force_finds() {
             }
         }
     }
+}
+
+/// Each round trip by time stamps ends with the first echo of a TSval and began with the first segment that had it; and that
+/// segment, or one like it that passed in the same tick, did arrive before the echo left. With loss, reordering, offload and
+/// delayed acknowledgements, at both ports.
+#[test]
+fn time_stamps_give_round_trips_that_were() {
+    let mut all_found = 0;
+    for seed in 0..16 {
+        let loss = [0.0, 0.005, 0.02, 0.05][seed as usize % 4];
+        let path = Path::clean(Delay::Exponential { base: 80_000, mean: 30_000 })
+            .losing(loss)
+            .reordering(0.003, 150_000);
+        let mut law = Connection::over(path, path, seed);
+        law.ack_delay_ns = if seed % 2 == 0 { 0 } else { 4_000_000 };
+        for law in [law, law.offloaded()] {
+            let outcome = run(&law);
+            for seen in [&outcome.client, &outcome.server] {
+                let all = segments(seen);
+                let mut follower = StampFollower::default();
+                for (i, (forward, ns, tcp, _)) in all.iter().enumerate() {
+                    let Some(trip) = follower.segment(*forward, tcp, *ns) else { continue };
+                    all_found += 1;
+                    assert_eq!((trip.forward, trip.method), (!forward, Method::TimeStamps));
+                    let (began, echo) = (ns - trip.ns, tcp.timestamps.expect("the model has them").echo);
+                    let with = |value: u32| {
+                        move |(f, _, t, _): &&(bool, u64, Tcp, u16)| {
+                            f != forward && t.timestamps.is_some_and(|stamps| stamps.value == value)
+                        }
+                    };
+                    let first = all.iter().find(with(echo)).expect("a segment with this TSval");
+                    assert_eq!(first.1, began, "seed {seed}");
+                    let echoes = |(f, at, t, _): &&(bool, u64, Tcp, u16)| {
+                        f == forward && *at >= began && t.timestamps.is_some_and(|stamps| stamps.echo == echo)
+                    };
+                    assert_eq!(all.iter().position(|s| echoes(&s)), Some(i), "seed {seed}");
+                    let tick = |at: u64| (at / 1_000_000) as u32;
+                    assert!(outcome.journeys.iter().any(|j| {
+                        j.forward != *forward
+                            && tick(j.sent_ns) == echo
+                            && j.arrival_ns.or(j.copy_ns).is_some_and(|arrival| arrival <= *ns)
+                    }));
+                }
+            }
+        }
+    }
+    assert!(all_found > 400, "{all_found}");
+}
+
+/// Without loss and reordering, a round trip by time stamps is what passed there, in the stack and back: the truth of the journeys.
+#[test]
+fn on_a_clean_path_time_stamps_are_exact() {
+    let path = Path::clean(Delay::Exponential { base: 2_000_000, mean: 300_000 });
+    let outcome = run(&Connection::over(path, path, 3));
+    let mut follower = StampFollower::default();
+    let mut found = 0;
+    for (forward, ns, tcp, _) in segments(&outcome.client) {
+        let Some(trip) = follower.segment(forward, &tcp, ns).filter(|trip| trip.forward) else { continue };
+        found += 1;
+        let timed =
+            outcome.journeys.iter().find(|j| j.forward && j.sent_ns == ns - trip.ns).expect("it was sent");
+        let there = timed.arrival_ns.expect("nothing is lost") - timed.sent_ns;
+        let answers = outcome.journeys.iter().filter(|j| !j.forward && j.arrival_ns == Some(ns));
+        let answer = answers.min_by_key(|j| j.sent_ns).expect("an answer");
+        assert_eq!(trip.ns, there + 10_000 + (ns - answer.sent_ns), "there, the stack, and back");
+    }
+    assert!(found > 5, "{found}");
+}
+
+/// During loss time stamps find round trips that sequence numbers give up.
+#[test]
+fn time_stamps_go_on_during_loss() {
+    let (mut by_stamps, mut by_numbers) = (0, 0);
+    for seed in 0..10 {
+        let path = Path::clean(Delay::Exponential { base: 3_000_000, mean: 100_000 });
+        let outcome = run(&Connection::over(path.losing(0.05), path, seed));
+        let (mut stamps, mut numbers) = (StampFollower::default(), TcpFollower::default());
+        for (forward, ns, tcp, id) in segments(&outcome.client) {
+            by_stamps += u32::from(stamps.segment(forward, &tcp, ns).is_some_and(|trip| trip.forward));
+            let told = numbers.segment(forward, &tcp, id, false, ns);
+            by_numbers += u32::from(told.round_trip.is_some_and(|trip| trip.forward));
+        }
+    }
+    assert!(by_stamps * 10 > by_numbers * 11, "{by_stamps} {by_numbers}");
+}
+
+/// A tick in which data was sent twice, a RST, an option that is not there: no round trip of them.
+#[test]
+fn what_time_stamps_cannot_tell() {
+    let tcp = |seq, flags, payload, value, echo| Tcp {
+        seq,
+        ack: 0,
+        flags,
+        payload,
+        timestamps: Some(crate::packet::TcpTimestamps { value, echo }),
+        timestamps_first: true,
+    };
+    let mut follower = StampFollower::default();
+    assert_eq!(follower.segment(true, &tcp(0, 2, 0, 7, 0), 0), None);
+    let shake = follower.segment(false, &tcp(0, 18, 0, 100, 7), 500).expect("SYN to SYN/ACK");
+    assert_eq!((shake.ns, shake.forward), (500, true));
+    // Sent again within the tick: of which of the two is the echo?
+    follower.segment(true, &tcp(1, 16, 100, 9, 100), 1_000);
+    follower.segment(true, &tcp(1, 16, 100, 9, 100), 1_400);
+    assert_eq!(follower.segment(false, &tcp(1, 16, 0, 101, 9), 2_000), None);
+    // Lost, and what was sent later echoed: the older one is given up.
+    follower.segment(true, &tcp(101, 16, 100, 10, 101), 3_000);
+    assert_eq!(follower.segment(false, &tcp(1, 16, 0, 102, 11), 4_000), None);
+    assert_eq!(follower.segment(false, &tcp(1, 16, 0, 102, 10), 4_100), None);
+    // A RST says nothing, and neither does TSecr without ACK.
+    follower.segment(true, &tcp(201, 16, 100, 12, 102), 5_000);
+    assert_eq!(follower.segment(false, &tcp(1, 20, 0, 103, 12), 5_500), None);
+    assert_eq!(follower.segment(false, &tcp(1, 0, 0, 103, 12), 5_600), None);
+    assert_eq!(follower.segment(false, &tcp(1, 16, 0, 103, 12), 5_700).map(|trip| trip.ns), Some(700));
+    let mut middle = StampFollower::default();
+    middle.segment(true, &tcp(1, 16, 100, 50, 1), 0);
+    assert_eq!(middle.segment(false, &tcp(1, 16, 0, 60, 50), 10), None, "others may have passed before");
+    assert_eq!(Method::TimeStamps.as_str(), "passive_tcp_time_stamps");
+}
+
+/// What is marked as a delayed acknowledgement was one, and nearly all that were are marked.
+#[test]
+fn delayed_acknowledgements_are_marked() {
+    let path = Path::clean(Delay::Exponential { base: 100_000, mean: 10_000 });
+    let (mut marked, mut delayed, mut right) = (0, 0, 0);
+    for seed in 0..20 {
+        let mut law = Connection::over(path, path, seed);
+        // One segment at a time: while both send, data brings acknowledgements along; then each waits alone.
+        (law.forward_bytes, law.window, law.ack_delay_ns) = (200_000, 1_448, 4_000_000);
+        let outcome = run(&law);
+        let mut follower = TcpFollower::default();
+        for (forward, ns, tcp, id) in segments(&outcome.client) {
+            let told = follower.segment(forward, &tcp, id, true, ns);
+            let Some(trip) = told.round_trip.filter(|t| t.forward && t.method == Method::Acknowledgement)
+            else {
+                continue;
+            };
+            // The model waits 4 ms; nothing else takes longer than one.
+            let waited = trip.ns > 2_000_000;
+            marked += u32::from(trip.maybe_delayed);
+            delayed += u32::from(waited);
+            right += u32::from(trip.maybe_delayed && waited);
+        }
+    }
+    assert!(delayed > 100, "{delayed}");
+    assert_eq!((marked, right), (delayed, delayed));
 }
 
 /// At the sender's port what is not new was sent again, and all of it is found, without offload and loss of the port

@@ -120,7 +120,24 @@ fn sums_saturate() {
     assert_eq!((h.count(), h.sum_ns(), h.max_ns()), (u64::MAX, u64::MAX, Some(u64::MAX)));
 }
 
+#[test]
+fn the_bucket_function_is_the_one_in_words_at_each_edge() {
+    for bits in 0..64 {
+        for near in [-2i64, -1, 0, 1, 2] {
+            let ns = (1u64 << bits).saturating_add_signed(near);
+            assert_eq!(bucket_of(ns), bucket_in_words(ns), "{ns}");
+        }
+    }
+}
+
 proptest! {
+    #[test]
+    fn a_recorder_counts_the_same(values in prop::collection::vec(delay(), 0..200)) {
+        let mut recorder = Recorder::default();
+        values.iter().for_each(|ns| recorder.record(*ns));
+        prop_assert_eq!(recorder.histogram(), of(&values));
+    }
+
     #[test]
     fn bucket_function_is_that_of_the_header(ns in delay()) {
         prop_assert_eq!(bucket_of(ns), bucket_in_words(ns));

@@ -2,4 +2,5 @@
 
 pub mod proportion;
 pub mod reordering;
+pub mod student;
 pub mod variation;

@@ -2,7 +2,9 @@
 //! offload) crosses the path as segments and may be put together again on the other side (receive offload).
 //!
 //! The sender keeps a constant window, sends again on the third duplicate acknowledgement and on partial ones (RFC 5681
-//! section 3.2, RFC 6582) and after a fixed time; the receiver acknowledges all it gets at once.
+//! section 3.2, RFC 6582) and after a fixed time; the receiver acknowledges what it gets at once, or, where the law says
+//! so, every second segment in order and a lone one after a while (RFC 5681 section 4.2). Time stamps are echoed as RFC 7323
+//! section 4.3 says.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
@@ -33,6 +35,8 @@ pub struct Connection {
     pub wire_ns: u64,
     /// Time between a packet's passing an end's port and the answer's passing it, nanoseconds.
     pub stack_ns: u64,
+    /// How long an acknowledgement waits for a second segment, nanoseconds; 0 for not at all.
+    pub ack_delay_ns: u64,
     /// Retransmission timeout, nanoseconds.
     pub rto_ns: u64,
     /// From the client to the server.
@@ -58,6 +62,7 @@ impl Connection {
             gro_ns: 0,
             wire_ns: 1_200,
             stack_ns: 10_000,
+            ack_delay_ns: 0,
             rto_ns: 200_000_000,
             forward,
             reverse,
@@ -112,6 +117,8 @@ enum Event {
     Arrive(usize, bool),
     /// What an end holds back to put together is handed on; its generation.
     Flush(bool, u64),
+    /// An acknowledgement has waited long enough; its generation.
+    Acknowledge(bool, u64),
     /// A retransmission timer runs out; its generation.
     Timeout(bool, u64),
 }
@@ -128,7 +135,12 @@ struct End {
     /// What was received: next expected, and pieces beyond it.
     expected: u64,
     beyond: BTreeMap<u64, u64>,
-    newest_value: u32,
+    /// TS.Recent and Last.ACK.sent (RFC 7323 section 4.3), the latter as a stream offset.
+    recent: u32,
+    acked: u64,
+    /// An acknowledgement waits; and counts how often one was sent.
+    waits: bool,
+    acknowledgements: u64,
     ip_id: u16,
     isn: u32,
     established: bool,
@@ -170,6 +182,7 @@ pub fn run(law: &Connection) -> Outcome {
                     run.flush(now, forward);
                 }
             }
+            Event::Acknowledge(forward, generation) => run.acknowledge(now, forward, generation),
             Event::Timeout(forward, generation) => run.timeout(now, forward, generation),
         }
     }
@@ -204,7 +217,9 @@ impl Run<'_> {
         let ack = if end.expected > 0 { other_isn.wrapping_add(end.expected as u32) } else { 0 };
         let flags = flags | if end.expected > 0 { ACK } else { 0 };
         let seq = end.isn.wrapping_add(from as u32);
-        let timestamps = (value, end.newest_value);
+        let timestamps = (value, end.recent);
+        (end.acked, end.waits) = (end.expected, false);
+        end.acknowledgements += 1;
         let pieces = payload.div_ceil(law.mss).max(1);
         let ip_id = end.ip_id;
         end.ip_id = end.ip_id.wrapping_add(pieces as u16);
@@ -295,11 +310,15 @@ impl Run<'_> {
         let own = !packet.forward;
         let peer_isn = self.ends[1 - me].isn;
         let end = &mut self.ends[me];
-        end.newest_value = end.newest_value.max(timestamps.0);
         let syn = flags & SYN != 0;
         let from = offset(end.expected, seq, peer_isn);
         let length = u64::from(packet.payload) + u64::from(syn);
         let mut answer = length > 0;
+        if from <= end.acked {
+            end.recent = end.recent.max(timestamps.0);
+        }
+        // In order, with nothing missing before it and nothing held beyond.
+        let plain = from == end.expected && end.beyond.is_empty() && !syn;
         if length > 0 {
             let piece = end.beyond.entry(from).or_default();
             *piece = (*piece).max(from + length);
@@ -344,9 +363,26 @@ impl Run<'_> {
         if self.fill(now, own) {
             answer = false;
         }
+        let wait = self.law.ack_delay_ns;
+        let segments = packet.payload.div_ceil(self.law.mss);
+        let end = self.sender(own);
+        if answer && plain && wait > 0 && segments < 2 && !end.waits {
+            end.waits = true;
+            let generation = end.acknowledgements;
+            return self.at(now + wait, Event::Acknowledge(own, generation));
+        }
         if answer {
             let next = self.sender(own).next;
             self.transmit(own, now, next, 0, 0);
+        }
+    }
+
+    /// Sends the acknowledgement that waited, unless another one took its place.
+    fn acknowledge(&mut self, now: u64, forward: bool, generation: u64) {
+        let end = self.sender(forward);
+        if end.acknowledgements == generation {
+            let next = end.next;
+            self.transmit(forward, now, next, 0, 0);
         }
     }
 
