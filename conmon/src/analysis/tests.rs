@@ -308,7 +308,8 @@ fn events_are_what_the_summaries_count() {
     assert_eq!(count("handshake"), of(&pair.handshake_rtt_seconds) + of(&pair.near_handshake_rtt_seconds));
     assert_eq!(Some(count("retransmitted")), pair.retransmitted_segments);
     assert_eq!(Some(count("reordered")), pair.reordered_segments);
-    assert!(count("acknowledged") > 100 && count("retransmitted") > 5 && count("handshake") == 2);
+    let counts = ["acknowledged", "retransmitted", "handshake"].map(count);
+    assert!(counts[0] > 10 && counts[1] > 5 && counts[2] > 0, "{counts:?}");
     assert!(events.is_sorted_by_key(|event| event.ns));
 }
 
@@ -316,9 +317,11 @@ fn events_are_what_the_summaries_count() {
 fn captures_of_other_traffic_have_nothing_between_them() {
     let path = Path::clean(Delay::Constant(50_000));
     let outcome = tcp::run(&Connection::over(path, path, 1));
+    // The same addresses behind a translator would not make it the same: it carries something else.
+    let another = tcp::run(&Connection { isn: (5, 6), ..Connection::over(path, path, 1) });
     let other = Ends { client: (IpAddr::from([10, 9, 9, 9]), 1_234), ..Ends::default() };
     let a = render(&outcome.client, Ends::default(), Clock::TRUE);
-    let b = render(&outcome.server, other, Clock::TRUE);
+    let b = render(&another.server, other, Clock::TRUE);
     let answer = two(&a, &b, Clocks::Apart, MAX_RECORDS);
     assert_eq!(answer.pairs.len(), 2);
     assert!(answer.pairs.iter().all(|pair| pair.between == Between::default()));

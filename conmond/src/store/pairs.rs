@@ -12,9 +12,9 @@ use conmon::api::{
     ObservedAt, Pair,
 };
 use ippm::flow::{Both, Counters, EndReason, Leg, Role, proto_name};
-use ippm::histogram::{Histogram, RELATIVE_ERROR};
+use ippm::histogram::Histogram;
 use ippm::measurement::{FlowEvent, FlowMeasurement};
-use ippm::time::{Timestamp, seconds};
+use ippm::time::Timestamp;
 
 use super::shares::pair_of;
 use super::{Names, PairRecord, Part, Store, split};

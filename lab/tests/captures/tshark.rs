@@ -17,7 +17,6 @@ use std::process::Command;
 pub struct Packet {
     pub flow: Flow,
     pub seq: u32,
-    pub ack: u32,
     /// With SYN and FIN.
     pub length: u32,
     pub rtt_ns: Option<u64>,
@@ -50,7 +49,6 @@ const FIELDS: &[&str] = &[
     "ipv6.dst",
     "tcp.dstport",
     "tcp.seq_raw",
-    "tcp.ack_raw",
     "tcp.len",
     "tcp.flags.syn",
     "tcp.flags.fin",
@@ -72,7 +70,9 @@ impl Packets {
             "-E",
             "separator=,",
         ]);
-        FIELDS.iter().for_each(|field| drop(command.args(["-e", field])));
+        for field in FIELDS {
+            command.args(["-e", field]);
+        }
         let text = output_text(&mut command)?;
         let packets = text.lines().map(|line| packet(line).with_context(|| format!("tshark: {line}")));
         Ok(Self(packets.collect::<Result<_>>()?))
@@ -97,14 +97,14 @@ fn packet(line: &str) -> Result<(Name, Packet)> {
     );
     let flag = |at: usize| u32::from(matches!(cells[at], "1" | "True"));
     let said = |at: usize| !cells[at].is_empty();
-    let place = match (said(13) || said(14) || said(15), said(16)) {
+    let place = match (said(12) || said(13) || said(14), said(15)) {
         (_, true) => Place::Late,
         (true, false) => Place::Again,
         (false, false) => Place::New,
     };
-    let rtt_ns = if said(12) { Some(nanoseconds(cells[12])?) } else { None };
-    let length = cells[9].parse::<u32>()? + flag(10) + flag(11);
-    let packet = Packet { flow, seq: cells[7].parse()?, ack: cells[8].parse()?, length, rtt_ns, place };
+    let rtt_ns = if said(11) { Some(nanoseconds(cells[11])?) } else { None };
+    let length = cells[8].parse::<u32>()? + flag(9) + flag(10);
+    let packet = Packet { flow, seq: cells[7].parse()?, length, rtt_ns, place };
     Ok(((nanoseconds(cells[0])?, flow), packet))
 }
 
