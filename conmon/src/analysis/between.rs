@@ -192,7 +192,11 @@ fn join_translated(
     let mut alone: Vec<(usize, usize)> = Vec::new();
     for (pair, of) in records.iter().enumerate() {
         alone.extend(
-            of.flows.iter().enumerate().filter(|(_, both)| both[1].is_none()).map(|(at, _)| (pair, at)),
+            of.flows
+                .iter()
+                .enumerate()
+                .filter(|(_, both)| matches!(both, [Some(_), None]))
+                .map(|(at, _)| (pair, at)),
         );
     }
     let sketch = |(pair, at): &(usize, usize)| {

@@ -159,13 +159,15 @@ impl Analyzed {
     /// could be read is in the answer all the same.
     pub fn faults(&self) -> Vec<String> {
         let mut faults: Vec<String> = self.damage.iter().map(CaptureError::to_string).collect();
-        let unknown = self.meter.ledger.unknown_link;
-        if unknown > 0 && unknown == self.meter.packets {
+        let Ledger { pairs, overflow, arp, unknown_link, untimed, .. } = self.meter.ledger;
+        if self.meter.packets > 0 && pairs + overflow + arp == 0 {
             faults.push(match self.meter.unknown_link {
+                _ if untimed == self.meter.packets => "its packets have no times".to_owned(),
                 Some(Link::Other(number)) => {
                     format!("its packets cannot be read: their link layer, LINKTYPE {number}, is not known")
                 }
-                _ => "its packets cannot be read: they are cut within their link headers".to_owned(),
+                _ if unknown_link > 0 => "its packets do not begin like their link layer".to_owned(),
+                _ => "none of its packets is IP or ARP: does it name the right link layer?".to_owned(),
             });
         }
         if self.meter.disordered > 0 {
