@@ -90,6 +90,9 @@ impl Tally {
     }
 }
 
+/// Characters of the name of tcptrace's files of samples.
+const LONGEST_NAME: usize = 14;
+
 /// All samples: the brief list says which connection's are in which file.
 fn samples(file: &Path, folder: &Path) -> Result<Samples> {
     let mut command = Command::new(find_program("tcptrace", "tcptrace")?);
@@ -102,8 +105,9 @@ fn samples(file: &Path, folder: &Path) -> Result<Samples> {
         let Some((one, other)) = letters.trim_matches(['(', ')']).split_once('2') else { continue };
         let (a, b) = (end(a)?, end(b)?);
         for (flow, name) in [((a, b), format!("{one}2{other}")), ((b, a), format!("{other}2{one}"))] {
-            // No file where no sample was taken.
-            let text = fs::read_to_string(folder.join(format!("{name}_rttraw.dat"))).unwrap_or_default();
+            // No file where no sample was taken; longer names are cut.
+            let name: String = format!("{name}_rttraw.dat").chars().take(LONGEST_NAME).collect();
+            let text = fs::read_to_string(folder.join(name)).unwrap_or_default();
             for line in text.lines() {
                 let (seq, ms) = line.split_once(' ').with_context(|| format!("tcptrace: {line}"))?;
                 samples.entry((flow, seq.parse()?)).or_default().push(ms.trim().parse()?);
