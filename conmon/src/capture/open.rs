@@ -59,25 +59,36 @@ pub fn decompress<R: Read + 'static>(from: R) -> io::Result<Box<dyn Read>> {
     let mut from = BufReader::with_capacity(256 << 10, from);
     let head = from.fill_buf()?;
     if head.starts_with(&GZIP) {
-        return Ok(Box::new(Little(flate2::bufread::MultiGzDecoder::new(from))));
+        return Ok(Box::new(Decoded { from: flate2::bufread::MultiGzDecoder::new(from), format: "gzip" }));
     }
     if head.starts_with(&ZSTD) {
-        return Ok(Box::new(Zstd { state: Some(State::Between(from)) }));
+        return Ok(Box::new(Decoded { from: Zstd { state: Some(State::Between(from)) }, format: "zstd" }));
     }
     Ok(Box::new(from))
 }
 
-/// Reads little at a time. A decoder that meets damage gives nothing of what it decoded in the same call: with this,
-/// no more than so much of what came before the damage is lost.
-struct Little<R>(R);
+/// At most so much is asked of a decoder at once: what it had decoded when it met damage is lost with it.
+const DECODED_AT_ONCE: usize = 4 << 10;
 
-/// Octets at a time.
-const LITTLE: usize = 1 << 10;
+/// A decoder whose errors say whose they are, in one line.
+struct Decoded<R> {
+    from: R,
+    format: &'static str,
+}
 
-impl<R: Read> Read for Little<R> {
+impl<R: Read> Read for Decoded<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let most = buffer.len().min(LITTLE);
-        self.0.read(&mut buffer[..most])
+        let most = buffer.len().min(DECODED_AT_ONCE);
+        self.from.read(&mut buffer[..most]).map_err(|error| {
+            if error.kind() == io::ErrorKind::Interrupted {
+                return error;
+            }
+            let what = error.to_string().replace(['\n', '\r'], " ");
+            io::Error::new(
+                error.kind(),
+                format!("its {} data end early or are damaged ({what})", self.format),
+            )
+        })
     }
 }
 
