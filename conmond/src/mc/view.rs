@@ -135,7 +135,8 @@ impl Source for View {
     fn containers(&self, query: &ContainersQuery) -> Result<ContainersAnswer, ApiError> {
         let published = self.shared.published();
         let wanted = |c: &&conmon::api::Container| query.tenant.as_ref().is_none_or(|t| *t == c.tenant);
-        let mut containers: Vec<_> = published.containers.iter().filter(wanted).cloned().collect();
+        let all = published.containers.iter().map(|c| &**c);
+        let mut containers: Vec<_> = all.filter(wanted).cloned().collect();
         containers.sort_by(|a, b| (&a.name, &a.id).cmp(&(&b.name, &b.id)));
         Ok(ContainersAnswer { generated_at: Wall::now().utc(monotonic()), containers })
     }
