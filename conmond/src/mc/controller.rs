@@ -38,7 +38,8 @@ use super::reconcile::{Action, reconcile};
 use super::rigger::{self, Job as RiggerJob, Rigger};
 use super::saver::{Saver, State};
 use super::shared::Shared;
-use super::surveyor::{self, Surveyor};
+use super::surveyor::{self, Question, Surveyor};
+use super::tapper::{self, Tapper};
 use super::world::{
     LinkSeen, MonitorSeen, PortOwner, SetId, SetRole, SetSeen, TapHold, TapSeen, Wishes, World,
 };
@@ -48,7 +49,7 @@ use crate::nat::NatWatch;
 use crate::priority;
 use crate::runtime::EngineEvent;
 use crate::store::ContainerName;
-use crate::switch::{LinkEvent, LinkListener, LinkQuery, LinkStats};
+use crate::switch::{HostAddress, LinkEvent, LinkListener, LinkQuery, LinkStats, SwitchError};
 
 /// Work done while nothing happens: retries, timeouts, saving.
 const TICK: Duration = Duration::from_millis(100);
@@ -96,6 +97,8 @@ pub enum Event {
     Settled(SetId),
     /// A port comes back from the rigger.
     Rigged(Box<rigger::Done>),
+    /// A port comes back from the tapper.
+    Tapped(Box<tapper::Done>),
     /// The surveyor's.
     Found(surveyor::Found),
     /// The roles of sets that are on disk now.
@@ -134,6 +137,7 @@ impl Controller {
         engine: Engine,
     ) -> anyhow::Result<Self> {
         let (events, inbox) = channel();
+        let mut inbox = Inbox::new(inbox);
         let mut work = Work::new(settings, shared, tokio, engine, events.clone())?;
         let listener = {
             let events = events.clone();
@@ -144,11 +148,13 @@ impl Controller {
         };
         work.look_at_links()?;
         work.round();
+        work.wait_for_taps(&mut inbox);
         let thread = std::thread::Builder::new()
             .name("controller".into())
             .spawn(move || {
-                work.run(&mut Inbox::new(inbox));
+                work.run(&mut inbox);
                 drop(listener);
+                work.finish_taps(&mut inbox);
                 work.save();
                 work.end();
             })
@@ -201,7 +207,7 @@ struct Work {
     world: World,
     hands: BTreeMap<SetId, Hand>,
     ports: BTreeMap<u32, Tapped>,
-    /// Tapped ports whose link has gone, and when the kernel's message of it was read.
+    /// Ports that are or were being tapped and whose link has gone, and when the kernel's message of it was read.
     gone: BTreeMap<u32, Timestamp>,
     next_set: u32,
     alive: HashMap<SetId, Alive>,
@@ -220,6 +226,7 @@ struct Work {
     /// Addresses to give up, and when.
     closing: Vec<(Timestamp, std::net::IpAddr, String)>,
     attachment: &'static str,
+    tapper: Tapper,
     rigger: Rigger,
     surveyor: Surveyor,
     saver: Saver,
@@ -239,30 +246,48 @@ struct Work {
     saved_at: Timestamp,
     swept_at: Timestamp,
     published_at: Timestamp,
-    /// Not before this is the next picture made; nor before this where a stop waits for it.
+    /// Not before this is the next picture made.
     publish_at: Timestamp,
-    stops_at: Timestamp,
     /// Ports whose tap was lost and put on anew: what was counted before and after cannot be held against one baseline.
     no_baseline: std::collections::BTreeSet<u32>,
 }
 
 impl Work {
     fn run(&mut self, inbox: &mut Inbox) {
-        loop {
-            match inbox.next(self.patience()) {
-                ControlFlow::Break(()) => return,
-                ControlFlow::Continue(event) => event.into_iter().for_each(|event| self.take(event)),
+        while self.step(inbox).is_continue() {}
+    }
+
+    fn step(&mut self, inbox: &mut Inbox) -> ControlFlow<()> {
+        if let Some(event) = inbox.next(self.patience())? {
+            self.take(event);
+        }
+        // a port that joins must not wait for the reconciling of a hundred other messages: one round each
+        self.round();
+        self.housekeeping(inbox.is_empty());
+        ControlFlow::Continue(())
+    }
+
+    /// Until every port that is being tapped now has come back.
+    fn wait_for_taps(&mut self, inbox: &mut Inbox) {
+        let there: Vec<u32> = self.world.tapping.keys().copied().collect();
+        while there.iter().any(|ifindex| self.world.tapping.contains_key(ifindex)) {
+            if self.step(inbox).is_break() {
+                return;
             }
-            // a port that joins must not wait for the reconciling of a hundred other messages: one round each
-            self.round();
-            self.housekeeping(inbox.is_empty());
+        }
+    }
+
+    /// The end: the port that the tapper is at is taken back, so that what is saved knows of it.
+    fn finish_taps(&mut self, inbox: &mut Inbox) {
+        self.tapper.stop();
+        for done in inbox.tapped() {
+            self.take_tapped(done);
         }
     }
 
     /// How long nothing may happen.
     fn patience(&self) -> Duration {
-        let due = if self.shared.has_stops() { self.stops_at } else { self.publish_at };
-        if self.dirty { (due - monotonic()).min(TICK) } else { TICK }
+        if self.dirty { (self.publish_at - monotonic()).min(TICK) } else { TICK }
     }
 
     fn take(&mut self, event: Event) {
@@ -273,6 +298,7 @@ impl Work {
             Event::Loaded(loaded) => self.take_loaded(loaded),
             Event::Settled(set) => self.take_settled(set),
             Event::Rigged(done) => self.take_rigged(*done),
+            Event::Tapped(done) => self.take_tapped(*done),
             Event::Found(found) => self.take_found(found),
             Event::Saved(roles) => self.take_saved(&roles),
             Event::Grow(set, step) => self.take_growth(set, step),
@@ -294,20 +320,16 @@ impl Work {
         for link in links {
             self.see_link(link, at, true);
         }
-        self.look_at_host_addresses();
+        match self.query.host_addresses() {
+            Ok(all) => self.set_host_addresses(all),
+            Err(error) => host_addresses_unknown(&error),
+        }
         Ok(())
     }
 
-    fn look_at_host_addresses(&mut self) {
-        match self.query.host_addresses() {
-            Ok(all) => {
-                self.shared.names_mut().set_host_addresses(all.into_iter().map(|a| a.address).collect())
-            }
-            Err(error) => tracing::warn!(
-                error = &error as &dyn std::error::Error,
-                "the host's own addresses are not known"
-            ),
-        }
+    fn set_host_addresses(&mut self, all: Vec<HostAddress>) {
+        let all = all.into_iter().map(|a| a.address).collect();
+        self.shared.names_mut().set_host_addresses(all);
     }
 
     fn take_link(&mut self, event: LinkEvent) {
@@ -315,7 +337,7 @@ impl Work {
             LinkEvent::New { link, at } => self.see_link(link, at, false),
             LinkEvent::Del { ifindex, at, .. } => {
                 self.world.links.remove(&ifindex);
-                if self.ports.contains_key(&ifindex) {
+                if self.ports.contains_key(&ifindex) || self.world.tapping.contains_key(&ifindex) {
                     self.gone.insert(ifindex, at);
                 }
                 self.dirty = true;
@@ -360,6 +382,9 @@ impl Work {
             LinkSeen { link, made_at: made, joined_at: joined, up_at: up, peer, look_at, looked, asking };
         let watched = self.world.watched_bridge(&seen.link).is_some();
         self.world.links.insert(ifindex, seen);
+        if joined.is_some() && self.world.tapping.contains_key(&ifindex) {
+            self.tapper.has_joined(ifindex);
+        }
         if watched && let Some(tap) = self.world.taps.get_mut(&ifindex).filter(|tap| tap.early) {
             tap.early = false;
             // nothing, if it was there before the port joined
@@ -367,7 +392,7 @@ impl Work {
             self.shared.note_delay(|d| &mut d.tap, took);
         }
         if fresh_bridge && !found {
-            self.look_at_host_addresses();
+            self.surveyor.ask(Question::HostAddresses);
             // Podman does not tell of networks, and one of a name of its own is watched once the engine is asked
             if self.world.engine {
                 self.ask_snapshot();
@@ -737,27 +762,32 @@ impl Work {
             let kept = &self.world.containers;
             let retention = self.shared.info.retention.max(ADDRESS_LINGER);
             self.shared.names_mut().prune(now.before(retention), |id| kept.contains_key(id));
-            self.look_at_host_addresses();
+            self.surveyor.ask(Question::HostAddresses);
             self.translations(|t| t.prune(now.before(TRANSLATION_LINGER)));
             if self.nat.is_none() {
                 self.watch_nat();
             }
         }
-        self.unsaved |= self.shared.names_mut().take_changed();
+        // to change names is to copy them where somebody looks at them
+        let renamed = self.shared.names().is_changed();
+        self.unsaved |= renamed && self.shared.names_mut().take_changed();
         let wait = if idle { TICK } else { AT_LATEST };
         if self.unsaved && now - self.saved_at >= wait {
             self.save();
         }
-        // a stop is over when it can be seen; signs of life change nothing but their own time: once in a while is enough for them
-        let due = if self.shared.has_stops() { Some(self.stops_at) } else { idle.then_some(self.publish_at) };
-        if (self.dirty && due.is_some_and(|due| now >= due)) || now - self.published_at >= AT_LATEST {
+        // a stop is over when it can be seen: it does not wait for a picture of all
+        let stops = self.shared.stops();
+        if !stops.is_empty() {
+            self.shared.publish(self.picture_with(&self.shared.published(), &stops));
+        }
+        // signs of life change nothing but their own time: once in a while is enough for them
+        if (self.dirty && idle && now >= self.publish_at) || now - self.published_at >= AT_LATEST {
             self.dirty = false;
             self.published_at = now;
             self.shared.publish(self.picture());
-            // a picture of hundreds of containers takes a while: most of the time is for other things, but where a stop waits to be
-            // seen it may be half
+            // a picture of hundreds of containers takes a while, in which names and stops wait: nine tenths of the time are theirs
             let done = monotonic();
-            (self.stops_at, self.publish_at) = (done + (done - now), done + 3 * (done - now));
+            self.publish_at = done + 9 * (done - now);
         }
     }
 
@@ -828,6 +858,11 @@ impl Work {
     fn translations<T>(&self, f: impl FnOnce(&mut crate::nat::Translations) -> T) -> T {
         f(&mut self.translations.lock().unwrap_or_else(PoisonError::into_inner))
     }
+}
+
+fn host_addresses_unknown(error: &SwitchError) {
+    let error = error as &dyn std::error::Error;
+    tracing::warn!(error, "the host's own addresses are not known");
 }
 
 /// The state file in the run folder.

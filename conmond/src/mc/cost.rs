@@ -266,7 +266,7 @@ fn take_cpu(known: &mut Known, now: Timestamp, cpu: Duration) {
 /// Monitoring containers together. The functions that the daemon runs itself are in the daemon's own figures.
 fn monitors_usage(published: &Published) -> Usage {
     let mut usage = Usage { cpu: Some(published.gone_monitors_cpu), memory_bytes: Some(0) };
-    for (_, monitor, alive) in &published.monitors {
+    for (_, monitor, alive) in published.monitors.iter() {
         if monitor.mode == api::MonitorMode::Host {
             continue;
         }

@@ -2,10 +2,10 @@
 //! containers, and keeps what they report.
 //!
 //! - [`world`] is what it knows, [`mod@reconcile`] what follows from that: both pure.
-//! - [`controller`] is the one thread that does it: it alone changes the world, attaches and moves taps.
-//! - [`engine`] are the tasks that talk to the container engine. What would keep the controller waiting has threads of its own: [`janitor`]
-//!   settles records that are over, [`rigger`] does to taps what takes long, [`surveyor`] asks the kernel about ports, [`saver`] writes
-//!   down what outlives the daemon.
+//! - [`controller`] is the one thread that does it: it alone changes the world, and says what is tapped and moved.
+//! - [`engine`] are the tasks that talk to the container engine. What would keep the controller waiting has threads of its own: [`tapper`]
+//!   taps ports, [`rigger`] does to taps what takes long, [`surveyor`] asks the kernel about ports, [`janitor`] settles records that are
+//!   over, [`saver`] writes down what outlives the daemon.
 //! - [`shared`] is what others may see, [`view`] how the API sees it, [`cost`] what all of it costs,
 //!   `callers` who may call as a monitor.
 
@@ -20,6 +20,7 @@ pub mod rigger;
 pub mod saver;
 pub mod shared;
 pub mod surveyor;
+pub mod tapper;
 pub mod view;
 pub mod world;
 

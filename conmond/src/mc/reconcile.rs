@@ -4,14 +4,16 @@
 //! ours or of the engine's, and lost messages alike, and may be called at any time.
 //!
 //! The caller does the actions, writes into the world what came of them, and calls again until none is left. Actions
-//! that take long (the engine's) leave a mark in the world (`asked`, `Starting`, `loading`), so that they are
-//! not asked for twice.
+//! that take long (the engine's, taps) leave a mark in the world (`asked`, `Starting`, `loading`, `tapping`), so that they
+//! are not asked for twice.
 
 use std::time::Duration;
 
 use ippm::time::Timestamp;
 
-use super::world::{ContainerSeen, Growth, MonitorSeen, SetId, SetRole, SetSeen, TapHold, TapSeen, World};
+use super::world::{
+    ContainerSeen, Growth, MonitorSeen, SetId, SetRole, SetSeen, TapHold, TapSeen, Tapping, World,
+};
 use crate::runtime::ContainerState;
 
 /// Something to do.
@@ -195,6 +197,8 @@ fn ports(world: &World, now: Timestamp, actions: &mut Vec<Action>) {
         // tapped before it joined a bridge, and it did not join one that is watched
         let stray = tap.is_some_and(|t| t.early) && !watched && !world.is_joining(seen, now);
         match (desired_set(world, ifindex).filter(|_| !stray), tap) {
+            // what is to be done beside will still be when it is tapped
+            _ if world.tapping.contains_key(&ifindex) => {}
             (Some(set), None) => {
                 let refused = world.refused.get(&ifindex).is_some_and(|(_, again)| *again > now);
                 // a port that opted out stays off; one that was never tapped is tapped first and named after
@@ -275,7 +279,8 @@ fn fasten(world: &World, now: Timestamp) -> Option<Action> {
     }
     let busy = |t: &TapSeen| t.hold == TapHold::Busy || (!t.adopted && now - t.tapped_at < QUIET);
     let starts = |c: &ContainerSeen| c.container.state == ContainerState::Created && now - c.heard_at < MADE;
-    if world.taps.values().any(busy) || world.containers.values().any(starts) {
+    let taps = !world.tapping.is_empty();
+    if taps || world.taps.values().any(busy) || world.containers.values().any(starts) {
         return None;
     }
     let growing = |t: &TapSeen| world.sets.get(&t.set).is_some_and(|s| s.table.stage != Growth::None);
@@ -300,7 +305,9 @@ fn growth(world: &World, id: SetId, set: &SetSeen, now: Timestamp) -> Option<Act
                 (t.set == id && t.programs != table.programs)
                     || heading.is_some_and(|(_, programs)| programs != table.programs)
             };
-            (!world.taps.values().any(behind)).then_some(Action::Drain { set: id })
+            let will_be = |t: &Tapping| t.set == id && t.programs != table.programs;
+            let any = world.taps.values().any(behind) || world.tapping.values().any(will_be);
+            (!any).then_some(Action::Drain { set: id })
         }
         _ => None,
     }
@@ -362,7 +369,8 @@ fn sets(world: &World, now: Timestamp, actions: &mut Vec<Action>) {
         if !matches!(set.role, SetRole::Tenant(_) | SetRole::Dedicated(_)) {
             continue;
         }
-        let used = needed.contains(&set.role) || world.taps.values().any(|t| t.set == *id);
+        let counts = world.taps.values().any(|t| t.set == *id);
+        let used = counts || needed.contains(&set.role) || world.tapping.values().any(|t| t.set == *id);
         match (used, set.idle_since) {
             (true, Some(_)) => actions.push(Action::MarkIdle { set: *id, since: None }),
             (false, None) => actions.push(Action::MarkIdle { set: *id, since: Some(now) }),

@@ -82,7 +82,8 @@ impl Rigger {
     }
 }
 
-fn detach(port: Port) {
+/// Takes the programs and their pins away.
+pub fn detach(port: Port) {
     let ifindex = port.ifindex();
     if let Err(error) = port.detach() {
         tracing::warn!(ifindex, error = &error as &dyn std::error::Error, "a tap is not removed");

@@ -17,7 +17,8 @@ use super::world::{SetId, SetRole};
 use crate::build::Build;
 use crate::clock::{Wall, monotonic};
 use crate::http::Subscription;
-use crate::store::{Changing, Names, Snapshots, Store};
+use crate::runtime::EventTime;
+use crate::store::{Changing, ContainerName, Names, Snapshots, Store};
 use crate::switch::LinkStats;
 use crate::system::System;
 
@@ -94,7 +95,7 @@ pub struct Translated {
     pub overruns: u64,
 }
 
-/// The controller's world at one moment.
+/// The controller's world at one moment. Its parts are shared with the pictures before and after: a copy is made quickly.
 #[derive(Clone, Debug)]
 pub struct Published {
     /// The engine.
@@ -104,17 +105,17 @@ pub struct Published {
     /// What is wrong, in sentences.
     pub problems: Vec<String>,
     /// Application containers.
-    pub containers: Vec<api::Container>,
+    pub containers: Vec<Arc<api::Container>>,
     /// Monitoring containers, each with its set; memory and processor time as they reported.
-    pub monitors: Vec<(SetId, api::Monitor, crate::monitor::Alive)>,
+    pub monitors: Arc<Vec<(SetId, api::Monitor, crate::monitor::Alive)>>,
     /// When each monitor was last heard.
     pub heard: BTreeMap<SetId, Timestamp>,
     /// The pool.
     pub pool: api::Pool,
     /// Sets.
-    pub sets: Vec<SetInfo>,
+    pub sets: Arc<Vec<SetInfo>>,
     /// Tapped ports.
-    pub ports: Vec<PortInfo>,
+    pub ports: Arc<Vec<PortInfo>>,
     /// `tcx` or `clsact`; empty before the first tap.
     pub attachment: String,
     /// Why connection tracking is not listened to.
@@ -147,11 +148,11 @@ impl Published {
             ready: false,
             problems: Vec::new(),
             containers: Vec::new(),
-            monitors: Vec::new(),
+            monitors: Arc::default(),
             heard: BTreeMap::new(),
             pool: api::Pool { ready: 0, wanted: pool },
-            sets: Vec::new(),
-            ports: Vec::new(),
+            sets: Arc::default(),
+            ports: Arc::default(),
             attachment: String::new(),
             nat_error: None,
             translations: Translated::default(),
@@ -197,6 +198,7 @@ impl Delays {
 struct Stop {
     told: Timestamp,
     read: Timestamp,
+    id: String,
     container: String,
     tenant: String,
 }
@@ -284,7 +286,7 @@ impl Shared {
     pub fn publish(&self, published: Published) {
         *self.published.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(published);
         let stops = std::mem::take(&mut *self.stops.lock().unwrap_or_else(PoisonError::into_inner));
-        for Stop { told, read, container, tenant } in stops {
+        for Stop { told, read, container, tenant, .. } in stops {
             self.note_delay(|d| &mut d.reaction, monotonic() - read);
             let took = monotonic() - told;
             self.note_delay(|d| &mut d.stop, took);
@@ -296,16 +298,18 @@ impl Shared {
         }
     }
 
-    /// The controller has acted on a container's end, which the engine told of at `told`, and we read at `read`. Others are told with the next
+    /// The controller has acted on a container's end, of which the engine told. Others are told with the next
     /// picture: who hears of a stop and asks then sees it, and the time taken is that until it can be seen.
-    pub fn stopped(&self, told: Timestamp, read: Timestamp, container: String, tenant: String) {
+    pub fn stopped(&self, at: EventTime, name: ContainerName) {
+        let ContainerName { id, name: container, tenant, .. } = name;
         let mut stops = self.stops.lock().unwrap_or_else(PoisonError::into_inner);
-        stops.push(Stop { told, read, container, tenant });
+        stops.push(Stop { told: at.told, read: at.received, id, container, tenant });
     }
 
-    /// Whether ends of containers wait to be shown.
-    pub fn has_stops(&self) -> bool {
-        !self.stops.lock().unwrap_or_else(PoisonError::into_inner).is_empty()
+    /// Containers whose ends wait to be shown, by id.
+    pub fn stops(&self) -> Vec<String> {
+        let stops = self.stops.lock().unwrap_or_else(PoisonError::into_inner);
+        stops.iter().map(|stop| stop.id.clone()).collect()
     }
 
     /// All loaded sets.

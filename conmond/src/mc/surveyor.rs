@@ -1,11 +1,12 @@
-//! The thread that asks the kernel about links what must not keep the controller waiting: each such question waits for the
-//! kernel's lock for network devices, which others hold for milliseconds while containers start and end.
+//! The threads that ask the kernel about links what must not keep the controller waiting. Some questions wait for the kernel's lock for
+//! network devices, which others hold for milliseconds while containers start and end: those have a thread of their own, so
+//! that the others, of which names depend, need not wait with them.
 
 use std::sync::mpsc::{Sender, channel};
 use std::thread::JoinHandle;
 
 use super::world::FarEnd;
-use crate::switch::{LinkQuery, LinkStats, Peer, SwitchError};
+use crate::switch::{HostAddress, LinkQuery, LinkStats, Peer, SwitchError};
 
 /// Something to ask about a port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,6 +27,18 @@ pub enum Question {
         /// The port.
         ifindex: u32,
     },
+    /// The host's own addresses: of no port.
+    HostAddresses,
+}
+
+impl Question {
+    /// Whether the kernel's lock for network devices is needed.
+    fn is_slow(self) -> bool {
+        match self {
+            Self::FarEnd { whole, .. } => whole,
+            Self::Stats { .. } | Self::HostAddresses => true,
+        }
+    }
 }
 
 /// What the kernel says.
@@ -35,48 +48,71 @@ pub enum Found {
     FarEnd(u32, Result<Option<FarEnd>, SwitchError>),
     /// Of the port with this ifindex: its counters; none if it is gone.
     Stats(u32, Result<Option<LinkStats>, SwitchError>),
+    /// The host's own addresses.
+    HostAddresses(Result<Vec<HostAddress>, SwitchError>),
 }
 
-/// The running thread.
+/// The running threads.
 pub struct Surveyor {
-    questions: Option<Sender<Question>>,
-    thread: Option<JoinHandle<()>>,
+    quick: Asked,
+    slow: Asked,
 }
 
 impl Surveyor {
-    /// Starts the thread, in the caller's network namespace; `tell` gets every answer.
-    pub fn start(tell: impl Fn(Found) + Send + 'static) -> anyhow::Result<Self> {
-        let (questions, inbox) = channel();
-        let mut query = LinkQuery::open()?;
-        let thread = std::thread::Builder::new().name("surveyor".into()).spawn(move || {
-            for question in inbox {
-                tell(match question {
-                    Question::FarEnd { ifindex, netnsid, peer, whole: false } => {
-                        let addresses = query.peer_addresses(netnsid, peer);
-                        let far_end = |addresses| FarEnd { mac: None, addresses };
-                        Found::FarEnd(ifindex, addresses.map(|found| found.map(far_end)))
-                    }
-                    Question::FarEnd { ifindex, netnsid, peer, whole: true } => {
-                        let far_end = |peer: Peer| FarEnd { mac: peer.mac, addresses: peer.addresses };
-                        Found::FarEnd(ifindex, query.peer(netnsid, peer).map(|found| found.map(far_end)))
-                    }
-                    Question::Stats { ifindex } => Found::Stats(ifindex, query.link_stats(ifindex)),
-                });
-            }
-        })?;
-        Ok(Self { questions: Some(questions), thread: Some(thread) })
+    /// Starts the threads, in the caller's network namespace; `tell` gets every answer.
+    pub fn start(tell: impl Fn(Found) + Clone + Send + 'static) -> anyhow::Result<Self> {
+        Ok(Self {
+            quick: Asked::start("surveyor", tell.clone())?,
+            slow: Asked::start("surveyor-slow", tell)?,
+        })
     }
 
     /// Asks; it never waits.
     pub fn ask(&self, question: Question) {
-        if let Some(questions) = &self.questions {
+        let asked = if question.is_slow() { &self.slow } else { &self.quick };
+        if let Some(questions) = &asked.questions {
             // the thread ends only after this sender went
             let _ = questions.send(question);
         }
     }
 }
 
-impl Drop for Surveyor {
+/// One of the threads.
+struct Asked {
+    questions: Option<Sender<Question>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Asked {
+    fn start(name: &str, tell: impl Fn(Found) + Send + 'static) -> anyhow::Result<Self> {
+        let (questions, inbox) = channel();
+        let mut query = LinkQuery::open()?;
+        let thread = std::thread::Builder::new().name(name.into()).spawn(move || {
+            for question in inbox {
+                tell(answer(question, &mut query));
+            }
+        })?;
+        Ok(Self { questions: Some(questions), thread: Some(thread) })
+    }
+}
+
+fn answer(question: Question, query: &mut LinkQuery) -> Found {
+    match question {
+        Question::FarEnd { ifindex, netnsid, peer, whole: false } => {
+            let addresses = query.peer_addresses(netnsid, peer);
+            let far_end = |addresses| FarEnd { mac: None, addresses };
+            Found::FarEnd(ifindex, addresses.map(|found| found.map(far_end)))
+        }
+        Question::FarEnd { ifindex, netnsid, peer, whole: true } => {
+            let far_end = |peer: Peer| FarEnd { mac: peer.mac, addresses: peer.addresses };
+            Found::FarEnd(ifindex, query.peer(netnsid, peer).map(|found| found.map(far_end)))
+        }
+        Question::Stats { ifindex } => Found::Stats(ifindex, query.link_stats(ifindex)),
+        Question::HostAddresses => Found::HostAddresses(query.host_addresses()),
+    }
+}
+
+impl Drop for Asked {
     fn drop(&mut self) {
         self.questions = None;
         if let Some(thread) = self.thread.take() {

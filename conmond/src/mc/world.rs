@@ -120,6 +120,17 @@ pub struct ContainerSeen {
     pub heard_at: Timestamp,
 }
 
+/// A port that is being tapped: nothing else may be done to it until that has ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Tapping {
+    /// The set that shall count it.
+    pub set: SetId,
+    /// Which programs of the set's it gets, see [`FlowTable::programs`].
+    pub programs: u32,
+    /// Since when.
+    pub since: Timestamp,
+}
+
 /// A tapped port.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TapSeen {
@@ -342,6 +353,8 @@ pub struct World {
     pub containers: BTreeMap<String, ContainerSeen>,
     /// Tapped ports by ifindex.
     pub taps: BTreeMap<u32, TapSeen>,
+    /// Ports that are being tapped, by ifindex; none of them is among `taps`.
+    pub tapping: BTreeMap<u32, Tapping>,
     /// Ports that could not be tapped, why, and when to try again.
     pub refused: BTreeMap<u32, (String, Timestamp)>,
     /// Whose each port is.
@@ -366,6 +379,7 @@ impl World {
             networks: BTreeMap::new(),
             containers: BTreeMap::new(),
             taps: BTreeMap::new(),
+            tapping: BTreeMap::new(),
             refused: BTreeMap::new(),
             owners: BTreeMap::new(),
             sets: BTreeMap::new(),

@@ -115,6 +115,11 @@ impl Names {
         self.revision += 1;
     }
 
+    /// Whether anything to be saved changed since it was last taken note of.
+    pub fn is_changed(&self) -> bool {
+        self.changed
+    }
+
     /// Whether anything to be saved changed since the last call.
     pub fn take_changed(&mut self) -> bool {
         std::mem::take(&mut self.changed)

@@ -20,7 +20,7 @@ const GONE: &str = "unknown";
 pub type Networks = HashMap<(String, IpAddr), String>;
 
 /// Notes the networks of containers there are; those of containers that have gone lately are kept.
-pub fn note_networks(networks: &mut Networks, containers: &[Container]) {
+pub fn note_networks<'a>(networks: &mut Networks, containers: impl Iterator<Item = &'a Container>) {
     for container in containers {
         for network in &container.networks {
             for address in &network.addresses {

@@ -273,7 +273,8 @@ impl System {
                     let names = self.shared.names();
                     if said != Some(names.revision()) {
                         said = Some(names.revision());
-                        note_networks(&mut networks, &self.shared.published().containers);
+                        let published = self.shared.published();
+                        note_networks(&mut networks, published.containers.iter().map(|c| &**c));
                         self.registry.publish(own(&host, &names, &mut networks, Wall::now(), monotonic()));
                     }
                     if monotonic() - pruned_at > PRUNE {

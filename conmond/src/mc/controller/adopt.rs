@@ -15,6 +15,13 @@ impl Work {
         let engine_address = engine.runtime.address();
         let (asks, inbox) = tokio::sync::mpsc::unbounded_channel();
         let started = monotonic();
+        let tapper = {
+            let events = events.clone();
+            Tapper::start(move |done| {
+                let _ = events.send(Event::Tapped(Box::new(done)));
+            })
+            .context("cannot start the tapper's thread")?
+        };
         let rigger = {
             let events = events.clone();
             Rigger::start(move |done| {
@@ -67,6 +74,7 @@ impl Work {
             load_error: None,
             closing: Vec::new(),
             attachment: "",
+            tapper,
             rigger,
             surveyor,
             saver,
@@ -83,7 +91,6 @@ impl Work {
             swept_at: started,
             published_at: Timestamp::ZERO,
             publish_at: Timestamp::ZERO,
-            stops_at: Timestamp::ZERO,
             no_baseline: Default::default(),
         };
         // before any measurement comes, so that each flow's far end is known

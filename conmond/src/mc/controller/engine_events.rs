@@ -165,8 +165,10 @@ impl Work {
                 seen.container.state = ContainerState::Exited;
                 seen.container.started_at = None;
                 // told again after a snapshot, it is no news
-                if self.end_container(&id) {
-                    self.shared.stopped(at.told, at.received, name.clone(), tenant.clone());
+                if self.end_container(&id)
+                    && let Some(name) = self.container_name(&id)
+                {
+                    self.shared.stopped(at, name);
                 }
             }
             A::Rename { ref old_name } => {

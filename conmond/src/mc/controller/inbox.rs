@@ -1,5 +1,5 @@
-//! What the controller's thread is told, in the order in which it takes it: link messages first, since a port must be tapped
-//! before its container's process runs, whatever else there is to do.
+//! What the controller's thread is told, in the order in which it takes it: link messages and taps first, since a port must be tapped
+//! before its container's process runs, whatever else there is to do; then what names a port or tells of a stop.
 
 use std::collections::VecDeque;
 use std::ops::ControlFlow;
@@ -7,42 +7,49 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::Duration;
 
 use super::Event;
-use crate::switch::LinkEvent;
+use crate::mc::tapper;
 
 pub(super) struct Inbox {
     events: Receiver<Event>,
-    links: VecDeque<LinkEvent>,
-    others: VecDeque<Event>,
+    /// Links and taps; the engine's word and the surveyor's; all others.
+    queues: [VecDeque<Event>; 3],
 }
 
 impl Inbox {
     pub(super) fn new(events: Receiver<Event>) -> Self {
-        Self { events, links: VecDeque::new(), others: VecDeque::new() }
+        Self { events, queues: Default::default() }
     }
 
     /// Waits for something, but not longer than this. It is over when somebody said so, or nobody is left who could tell.
     pub(super) fn next(&mut self, patience: Duration) -> ControlFlow<(), Option<Event>> {
-        self.look();
-        if self.links.is_empty() && self.others.is_empty() {
+        if self.is_empty() {
             match self.events.recv_timeout(patience) {
                 Ok(event) => self.sort(event),
                 Err(RecvTimeoutError::Timeout) => return ControlFlow::Continue(None),
                 Err(RecvTimeoutError::Disconnected) => return ControlFlow::Break(()),
             }
         }
-        if let Some(link) = self.links.pop_front() {
-            return ControlFlow::Continue(Some(Event::Link(link)));
-        }
-        match self.others.pop_front() {
+        match self.queues.iter_mut().find_map(VecDeque::pop_front) {
             Some(Event::Stop) | None => ControlFlow::Break(()),
-            Some(event) => ControlFlow::Continue(Some(event)),
+            event => ControlFlow::Continue(event),
         }
     }
 
     /// Whether nothing waits.
     pub(super) fn is_empty(&mut self) -> bool {
         self.look();
-        self.links.is_empty() && self.others.is_empty()
+        self.queues.iter().all(VecDeque::is_empty)
+    }
+
+    /// Taps that wait; all else is dropped.
+    pub(super) fn tapped(&mut self) -> Vec<tapper::Done> {
+        self.look();
+        let all = self.queues.iter_mut().flat_map(std::mem::take);
+        let tapped = |event| match event {
+            Event::Tapped(done) => Some(*done),
+            _ => None,
+        };
+        all.filter_map(tapped).collect()
     }
 
     fn look(&mut self) {
@@ -52,10 +59,12 @@ impl Inbox {
     }
 
     fn sort(&mut self, event: Event) {
-        match event {
-            Event::Link(link) => self.links.push_back(link),
-            other => self.others.push_back(other),
-        }
+        let class = match event {
+            Event::Link(_) | Event::Tapped(_) => 0,
+            Event::Engine(_) | Event::Found(_) => 1,
+            _ => 2,
+        };
+        self.queues[class].push_back(event);
     }
 }
 
@@ -66,7 +75,9 @@ mod tests {
     use ippm::time::Timestamp;
 
     use super::*;
+    use crate::mc::surveyor::Found;
     use crate::mc::world::SetId;
+    use crate::switch::LinkEvent;
 
     #[test]
     fn link_messages_come_first_and_each_kind_in_its_order() {
@@ -74,7 +85,9 @@ mod tests {
         let mut inbox = Inbox::new(receiver);
         let link =
             |ifindex| Event::Link(LinkEvent::Del { ifindex, name: String::new(), at: Timestamp::ZERO });
-        for event in [Event::Settled(SetId(1)), link(7), Event::Settled(SetId(2)), link(8), Event::Stop] {
+        let found = |ifindex| Event::Found(Found::Stats(ifindex, Ok(None)));
+        let (one, two) = (Event::Settled(SetId(1)), Event::Settled(SetId(2)));
+        for event in [one, found(7), link(7), two, link(8), found(8), Event::Stop] {
             assert!(sender.send(event).is_ok());
         }
         assert!(!inbox.is_empty());
@@ -84,12 +97,15 @@ mod tests {
                 ControlFlow::Continue(Some(Event::Link(LinkEvent::Del { ifindex, .. }))) => {
                     seen.push(format!("link {ifindex}"))
                 }
+                ControlFlow::Continue(Some(Event::Found(Found::Stats(ifindex, _)))) => {
+                    seen.push(format!("found {ifindex}"))
+                }
                 ControlFlow::Continue(Some(Event::Settled(set))) => seen.push(set.to_string()),
                 ControlFlow::Break(()) => break,
                 _ => seen.push("something else".to_owned()),
             }
         }
-        assert_eq!(seen, ["link 7", "link 8", "s1", "s2"]);
+        assert_eq!(seen, ["link 7", "link 8", "found 7", "found 8", "s1", "s2"]);
         assert!(matches!(inbox.next(Duration::from_millis(1)), ControlFlow::Continue(None)));
         drop(sender);
         assert!(matches!(inbox.next(Duration::from_secs(9)), ControlFlow::Break(())));

@@ -1,9 +1,10 @@
 //! What is done to ports: tapped, moved, fastened, named, forgotten.
 
 use super::*;
-use crate::mc::rigger::{Done, What as Rigged};
+use crate::mc::rigger::{Done, What as Rigged, detach};
 use crate::mc::surveyor::{Found, Question};
-use crate::mc::world::FarEnd;
+use crate::mc::tapper::{self, Made, Order, Refusal};
+use crate::mc::world::{FarEnd, Tapping};
 use crate::switch::SwitchError;
 
 fn saved_stats(s: LinkStats) -> SavedStats {
@@ -21,61 +22,88 @@ fn link_stats(s: SavedStats) -> LinkStats {
 }
 
 impl Work {
-    fn stats(&mut self, ifindex: u32) -> Option<SavedStats> {
-        self.query.link_stats(ifindex).ok().flatten().map(saved_stats)
+    /// Has a port tapped; it comes back.
+    pub(super) fn tap(&mut self, ifindex: u32, to: SetId) {
+        let Some(set) = self.hands.get(&to).map(|h| h.set.clone()) else { return };
+        let Some(seen) = self.world.links.get(&ifindex) else { return };
+        // nothing passes a link that is down: its counters need not be read first, and can be read later
+        let is_new = seen.made_at.or(seen.joined_at).is_some() && !seen.link.up;
+        let joined = seen.link.master.is_some();
+        // what is counted from the tap's first moment on has a name
+        let owner = self.world.owners.get(&ifindex).map(|o| o.container.as_str());
+        self.shared.names_mut().set_port(ifindex, &seen.link.name, owner);
+        let tapping = Tapping { set: to, programs: self.programs_of(to), since: monotonic() };
+        self.world.tapping.insert(ifindex, tapping);
+        let (dir, attach) = (self.set_dir(to), self.settings.attach);
+        self.tapper.tap(Order { ifindex, set, dir, attach, is_new, joined });
     }
 
-    pub(super) fn tap(&mut self, ifindex: u32, set: SetId) {
-        let Some(programs) = self.hands.get(&set).map(|h| h.set.clone()) else { return };
-        let interface = self.interface(ifindex);
-        let (is_new, joined_at, early) = self.world.links.get(&ifindex).map_or((false, None, false), |l| {
-            // nothing passes a link that is down: its counters need not be read first, and can be read later
-            let is_new = l.made_at.or(l.joined_at).is_some() && !l.link.up;
-            (is_new, l.joined_at, l.link.master.is_none())
-        });
-        let before = if is_new { Some(SavedStats::default()) } else { self.stats(ifindex) };
-        match Port::attach(ifindex, programs.programs(), self.settings.attach, Some(&self.set_dir(set))) {
-            Ok(port) => {
-                let tapped_at = monotonic();
-                fault::point("tap.attached");
-                let after = if is_new { None } else { self.stats(ifindex) };
-                self.attachment = port.how();
-                let took = joined_at.map(|joined| tapped_at - joined);
-                if let Some(took) = took {
-                    self.shared.note_delay(|d| &mut d.tap, took);
-                }
-                let before = before.filter(|_| !self.no_baseline.contains(&ifindex));
-                let hold = self.hold_of(&port);
-                let (how, baseline) = (port.how(), before.zip(after));
-                self.ports.insert(ifindex, Tapped { port: Some(port), how, before, baseline });
-                if is_new {
-                    self.surveyor.ask(Question::Stats { ifindex });
-                }
-                self.world.refused.remove(&ifindex);
-                let programs = self.programs_of(set);
-                let tap = TapSeen { set, tapped_at, adopted: false, early, hold, programs, heading: None };
-                self.world.taps.insert(ifindex, tap);
-                self.shared.names_mut().set_port(ifindex, &interface, None);
-                self.unsaved = true;
-                self.shared.tell(EventKind::PortTapped, format!("{interface} is tapped"), |e| {
-                    e.interface = Some(interface.clone());
-                    e.after_seconds = took.map(|t| t.as_secs_f64());
-                });
-            }
-            Err(error) => {
-                let gone = self.query.link(ifindex).is_ok_and(|l| l.is_none());
-                if gone {
-                    self.world.links.remove(&ifindex);
-                    return;
-                }
-                let text = chain(&error);
-                tracing::warn!(interface, error = text, "a port is not tapped");
-                self.shared.tell(EventKind::PortRefused, format!("{interface} is not tapped: {text}"), |e| {
-                    e.interface = Some(interface.clone());
-                });
-                self.world.refused.insert(ifindex, (text, monotonic() + Duration::from_secs(2)));
-            }
+    pub(super) fn take_tapped(&mut self, done: tapper::Done) {
+        let tapper::Done { ifindex, is_new, result } = done;
+        let Some(tapping) = self.world.tapping.remove(&ifindex) else { return };
+        self.dirty = true;
+        match result {
+            Ok(made) => self.was_tapped(ifindex, tapping, made, is_new),
+            Err(refusal) => self.was_refused(ifindex, &refusal),
         }
+    }
+
+    fn was_tapped(&mut self, ifindex: u32, tapping: Tapping, made: Made, is_new: bool) {
+        let Made { port, at, before, after } = made;
+        self.unsaved = true;
+        if self.world.links.contains_key(&ifindex) && self.gone.remove(&ifindex).is_some() {
+            // it went meanwhile, and another has its number, or itself has come back: which of them has the tap is not known
+            detach(port);
+            self.send(Job::Port(ifindex, None));
+            return;
+        }
+        self.attachment = port.how();
+        let seen = self.world.links.get(&ifindex);
+        let joined = seen.filter(|seen| self.world.watched_bridge(&seen.link).is_some());
+        // nothing, if it was there before the port joined
+        let took = joined.and_then(|seen| seen.joined_at).map(|joined| at - joined);
+        let early = joined.is_none();
+        if let Some(took) = took {
+            self.shared.note_delay(|d| &mut d.tap, took);
+        }
+        let before = before.filter(|_| !self.no_baseline.contains(&ifindex)).map(saved_stats);
+        let baseline = before.zip(after.map(saved_stats));
+        let (hold, how) = (self.hold_of(&port), port.how());
+        self.ports.insert(ifindex, Tapped { port: Some(port), how, before, baseline });
+        let Tapping { set, programs, .. } = tapping;
+        let tap = TapSeen { set, tapped_at: at, adopted: false, early, hold, programs, heading: None };
+        self.world.taps.insert(ifindex, tap);
+        self.world.refused.remove(&ifindex);
+        if is_new {
+            self.surveyor.ask(Question::Stats { ifindex });
+        }
+        let interface = self.interface(ifindex);
+        self.shared.tell(EventKind::PortTapped, format!("{interface} is tapped"), |e| {
+            e.interface = Some(interface.clone());
+            e.after_seconds = took.map(|t| t.as_secs_f64());
+        });
+    }
+
+    fn was_refused(&mut self, ifindex: u32, refusal: &Refusal) {
+        let went = self.gone.remove(&ifindex).is_some();
+        if went && self.world.links.contains_key(&ifindex) {
+            // it has come back, or another has its number: it is tapped anew
+            return;
+        }
+        if went || !refusal.is_there {
+            self.world.links.remove(&ifindex);
+            self.world.owners.remove(&ifindex);
+            self.world.refused.remove(&ifindex);
+            self.no_baseline.remove(&ifindex);
+            self.shared.names_mut().drop_port(ifindex);
+            return;
+        }
+        let (interface, text) = (self.interface(ifindex), chain(&refusal.error));
+        tracing::warn!(interface, error = text, "a port is not tapped");
+        self.shared.tell(EventKind::PortRefused, format!("{interface} is not tapped: {text}"), |e| {
+            e.interface = Some(interface.clone());
+        });
+        self.world.refused.insert(ifindex, (text, monotonic() + Duration::from_secs(2)));
     }
 
     /// Gives a port to the rigger, which gives it back.
@@ -158,9 +186,7 @@ impl Work {
         self.world.taps.remove(&ifindex);
         if let Some(port) = self.ports.remove(&ifindex).and_then(|t| t.port) {
             // here and now: the port may be tapped anew in the next moment
-            if let Err(error) = port.detach() {
-                tracing::warn!(ifindex, error = &error as &dyn std::error::Error, "a tap is not removed");
-            }
+            detach(port);
         }
         self.unsaved = true;
     }
@@ -220,6 +246,8 @@ impl Work {
             }
             // gone, or not told: the port has no baseline
             Found::Stats(..) => {}
+            Found::HostAddresses(Ok(all)) => self.set_host_addresses(all),
+            Found::HostAddresses(Err(error)) => host_addresses_unknown(&error),
         }
     }
 
@@ -262,7 +290,8 @@ impl Work {
         if let Some((_, endpoint)) = self.world.endpoint_of(seen) {
             addresses.extend(&endpoint.addresses);
         }
-        let tapped_at = self.world.taps.get(&ifindex).map(|t| t.tapped_at);
+        let taps = self.world.taps.get(&ifindex).map(|t| t.tapped_at);
+        let tapped_at = taps.or_else(|| self.world.tapping.get(&ifindex).map(|t| t.since));
         let since = seen.joined_at.or(tapped_at).unwrap_or(self.started);
         let up_at = seen.up_at;
         let interface = seen.link.name.clone();

@@ -7,7 +7,7 @@ use conmon::api;
 use super::*;
 use crate::clock::Wall;
 use crate::mc::shared::{PortInfo, Published, SetInfo, Translated};
-use crate::mc::world::ContainerSeen;
+use crate::mc::world::{ContainerSeen, Tapping};
 use crate::runtime::ContainerState;
 
 impl Work {
@@ -21,9 +21,10 @@ impl Work {
             .links
             .values()
             .filter(watched)
-            .filter(|s| !self.world.taps.contains_key(&s.link.ifindex) && !self.opted_out(s.link.ifindex))
+            .filter(|s| !self.is_tapped_or_will_be(s.link.ifindex) && !self.opted_out(s.link.ifindex))
             .count();
         let pool = self.world.sets.values().filter(|s| s.role == SetRole::Pool);
+        let ports = self.world.taps.iter().map(|(ifindex, tap)| self.port_view(*ifindex, tap));
         let ready = pool.filter(|s| matches!(s.monitor, MonitorSeen::Connected { .. })).count();
         Published {
             engine: api::EngineStatus {
@@ -35,8 +36,8 @@ impl Work {
             },
             ready: self.snapshots > 0 || self.engine_error.is_some(),
             problems: self.problems(),
-            containers: self.containers_view(),
-            monitors: self.monitors_view(),
+            containers: self.containers_view(|_| true),
+            monitors: Arc::new(self.monitors_view()),
             heard: self
                 .world
                 .sets
@@ -47,23 +48,8 @@ impl Work {
                 })
                 .collect(),
             pool: api::Pool { ready: ready as u32, wanted: self.world.wishes.pool as u32 },
-            sets: self
-                .world
-                .sets
-                .iter()
-                .filter_map(|(id, s)| {
-                    let spec = self.hands.get(id)?.set.spec();
-                    Some(SetInfo {
-                        id: *id,
-                        role: s.role.clone(),
-                        tenant: self.tenant_of(&s.role),
-                        spec,
-                        max_flows: self.world.wishes.max_flows,
-                        outgrown: s.table.full_before,
-                    })
-                })
-                .collect(),
-            ports: self.world.taps.iter().map(|(ifindex, tap)| self.port_view(*ifindex, tap)).collect(),
+            sets: Arc::new(self.sets_view()),
+            ports: Arc::new(ports.collect()),
             attachment: self.attachment().to_owned(),
             nat_error: self.nat_error.clone(),
             translations: self.translations(|t| Translated {
@@ -79,9 +65,25 @@ impl Work {
         }
     }
 
+    /// The picture before, with these containers as they are now: it is made quickly. All else in it is as it was.
+    pub(super) fn picture_with(&self, before: &Published, ids: &[String]) -> Published {
+        let mut picture = before.clone();
+        let views = self.containers_view(|c| ids.contains(&c.container.id));
+        picture.containers.retain(|c| !ids.contains(&c.id));
+        picture.containers.extend(views);
+        picture
+    }
+
     /// What a port's programs are attached by in the end.
     fn attachment(&self) -> &'static str {
         if self.world.wishes.fasten && !self.attachment.is_empty() { "tcx" } else { self.attachment }
+    }
+
+    /// One that the tapper has for long is not tapped, whatever comes.
+    fn is_tapped_or_will_be(&self, ifindex: u32) -> bool {
+        let now = monotonic();
+        let will_be = |t: &Tapping| now - t.since < AT_LATEST;
+        self.world.taps.contains_key(&ifindex) || self.world.tapping.get(&ifindex).is_some_and(will_be)
     }
 
     fn opted_out(&self, ifindex: u32) -> bool {
@@ -135,7 +137,7 @@ impl Work {
         }
     }
 
-    fn containers_view(&self) -> Vec<api::Container> {
+    fn containers_view(&self, wanted: impl Fn(&ContainerSeen) -> bool) -> Vec<Arc<api::Container>> {
         let wall = Wall::now();
         // looked through once, not once for each container: there may be hundreds, and somebody waits for a stop to be seen
         let mut endpoints: HashMap<&str, Vec<Place<'_>>> = HashMap::new();
@@ -152,9 +154,9 @@ impl Work {
         let of = |c: &ContainerSeen| {
             let id = c.container.id.as_str();
             let endpoints = endpoints.get(id).map_or(&[][..], Vec::as_slice);
-            self.container_view(c, wall, endpoints, ports.get(id).map_or(&[][..], Vec::as_slice))
+            Arc::new(self.container_view(c, wall, endpoints, ports.get(id).map_or(&[][..], Vec::as_slice)))
         };
-        self.world.containers.values().map(of).collect()
+        self.world.containers.values().filter(|c| wanted(c)).map(of).collect()
     }
 
     fn container_view(
@@ -219,6 +221,20 @@ impl Work {
             networks: places,
             monitor,
         }
+    }
+
+    fn sets_view(&self) -> Vec<SetInfo> {
+        let view = |(id, s): (&SetId, &SetSeen)| {
+            Some(SetInfo {
+                id: *id,
+                role: s.role.clone(),
+                tenant: self.tenant_of(&s.role),
+                spec: self.hands.get(id)?.set.spec(),
+                max_flows: self.world.wishes.max_flows,
+                outgrown: s.table.full_before,
+            })
+        };
+        self.world.sets.iter().filter_map(view).collect()
     }
 
     fn monitors_view(&self) -> Vec<(SetId, api::Monitor, Alive)> {

@@ -60,7 +60,7 @@ Rss:                  16 kB
 fn monitors_count_with_those_that_are_gone_but_without_our_own_thread() {
     let mut p = published();
     p.gone_monitors_cpu = Duration::from_secs(5);
-    for (_, monitor, alive) in &mut p.monitors {
+    for (_, monitor, alive) in Arc::make_mut(&mut p.monitors) {
         alive.cpu_ns = 1_000_000_000;
         alive.memory_bytes = Some(if monitor.mode == api::MonitorMode::Host { 1 << 30 } else { 4 << 20 });
     }
@@ -69,7 +69,7 @@ fn monitors_count_with_those_that_are_gone_but_without_our_own_thread() {
     let usage = monitors_usage(&p);
     assert_eq!(usage.cpu, Some(Duration::from_secs(5 + of_containers)));
     assert_eq!(usage.memory_bytes, Some(of_containers * (4 << 20)));
-    p.monitors[1].2.memory_bytes = Some(u64::MAX);
+    Arc::make_mut(&mut p.monitors)[1].2.memory_bytes = Some(u64::MAX);
     assert_eq!(monitors_usage(&p).memory_bytes, Some(u64::MAX), "what a monitor says does not overflow");
 }
 

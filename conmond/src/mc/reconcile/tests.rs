@@ -135,6 +135,37 @@ fn a_port_is_tapped_before_anybody_knows_whose_it_is() {
 }
 
 #[test]
+fn a_port_that_is_being_tapped_is_left_alone() {
+    let tapping = Tapping { set: NURSERY, programs: 0, since: NOW };
+    let mut w = world();
+    w.tapping.insert(PORT, tapping);
+    let touches = |w: &World| {
+        let of = |a: &Action| match a {
+            Action::Tap { ifindex, .. }
+            | Action::Move { ifindex, .. }
+            | Action::Untap { ifindex }
+            | Action::Forget { ifindex } => *ifindex == PORT,
+            _ => false,
+        };
+        reconcile(w, NOW).iter().any(of)
+    };
+    assert!(!touches(&w), "it is not tapped twice");
+    w.links.remove(&PORT);
+    assert!(!touches(&w), "nor forgotten before it comes back");
+    // named meanwhile, and its container opted out: nothing before it comes back
+    let mut w = world_with(container("a", &[("conmon.enable", "false")]));
+    let tap = w.taps.remove(&PORT).unwrap();
+    w.tapping.insert(PORT, tapping);
+    let named = Action::Name { ifindex: PORT, container: "a".into(), network: "n".into() };
+    assert!(reconcile(&w, NOW).contains(&named), "names do not wait for taps");
+    own(&mut w, "a");
+    assert!(!touches(&w));
+    w.tapping.clear();
+    w.taps.insert(PORT, tap);
+    assert!(reconcile(&w, NOW).contains(&Action::Untap { ifindex: PORT }));
+}
+
+#[test]
 fn links_that_are_no_ports_of_an_engine_are_left_alone() {
     let mut w = world();
     w.links.insert(20, link(20, "veth9", "veth", None));
@@ -333,6 +364,11 @@ fn a_set_that_nobody_needs_goes_after_a_while() {
     let retire = Action::Retire { set: SetId(2) };
     assert!(!reconcile(&w, NOW + Duration::from_secs(59)).contains(&retire));
     assert!(reconcile(&w, NOW + Duration::from_secs(60)).contains(&retire));
+    // a port is being tapped for it
+    w.tapping.insert(PORT, Tapping { set: SetId(2), programs: 0, since: NOW });
+    let actions = reconcile(&w, NOW + Duration::from_secs(60));
+    assert!(actions.contains(&Action::MarkIdle { set: SetId(2), since: None }) && !actions.contains(&retire));
+    w.tapping.clear();
     // its tenant came back in time
     w.containers.insert("a".into(), container("a", &[("conmon.tenant", "gone")]));
     let actions = reconcile(&w, NOW + Duration::from_secs(60));
@@ -364,6 +400,9 @@ fn a_quick_tap_is_fastened_when_all_is_quiet() {
     world.wishes.fasten = false;
     assert_eq!(fastens(&world), None, "nothing to fasten by");
     world.wishes.fasten = true;
+    world.tapping.insert(8, Tapping { set: NURSERY, programs: 0, since: NOW });
+    assert_eq!(fastens(&world), None, "a port is being tapped");
+    world.tapping.clear();
     world.links.remove(&PORT);
     assert_eq!(fastens(&world), None, "it has gone");
 }
@@ -520,6 +559,9 @@ fn records_are_moved_once_no_port_counts_in_the_table_before() {
     w.taps.insert(PORT, from);
     assert!(growth_of(&w, NOW).is_none(), "it would come with programs of the table before");
     w.taps.insert(PORT, TapSeen { programs: 1, ..tapped(TapHold::Fast, 5_000) });
+    w.tapping.insert(8, Tapping { set: NURSERY, programs: 0, since: NOW });
+    assert!(growth_of(&w, NOW).is_none(), "another is being tapped, by the programs of before");
+    w.tapping.insert(8, Tapping { set: NURSERY, programs: 1, since: NOW });
     assert_eq!(growth_of(&w, NOW), Some(Action::Drain { set: NURSERY }));
     assert!(!moves(&w));
     for stage in [Growth::Making, Growth::Draining, Growth::Settling] {

@@ -290,7 +290,7 @@ fn tables(shared: &Shared, published: &Published) -> Check {
     let store = shared.store();
     let taken = store.fills();
     let (mut wrong, mut small) = (Vec::new(), 0u64);
-    for set in &published.sets {
+    for set in published.sets.iter() {
         let whose = whose(set.tenant.as_deref(), set.id);
         small = small.saturating_add(set.outgrown);
         let kinds = ["flows", "pairs", "ports", "histograms"];

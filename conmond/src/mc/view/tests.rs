@@ -13,6 +13,7 @@ use tap::SetSpec;
 use super::*;
 use crate::mc::shared::Info;
 use crate::monitor::Alive;
+use crate::runtime::EventTime;
 use crate::store::{ContainerName, Names};
 use crate::switch::LinkStats;
 
@@ -75,8 +76,8 @@ pub(in crate::mc) fn published() -> Published {
         },
         ready: true,
         problems: Vec::new(),
-        containers: vec![container("web"), container("db")],
-        monitors: vec![
+        containers: vec![Arc::new(container("web")), Arc::new(container("db"))],
+        monitors: Arc::new(vec![
             (NURSERY, monitor("conmond", None, MonitorMode::Host, MonitorState::Working), Alive::default()),
             (
                 SHOP,
@@ -84,15 +85,15 @@ pub(in crate::mc) fn published() -> Published {
                 Alive::default(),
             ),
             (WAITING, monitor("pm-s3", None, MonitorMode::Shared, MonitorState::Ready), Alive::default()),
-        ],
+        ]),
         heard: BTreeMap::from([(SHOP, monotonic()), (WAITING, monotonic())]),
         pool: Pool { ready: 1, wanted: 1 },
-        sets: vec![
+        sets: Arc::new(vec![
             set(NURSERY, SetRole::Nursery),
             set(SHOP, SetRole::Tenant("shop".to_owned())),
             set(WAITING, SetRole::Pool),
-        ],
-        ports: vec![port(7, "veth7", "web"), port(8, "veth8", "db")],
+        ]),
+        ports: Arc::new(vec![port(7, "veth7", "web"), port(8, "veth8", "db")]),
         attachment: "tcx".to_owned(),
         nat_error: None,
         translations: Default::default(),
@@ -329,7 +330,7 @@ fn health_follows_readiness_and_problems() {
 #[test]
 fn containers_come_by_name_and_tenant() {
     let mut p = published();
-    p.containers[1].tenant = "other".to_owned();
+    Arc::make_mut(&mut p.containers[1]).tenant = "other".to_owned();
     let v = view(p);
     let names = |q: &ContainersQuery| {
         v.containers(&Scope::All, q).unwrap().containers.into_iter().map(|c| c.name).collect::<Vec<_>>()
@@ -394,7 +395,7 @@ fn metrics_rows_are_by_protocol_and_say_what_cannot_be_told() {
     assert_eq!((outside.protocols[0].sent.packets, outside.protocols[0].received.packets), (7, 30));
 
     let mut p = published();
-    p.containers.iter_mut().for_each(|c| c.state = "exited".to_owned());
+    p.containers.iter_mut().for_each(|c| Arc::make_mut(c).state = "exited".to_owned());
     v.shared.publish(p);
     assert!(v.pair_rows(&Scope::All).iter().all(|r| !r.live));
 }
@@ -445,11 +446,10 @@ fn a_stop_is_told_with_the_picture_that_shows_it() {
         told.iter().filter(|e| e.kind == EventKind::ContainerStopped).cloned().collect::<Vec<_>>()
     };
     let told = monotonic();
-    v.shared.stopped(told, monotonic(), "web".to_owned(), "shop".to_owned());
-    assert!(
-        stops().is_empty() && v.status(&Scope::All).unwrap().speed == Speed::default(),
-        "it cannot be seen yet"
-    );
+    let at = EventTime { engine: jiff::Timestamp::UNIX_EPOCH, received: told, told };
+    let name = v.shared.names().container("web-id").cloned();
+    v.shared.stopped(at, name.expect("its name"));
+    assert!(stops().is_empty() && v.status(&Scope::All).unwrap().speed == Speed::default(), "it cannot be seen yet");
     v.shared.publish(published());
     let took = (monotonic() - told).as_secs_f64();
     let [stop] = stops().try_into().expect("one stop");

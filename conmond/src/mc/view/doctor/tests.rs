@@ -1,3 +1,4 @@
+use std::sync::Arc;
 use std::time::Duration;
 
 use ippm::measurement::Batch;
@@ -40,8 +41,8 @@ fn every_check_of_the_published_world_can_fail() {
     });
     fails("taps", "2 ports", |p| p.untapped = 2);
     fails("names", "veth7 has had no name", |p| {
-        p.ports[0].container = None;
-        p.ports[0].tapped_at = monotonic().before(Duration::from_secs(3));
+        Arc::make_mut(&mut p.ports)[0].container = None;
+        Arc::make_mut(&mut p.ports)[0].tapped_at = monotonic().before(Duration::from_secs(3));
     });
     fails("monitors", "pm-s2 does not report", |p| {
         p.heard.insert(SHOP, monotonic().before(Duration::from_secs(60)));
@@ -49,7 +50,7 @@ fn every_check_of_the_published_world_can_fail() {
     fails("monitors", "tenant shop's monitoring container was replaced 4 times", |p| {
         p.restarts.insert("shop".to_owned(), 4);
     });
-    let young = checked("names", |p| p.ports[0].container = None);
+    let young = checked("names", |p| Arc::make_mut(&mut p.ports)[0].container = None);
     assert!(young.ok, "a port may be new: {young:?}");
 }
 
@@ -103,7 +104,7 @@ fn a_flow_table_that_may_grow_is_not_full_and_one_at_its_bound_says_so() {
     assert!(of(&p, 0).detail.contains("9 of 10 flows are taken"), "{:?}", of(&p, 0));
     assert!(of(&p, 5).detail.contains("5 packets found no flow record"), "{:?}", of(&p, 5));
     assert!(of(&p, 5).detail.contains("grown to its bound of 10 (tables.max_flows)"), "{:?}", of(&p, 5));
-    for set in &mut p.sets {
+    for set in Arc::make_mut(&mut p.sets) {
         (set.max_flows, set.outgrown) = (20, 4);
     }
     let growing = of(&p, 5);

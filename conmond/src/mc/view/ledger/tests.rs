@@ -12,7 +12,7 @@ fn stats(rx: u64, tx: u64) -> LinkStats {
 }
 
 fn ports() -> Vec<PortInfo> {
-    published().ports
+    published().ports.to_vec()
 }
 
 /// Counted from and to the container behind port 7.
