@@ -7,6 +7,8 @@
 //! that take long (the engine's) leave a mark in the world (`asked`, `Starting`, `loading`), so that they are
 //! not asked for twice.
 
+mod groups;
+
 use std::time::Duration;
 
 use ippm::time::Timestamp;
@@ -21,6 +23,13 @@ pub enum Action {
     Tap {
         /// The port.
         ifindex: u32,
+        /// The set.
+        set: SetId,
+    },
+    /// Look for a container's control group, and put a set's programs on it.
+    TapGroup {
+        /// The container.
+        container: String,
         /// The set.
         set: SetId,
     },
@@ -158,6 +167,7 @@ fn patience(looked: u32) -> Duration {
 pub fn reconcile(world: &World, now: Timestamp) -> Vec<Action> {
     let mut actions = Vec::new();
     ports(world, now, &mut actions);
+    groups::groups(world, now, &mut actions);
     actions.extend(fasten(world, now));
     networks(world, &mut actions);
     modes(world, now, &mut actions);
@@ -181,7 +191,7 @@ fn desired_set(world: &World, ifindex: u32) -> Option<SetId> {
 
 fn ports(world: &World, now: Timestamp, actions: &mut Vec<Action>) {
     for ifindex in world.taps.keys() {
-        if !world.links.contains_key(ifindex) {
+        if !world.links.contains_key(ifindex) && !world.groups.contains_key(ifindex) {
             actions.push(Action::Forget { ifindex: *ifindex });
         }
     }
@@ -300,7 +310,10 @@ fn growth(world: &World, id: SetId, set: &SetSeen, now: Timestamp) -> Option<Act
                 (t.set == id && t.programs != table.programs)
                     || heading.is_some_and(|(_, programs)| programs != table.programs)
             };
-            (!world.taps.values().any(behind)).then_some(Action::Drain { set: id })
+            let searched = world.searches.values().filter_map(|s| s.heading);
+            let heads_behind =
+                searched.into_iter().any(|(to, programs)| to == id && programs != table.programs);
+            (!heads_behind && !world.taps.values().any(behind)).then_some(Action::Drain { set: id })
         }
         _ => None,
     }
