@@ -16,20 +16,6 @@ use crate::net::{Net, RIGHT, inside};
 use crate::ports::{attach, pins};
 use crate::privileged;
 
-/// Where the machine has control groups of version 2; says so where it has none.
-fn hierarchy(test: &str) -> Option<PathBuf> {
-    let mounts = fs::read_to_string("/proc/self/mounts").unwrap();
-    let found = mounts.lines().find_map(|line| {
-        let mut words = line.split(' ').skip(1);
-        let (at, kind) = (words.next()?, words.next()?);
-        (kind == "cgroup2").then(|| PathBuf::from(at))
-    });
-    if found.is_none() {
-        eprintln!("SKIPPED {test}: this machine has no control groups of version 2");
-    }
-    found
-}
-
 /// A group of our own, gone with this.
 struct Group(PathBuf);
 
@@ -79,7 +65,9 @@ fn root_a_control_group_is_counted_as_its_port_is() {
     if !privileged(NAME) {
         return;
     }
-    let Some(root) = hierarchy(NAME) else { return };
+    let Some(root) = lab::cgroup_v2() else {
+        return eprintln!("SKIPPED {NAME}: this machine has no control groups of version 2");
+    };
     let net = Net::new();
     let dir = pins(&net, "set");
     let spec = SetSpec { flows: 64, pairs: 64, ports: 16, hists: 64, ..SetSpec::default() };

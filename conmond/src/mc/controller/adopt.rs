@@ -243,6 +243,7 @@ impl Work {
             if growing {
                 // every port has programs over the larger table now; nobody else ends anything yet
                 let drained = set.drain()?;
+                fault::point("adopt.drained");
                 Set::unpin_older(&dir)?;
                 tracing::info!(set = %id, ?drained, "a flow table that was growing has grown");
             }
