@@ -22,6 +22,7 @@ impl Work {
             );
             return;
         };
+        search.again_at = monotonic() + Duration::from_millis(20);
         let Some(hand) = self.hands.get(&set) else { return };
         search.heading = Some((set, programs));
         let everywhere = search.tried % EVERYWHERE == EVERYWHERE - 1;
@@ -34,8 +35,8 @@ impl Work {
         self.dirty = true;
         let wanted = self.world.containers.get(&job.container).is_some_and(|c| c.ended_at.is_none());
         let port = match found {
-            Ok(port) if wanted && self.world.sets.contains_key(&job.id) => port,
-            // it ended meanwhile
+            Ok(port) if wanted && self.world.sets.contains_key(&job.id) && port.is_alive() => port,
+            // it ended meanwhile; should it have been started again, its new group is looked for
             Ok(port) => {
                 self.world.searches.remove(&job.container);
                 return self.rigger.send(RiggerJob::Detach(port));
