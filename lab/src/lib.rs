@@ -18,6 +18,7 @@
 
 mod bins;
 mod capture;
+mod cgroup;
 mod conmond;
 mod container;
 mod cpio;
@@ -42,6 +43,7 @@ mod wait;
 
 pub use bins::program;
 pub use capture::{Capture, Captured};
+pub use cgroup::cgroup_v2;
 pub use conmond::{Conmond, ConmondOptions};
 pub use container::{Container, Port, Spec};
 pub use guard::{Lab, stand_guard};

@@ -225,10 +225,15 @@ fn root_a_hundred_thousand_flows() -> Result<()> {
             );
             Ok::<_, anyhow::Error>(own + theirs)
         };
-        std::thread::sleep(Duration::from_secs(2));
+        sent(conmond, "slow", 2_000)?;
         let full = measure("a thousand flows begin a second beside 200,000 idle records")?;
-        // idle ones end after 30 s
-        std::thread::sleep(Duration::from_secs(35));
+        // idle ones end after 30 s, those of the first storm before those of the second begin to
+        conmond.wait_ctl(
+            "the end of the storm's records",
+            2 * WAIT,
+            &["flows", "--src", "storm", "--protocol", "udp", "--state", "active", "--limit", "1"],
+            |answer| (answer["matched"] == 0).then_some(()),
+        )?;
         let steady = measure("a thousand flows begin and as many end a second")?;
         slow.remove()?;
         // a bound that catches what is out of hand; the figures above are the measurement

@@ -15,6 +15,9 @@
  * A packet is counted in exactly one place: its flow, its pair, its port or ctl. So for every port
  *   sum(flows) + sum(pairs) + port classes (+ no_port) == packets seen by the programs.
  *
+ * A *port* is an interface, by its index, or a control group, by CM_GROUP and the low bits of its number: what has no interface
+ * of its own is counted where its sockets send and receive.
+ *
  * All arrays are mmapable and frozen: user space reads them without a system call and cannot write them.
  * Slots are released by the `cm_janitor` program, which the controller runs; life of a slot:
  *   FREE -> CLAIMING -> LIVE -> ENDING -(RCU grace period)-> folded into its pair -> FREE
@@ -30,19 +33,20 @@
 #include <linux/types.h>
 
 enum cm_const {
-	CM_ABI = 2,		/* changes whenever a record's layout or meaning does */
+	CM_ABI = 3,		/* changes whenever a record's layout or meaning does */
 	CM_PROBES = 8,		/* slots looked at for a flow, a pair, a port or a histogram */
 	CM_NONE = 0xffffffff,	/* no pair */
 	CM_HIST_SUB_BITS = 4,	/* 16 sub-buckets per octave: relative half-width 1/32 */
 	CM_HIST_UNIT_BITS = 6,	/* the smallest bucket is 64 ns wide */
 	CM_HIST_BUCKETS = 400,	/* up to 2^34 ns (17 s); the last bucket also takes what is longer */
 	CM_CMDS = 64,		/* commands in one run of the janitor */
+	CM_GROUP = 0x80000000,	/* set in the number of a port that is a control group */
 };
 
 /* Direction, as the container sees it. Index of every two-element array below. */
 enum cm_dir {
-	CM_TX = 0,		/* from the container: the host-side port's ingress */
-	CM_RX = 1,		/* to the container: the host-side port's egress */
+	CM_TX = 0,		/* from the container: the host-side port's ingress, or its control group's egress */
+	CM_RX = 1,		/* to the container: the host-side port's egress, or its control group's ingress */
 };
 
 enum cm_slot_state {
@@ -112,6 +116,8 @@ struct cm_settings {
 	__u64 secret[6];	/* of the hash: nobody outside can choose keys that collide */
 	__u32 flags;
 	__u32 older_mask;	/* with CM_FLAG_OLDER: of the table before */
+	__u32 group;		/* the port's number, for the programs of a control group */
+	__u32 _pad;
 };
 
 /* Addresses are 16 bytes in network order, IPv4 as ::ffff:a.b.c.d. Ports are in host order. */
@@ -127,8 +133,8 @@ struct cm_flow_key {
 	__u32 _pad1;
 };
 
-/* Counters of one direction: bytes from the link header on, as interface counters count; packets as
- * the stack handles them; wire segments are packets + extra. */
+/* Counters of one direction: bytes from the link header on, as interface counters count (at a control group, which is
+ * above the link: from the IP header on); packets as the stack handles them; wire segments are packets + extra. */
 struct cm_flow {
 	/* line 0: identity; written when claimed (last_seen_ns: once per clock tick) */
 	struct cm_flow_key key;

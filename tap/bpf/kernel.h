@@ -46,6 +46,8 @@ static void (*const bpf_ringbuf_submit)(void *data, __u64 flags) = (void *)BPF_F
 
 /* Both the TCX and the classifier verdict for "go on as if I were not here". */
 enum { CM_PASS = -1 };
+/* A control group's verdict for the same. */
+enum { CM_ALLOW = 1 };
 
 #define add(p, v) ((void)__sync_fetch_and_add((p), (v)))
 

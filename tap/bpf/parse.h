@@ -189,26 +189,34 @@ static always_inline __u32 transport(struct __sk_buff *skb, const enum cm_dir di
 	return 0;
 }
 
-/* Returns an enum cm_class for what has no flow key, -1 for a packet with one. */
-static always_inline int parse(struct __sk_buff *skb, const enum cm_dir dir, struct cm_packet *p)
+/*
+ * Returns an enum cm_class for what has no flow key, -1 for a packet with one. `link`: it begins with a link header; at a
+ * control group it begins with the IP header.
+ */
+static always_inline int parse(struct __sk_buff *skb, const enum cm_dir dir, struct cm_packet *p, __u32 port,
+				const int link)
 {
 	__u8 copy[40] __attribute__((aligned(8)));
 	struct walk w = {};
-	__u32 l3 = ETH_LEN, l3_end, vlan = 0, ports = 0;
+	__u32 l3 = link ? ETH_LEN : 0, l3_end, vlan = 0, ports = 0;
 	__u16 ethertype;
 	int tags = VLAN_TAGS;
 	void *h;
 
-	h = header(skb, 12, 2, copy);
-	if (!h)
-		return CM_CLASS_OTHER;
-	ethertype = swap16(*(__u16 *)h);
-	if (skb->vlan_present) {
+	if (link) {
+		h = header(skb, 12, 2, copy);
+		if (!h)
+			return CM_CLASS_OTHER;
+		ethertype = swap16(*(__u16 *)h);
+	} else {
+		ethertype = swap16(skb->protocol);
+	}
+	if (link && skb->vlan_present) {
 		/* the outermost tag, which the kernel has taken out of the frame */
 		vlan = skb->vlan_tci & 0xfff;
 		tags = VLAN_TAGS - 1;
 	}
-	if (unlikely(ethertype == ETH_P_VLAN || ethertype == ETH_P_QINQ)) {
+	if (link && unlikely(ethertype == ETH_P_VLAN || ethertype == ETH_P_QINQ)) {
 		for (int i = 0; i < VLAN_TAGS; i++) {
 			if (i >= tags || (ethertype != ETH_P_VLAN && ethertype != ETH_P_QINQ))
 				break;
@@ -275,7 +283,7 @@ static always_inline int parse(struct __sk_buff *skb, const enum cm_dir dir, str
 		l3_end = skb->len;
 	if (likely(!w.later_fragment && !w.broken))
 		ports = transport(skb, dir, p, &w, l3_end);
-	p->word[4] = skb->ifindex | (__u64)ports << 32;
+	p->word[4] = port | (__u64)ports << 32;
 	p->word[5] = w.proto | vlan << 16;
 	return -1;
 }

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * The tap: one program for each direction of a container's host-side port.
+ * The tap: one program for each direction of a container's host-side port, and of a container's control group.
  *
  * Every packet is counted once, in its flow if it has one. TCP is followed further: one outstanding round-trip
  * probe per direction, retransmitted and reordered segments. Budget: two cache lines for UDP, three for TCP.
@@ -376,26 +376,24 @@ static always_inline int counted_before(struct __sk_buff *skb, const enum cm_dir
 	return 0;
 }
 
-static always_inline int tap(struct __sk_buff *skb, const enum cm_dir dir)
+static always_inline void count(struct __sk_buff *skb, struct cm_ctl *c, const enum cm_dir dir, __u32 port,
+				const int link)
 {
 	struct cm_packet p = {};
-	struct cm_ctl *c = ctl_get();
 	struct cm_flow *f;
 	__u32 tag, slot = 0, segments = skb->gso_segs;
 	__u32 len = skb->len, extra;
 	__u64 tick;
 	int class;
 
-	if (!c || (unlikely(READ_ONCE(c->overlap)) && counted_before(skb, dir)))
-		return CM_PASS;
 	if (segments == 0)
 		segments = 1;
 	extra = segments - 1;
 
-	class = parse(skb, dir, &p);
+	class = parse(skb, dir, &p, port, link);
 	if (unlikely(class >= 0)) {
-		port_count(skb->ifindex, PORT_CLASS(dir, class), len, 1, extra);
-		return CM_PASS;
+		port_count(port, PORT_CLASS(dir, class), len, 1, extra);
+		return;
 	}
 
 	tag = flow_tag(&p.key);
@@ -407,10 +405,10 @@ static always_inline int tap(struct __sk_buff *skb, const enum cm_dir dir)
 	if (unlikely(!f)) {
 		slot = begin(&p, tag, dir, len, extra);
 		if (slot == CM_NONE)
-			return CM_PASS;
+			return;
 		f = flow_at(slot);
 		if (!f)
-			return CM_PASS;
+			return;
 	}
 
 	add(&f->bytes[dir], len);
@@ -427,6 +425,14 @@ static always_inline int tap(struct __sk_buff *skb, const enum cm_dir dir)
 		if (cm_settings.flags & CM_FLAG_RTT)
 			follow_tcp(f, slot, &p, dir, segments);
 	}
+}
+
+static always_inline int tap(struct __sk_buff *skb, const enum cm_dir dir)
+{
+	struct cm_ctl *c = ctl_get();
+
+	if (c && !(unlikely(READ_ONCE(c->overlap)) && counted_before(skb, dir)))
+		count(skb, c, dir, skb->ifindex, 1);
 	return CM_PASS;
 }
 
@@ -440,6 +446,31 @@ SEC("classifier/rx")
 int cm_rx(struct __sk_buff *skb)
 {
 	return tap(skb, CM_RX);
+}
+
+/*
+ * At a control group: every packet that one of its sockets sends, behind address translation and before it is cut into
+ * segments or fragments, and every one that is handed to one of its sockets, before the socket's own filter and queue.
+ */
+static always_inline int tap_group(struct __sk_buff *skb, const enum cm_dir dir)
+{
+	struct cm_ctl *c = ctl_get();
+
+	if (c)
+		count(skb, c, dir, cm_settings.group, 0);
+	return CM_ALLOW;
+}
+
+SEC("cgroup_skb/egress")
+int cm_group_tx(struct __sk_buff *skb)
+{
+	return tap_group(skb, CM_TX);
+}
+
+SEC("cgroup_skb/ingress")
+int cm_group_rx(struct __sk_buff *skb)
+{
+	return tap_group(skb, CM_RX);
 }
 
 /* What an attached program costs that does nothing: the baseline of every cost figure. */

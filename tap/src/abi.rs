@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use ippm::flow::{Counters, address_from_bytes};
 
 /// `CM_ABI`.
-pub const ABI: u64 = 2;
+pub const ABI: u64 = 3;
 /// `CM_PROBES`.
 pub const PROBES: u32 = 8;
 /// `CM_NONE`.
@@ -14,6 +14,8 @@ pub const NONE: u32 = u32::MAX;
 pub const HIST_BUCKETS: usize = 400;
 /// `CM_CMDS`.
 pub const CMDS: usize = 64;
+/// `CM_GROUP`.
+pub const GROUP: u32 = 1 << 31;
 /// `CM_CLASSES`.
 pub const CLASSES: usize = 4;
 
@@ -102,7 +104,7 @@ macro_rules! plain {
 
 plain! {
     /// `struct cm_settings`.
-    pub struct Settings 72 {
+    pub struct Settings 80 {
         pub flow_mask: u32,
         pub pair_mask: u32,
         pub port_mask: u32,
@@ -110,6 +112,8 @@ plain! {
         pub secret: [u64; 6],
         pub flags: u32,
         pub older_mask: u32,
+        pub group: u32,
+        pub _pad: u32,
     }
 
     /// `struct cm_flow_key`.

@@ -70,6 +70,15 @@ pub enum Error {
         #[source]
         source: io::Error,
     },
+    /// A program could not be attached to a control group.
+    #[error("cannot attach to the control group {path}{}", hint(source))]
+    Group {
+        /// The group's folder.
+        path: String,
+        /// What the kernel said.
+        #[source]
+        source: io::Error,
+    },
     /// The kernel does not tell what is on a port.
     #[error("cannot ask which programs are on port {ifindex}{}", hint(source))]
     Query {

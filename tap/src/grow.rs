@@ -23,6 +23,7 @@ use ippm::time::Timestamp;
 
 use crate::abi::{self, Settings};
 use crate::error::Error;
+use crate::fault;
 use crate::janitor::{Command, Janitor, move_flows};
 use crate::look::each_record;
 use crate::set::{Set, SetSpec, create_map, pin_error, read_settings, settings_map};
@@ -67,9 +68,11 @@ impl Set {
         // packets that were on their way when the programs were exchanged
         Janitor::grace_period();
         self.janitor().run(&[Command::FlowSlots(self.spec.flows)])?;
+        fault::point("drain.switched");
         let all = in_use(&older.set)?;
         for some in all.chunks(abi::CMDS) {
             move_flows(older.mover.as_fd(), some)?;
+            fault::point("drain.moved");
         }
         let left = in_use(&older.set)?;
         // nothing counts there: it need not be waited for
@@ -80,6 +83,7 @@ impl Set {
             janitor.run(&end.collect::<Vec<_>>())?;
             janitor.run(&free.collect::<Vec<_>>())?;
         }
+        fault::point("drain.folded");
         Ok(Drained { moved: (all.len() - left.len()) as u64, folded: left.len() as u64 })
     }
 

@@ -58,10 +58,20 @@ pub(crate) fn load(names: &[&'static str], maps: &[(&str, BorrowedFd<'_>)]) -> R
                 function.func_info.func_info.iter().map(|f| [f.insn_off, f.type_id]).collect();
             let types =
                 btf.as_ref().filter(|_| !functions.is_empty()).map(|btf| (btf.as_fd(), &functions[..]));
-            let load = |types| sys::prog_load(name, &function.instructions, types);
+            let load = |types| sys::prog_load(name, kind_of(name), &function.instructions, types);
             // an old verifier may want to know more of an argument than its type
             let loaded = if types.is_some() { load(types).or_else(|_| load(None)) } else { load(None) };
             loaded.map_err(|source| Error::Program { name: (*name).to_owned(), source })
         })
         .collect()
+}
+
+/// What kind of program one is, and what it may be attached to.
+fn kind_of(name: &str) -> (u32, u32) {
+    match name {
+        "cm_group_tx" => (sys::PROG_TYPE_CGROUP_SKB, sys::CGROUP_EGRESS),
+        "cm_group_rx" => (sys::PROG_TYPE_CGROUP_SKB, sys::CGROUP_INGRESS),
+        // an attachment that is of no meaning to classifiers
+        _ => (sys::PROG_TYPE_SCHED_CLS, 0),
+    }
 }

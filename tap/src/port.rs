@@ -14,7 +14,12 @@
 //! belongs to: moving a port renames the pins, then exchanges the programs, so that an adopter who first
 //! [mends](Port::mend) and then puts every port to its directory's programs repairs whatever a crash left half done.
 //!
+//! A container without an interface of its own is tapped at its control group, by a link for each direction, with programs that know
+//! the group's number: [`Port::attach_group`]. Its pins bear that number in place of an interface's.
+//!
 //! Nothing is ever missed: a new program replaces the old one between two packets.
+
+mod group;
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -30,6 +35,8 @@ use crate::janitor::{Command, Janitor};
 use crate::netlink;
 use crate::set::{Programs, Set, pin_error};
 use crate::sys;
+
+pub use group::{group_number, is_group};
 
 /// How programs get onto a port.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -94,6 +101,8 @@ enum Hold {
     Clsact(Filters),
     /// Being fastened: the set's `overlap` is on.
     Both(Links, Filters),
+    /// On a control group.
+    Group(Links),
 }
 
 /// A tapped port. Dropping it leaves a pinned tap in place, and removes one that is not pinned (TCX only).
@@ -282,7 +291,7 @@ impl Port {
 
     fn pin_names(&self) -> Vec<String> {
         let kinds: &[&str] = match &self.hold {
-            Hold::Tcx(_) => &["tx", "rx"],
+            Hold::Tcx(_) | Hold::Group(_) => &["tx", "rx"],
             Hold::Clsact(filters) => &[filters.pin_kind()],
             Hold::Both(_, filters) => &["tx", "rx", filters.pin_kind()],
         };
@@ -361,14 +370,26 @@ impl Port {
         self.ifindex
     }
 
-    /// `tcx` or `clsact`.
+    /// `tcx` or `clsact`; `cgroup` for a control group.
     pub fn how(&self) -> &'static str {
-        if self.is_fast() { "tcx" } else { "clsact" }
+        match self.hold {
+            Hold::Tcx(_) => "tcx",
+            Hold::Clsact(_) | Hold::Both(..) => "clsact",
+            Hold::Group(_) => "cgroup",
+        }
     }
 
     /// Whether it is held by links alone: there is nothing to fasten.
     pub fn is_fast(&self) -> bool {
-        matches!(self.hold, Hold::Tcx(_))
+        matches!(self.hold, Hold::Tcx(_) | Hold::Group(_))
+    }
+
+    /// Moves the port to this set, or to its newest programs, see [`Port::move_to`].
+    pub fn move_to_set(&mut self, set: &Set, set_dir: Option<&Path>) -> Result<(), Error> {
+        match self.hold {
+            Hold::Group(_) => self.move_to(&set.group_programs(self.ifindex)?, set_dir),
+            _ => self.move_to(set.programs(), set_dir),
+        }
     }
 
     /// Moves the port to another set, or to another build of its own set's programs. Not while it is being fastened: a packet that
@@ -394,7 +415,7 @@ impl Port {
             }
         }
         let all = DIRECTIONS.map(|direction| (direction, programs.of(direction)));
-        let Hold::Tcx(links) = &self.hold else {
+        let (Hold::Tcx(links) | Hold::Group(links)) = &self.hold else {
             netlink::replace_filters(ifindex, all)
                 .map_err(|(direction, source)| failed(direction)(source))?;
             fault::point("move.both");
@@ -414,13 +435,14 @@ impl Port {
         Ok(())
     }
 
-    /// Whether the interface is still there with the tap on it.
+    /// Whether the interface, or the control group, is still there with the tap on it.
     pub fn is_alive(&self) -> bool {
         match &self.hold {
             Hold::Tcx(links) | Hold::Both(links, _) => {
                 matches!(sys::link_info(links.tx.as_fd()), Ok((_, ifindex)) if ifindex == self.ifindex)
             }
             Hold::Clsact(_) => netlink::has_filter(self.ifindex),
+            Hold::Group(links) => group::holds(links, self.ifindex),
         }
     }
 
@@ -477,6 +499,7 @@ impl Port {
             };
             let (tx, rx) = (open("tx"), open("rx"));
             let hold = match (tx, rx, filters) {
+                (Some(tx), Some(rx), None) if is_group(ifindex) => Some(Hold::Group(Links { tx, rx })),
                 (Some(tx), Some(rx), None) => Some(Hold::Tcx(Links { tx, rx })),
                 (Some(tx), Some(rx), Some(filters)) => Some(Hold::Both(Links { tx, rx }, filters)),
                 (tx, rx, filters) => {

@@ -83,6 +83,8 @@ impl SetSpec {
             secret,
             flags,
             older_mask: 0,
+            group: 0,
+            _pad: 0,
         })
     }
 }
@@ -219,18 +221,14 @@ impl Set {
         older: Option<Arc<Set>>,
     ) -> Result<Self, Error> {
         let mut names = vec!["cm_tx", "cm_rx", "cm_janitor", "cm_janitor_one"];
-        let with_older;
+        let settings_with;
         let mut fds = match &older {
             None => object::load(&names, &wiring(&maps, &settings, None))?,
             Some(set) => {
                 names.push("cm_mover");
                 let plain = read_settings(settings.as_fd())?;
-                with_older = settings_map(&Settings {
-                    flags: plain.flags | abi::flag::OLDER,
-                    older_mask: set.spec.flows - 1,
-                    ..plain
-                })?;
-                object::load(&names, &wiring(&maps, &with_older, Some(set.flows())))?
+                settings_with = settings_map(&with_older(plain, set.spec.flows))?;
+                object::load(&names, &wiring(&maps, &settings_with, Some(set.flows())))?
             }
         }
         .into_iter();
@@ -241,6 +239,22 @@ impl Set {
         };
         let older = older.zip(fds.next()).map(|(set, mover)| Older { set, mover });
         Ok(Self { spec, maps, settings, programs: Programs { tx, rx }, janitor, janitor_one, older })
+    }
+
+    /// The programs for a control group, over the same maps; `number` is the port's.
+    pub(crate) fn group_programs(&self, number: u32) -> Result<Programs, Error> {
+        let plain = Settings { group: number, ..read_settings(self.settings.as_fd())? };
+        let (settings, older) = match &self.older {
+            None => (plain, None),
+            Some(older) => (with_older(plain, older.set.spec.flows), Some(older.set.flows())),
+        };
+        let settings = settings_map(&settings)?;
+        let names = ["cm_group_tx", "cm_group_rx"];
+        let mut fds = object::load(&names, &wiring(&self.maps, &settings, older))?.into_iter();
+        match (fds.next(), fds.next()) {
+            (Some(tx), Some(rx)) => Ok(Programs { tx, rx }),
+            _ => Err(Error::Object("no programs".into())),
+        }
     }
 
     fn wiring(&self) -> Vec<(&'static str, BorrowedFd<'_>)> {
@@ -408,6 +422,11 @@ fn wiring<'a>(
     all.push(("older", older.unwrap_or(maps[0].as_fd())));
     all.push((".rodata", settings.as_fd()));
     all
+}
+
+/// The same for programs that look into the table before, of so many records, too.
+fn with_older(plain: Settings, flows: u32) -> Settings {
+    Settings { flags: plain.flags | abi::flag::OLDER, older_mask: flows - 1, ..plain }
 }
 
 fn settings_failed(source: io::Error) -> Error {

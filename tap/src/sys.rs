@@ -27,6 +27,9 @@ pub const MAP_TYPE_RINGBUF: u32 = 27;
 pub const F_RDONLY_PROG: u32 = 1 << 7;
 pub const F_MMAPABLE: u32 = 1 << 10;
 pub const PROG_TYPE_SCHED_CLS: u32 = 3;
+pub const PROG_TYPE_CGROUP_SKB: u32 = 8;
+pub const CGROUP_INGRESS: u32 = 0;
+pub const CGROUP_EGRESS: u32 = 1;
 pub const TCX_INGRESS: u32 = 46;
 pub const TCX_EGRESS: u32 = 47;
 
@@ -140,16 +143,18 @@ pub fn btf_load(btf: &[u8]) -> io::Result<OwnedFd> {
 /// (`struct bpf_func_info`). On refusal the verifier's last words go to the debug log.
 pub fn prog_load(
     name: &str,
+    (kind, attach): (u32, u32),
     instructions: &[bpf_insn],
     types: Option<(BorrowedFd<'_>, &[[u32; 2]])>,
 ) -> io::Result<OwnedFd> {
     let license = c"Dual BSD/GPL";
     let mut base = Attr::new()
-        .u32(0, PROG_TYPE_SCHED_CLS)
+        .u32(0, kind)
         .u32(4, instructions.len() as u32)
         .u64(8, instructions.as_ptr() as u64)
         .u64(16, license.as_ptr() as u64)
-        .name(48, name);
+        .name(48, name)
+        .u32(68, attach);
     if let Some((btf, functions)) = types {
         base = base
             .fd(72, btf)
@@ -197,6 +202,12 @@ pub fn link_create_tcx(prog: BorrowedFd<'_>, ifindex: u32, attach: u32, first: b
     let flags = if first { BPF_F_BEFORE } else { 0 };
     // SAFETY: no pointers.
     unsafe { Attr::new().fd(0, prog).u32(4, ifindex).u32(8, attach).u32(12, flags).call_fd(BPF_LINK_CREATE) }
+}
+
+/// Attaches to a control group, whose folder `group` is an open descriptor of.
+pub fn link_create_group(prog: BorrowedFd<'_>, group: BorrowedFd<'_>, attach: u32) -> io::Result<OwnedFd> {
+    // SAFETY: no pointers.
+    unsafe { Attr::new().fd(0, prog).fd(4, group).u32(8, attach).call_fd(BPF_LINK_CREATE) }
 }
 
 /// How many programs are at a TCX hook of an interface.
@@ -291,6 +302,13 @@ pub fn link_info(link: BorrowedFd<'_>) -> io::Result<(u32, u32)> {
     let mut b = [0u8; 40];
     info(link, &mut b)?;
     Ok((u32_in(&b, 8), u32_in(&b, 16)))
+}
+
+/// The number of the control group that a link is on, 0 once that has gone.
+pub fn link_group(link: BorrowedFd<'_>) -> io::Result<u64> {
+    let mut b = [0u8; 40];
+    info(link, &mut b)?;
+    Ok(u64_in(&b, 16))
 }
 
 /// Returns when every program run that began before the call has ended (an RCU grace period).

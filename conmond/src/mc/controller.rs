@@ -7,6 +7,7 @@
 
 mod adopt;
 mod engine_events;
+mod groups;
 mod grow;
 mod inbox;
 mod note;
@@ -96,7 +97,7 @@ pub enum Event {
     /// A set's records are settled: it can go.
     Settled(SetId),
     /// A port comes back from the rigger.
-    Rigged(Box<rigger::Done>),
+    Rigged(Box<rigger::Answer>),
     /// A port comes back from the tapper.
     Tapped(Box<tapper::Done>),
     /// The surveyor's.
@@ -227,6 +228,8 @@ struct Work {
     closing: Vec<(Timestamp, std::net::IpAddr, String)>,
     attachment: &'static str,
     tapper: Tapper,
+    /// Where control groups are, on a host that has version 2 of them.
+    hierarchy: Option<PathBuf>,
     rigger: Rigger,
     surveyor: Surveyor,
     saver: Saver,
@@ -297,7 +300,10 @@ impl Work {
             Event::Monitor(set, sign) => self.take_sign(set, sign),
             Event::Loaded(loaded) => self.take_loaded(loaded),
             Event::Settled(set) => self.take_settled(set),
-            Event::Rigged(done) => self.take_rigged(*done),
+            Event::Rigged(answer) => match *answer {
+                rigger::Answer::Port(done) => self.take_rigged(done),
+                rigger::Answer::Group(job, found) => self.take_group(job, found),
+            },
             Event::Tapped(done) => self.take_tapped(*done),
             Event::Found(found) => self.take_found(found),
             Event::Saved(roles) => self.take_saved(&roles),
@@ -422,6 +428,7 @@ impl Work {
     fn act(&mut self, action: Action) {
         match action {
             Action::Tap { ifindex, set } => self.tap(ifindex, set),
+            Action::TapGroup { container, set } => self.tap_group(container, set),
             Action::Move { ifindex, set } => self.move_port(ifindex, set),
             Action::Untap { ifindex } => self.untap(ifindex),
             Action::Fasten { ifindex } => self.fasten(ifindex),
@@ -467,7 +474,8 @@ impl Work {
     }
 
     fn interface(&self, ifindex: u32) -> String {
-        self.world.links.get(&ifindex).map_or_else(|| format!("port {ifindex}"), |l| l.link.name.clone())
+        let link = self.world.links.get(&ifindex).map(|l| l.link.name.clone());
+        link.or_else(|| self.group_name(ifindex)).unwrap_or_else(|| format!("port {ifindex}"))
     }
 
     fn set_dir(&self, set: SetId) -> PathBuf {
@@ -764,6 +772,7 @@ impl Work {
             self.shared.names_mut().prune(now.before(retention), |id| kept.contains_key(id));
             self.surveyor.ask(Question::HostAddresses);
             self.translations(|t| t.prune(now.before(TRANSLATION_LINGER)));
+            self.look_at_groups();
             if self.nat.is_none() {
                 self.watch_nat();
             }

@@ -7,6 +7,8 @@
 //! that take long (the engine's, taps) leave a mark in the world (`asked`, `Starting`, `loading`, `tapping`), so that they
 //! are not asked for twice.
 
+mod groups;
+
 use std::time::Duration;
 
 use ippm::time::Timestamp;
@@ -23,6 +25,13 @@ pub enum Action {
     Tap {
         /// The port.
         ifindex: u32,
+        /// The set.
+        set: SetId,
+    },
+    /// Look for a container's control group, and put a set's programs on it.
+    TapGroup {
+        /// The container.
+        container: String,
         /// The set.
         set: SetId,
     },
@@ -160,6 +169,7 @@ fn patience(looked: u32) -> Duration {
 pub fn reconcile(world: &World, now: Timestamp) -> Vec<Action> {
     let mut actions = Vec::new();
     ports(world, now, &mut actions);
+    groups::groups(world, now, &mut actions);
     actions.extend(fasten(world, now));
     networks(world, &mut actions);
     modes(world, now, &mut actions);
@@ -183,7 +193,7 @@ fn desired_set(world: &World, ifindex: u32) -> Option<SetId> {
 
 fn ports(world: &World, now: Timestamp, actions: &mut Vec<Action>) {
     for ifindex in world.taps.keys() {
-        if !world.links.contains_key(ifindex) {
+        if !world.links.contains_key(ifindex) && !world.groups.contains_key(ifindex) {
             actions.push(Action::Forget { ifindex: *ifindex });
         }
     }
@@ -306,7 +316,12 @@ fn growth(world: &World, id: SetId, set: &SetSeen, now: Timestamp) -> Option<Act
                     || heading.is_some_and(|(_, programs)| programs != table.programs)
             };
             let will_be = |t: &Tapping| t.set == id && t.programs != table.programs;
-            let any = world.taps.values().any(behind) || world.tapping.values().any(will_be);
+            let searched = world.searches.values().filter_map(|s| s.heading);
+            let heads_behind =
+                searched.into_iter().any(|(to, programs)| to == id && programs != table.programs);
+            let any = heads_behind
+                || world.taps.values().any(behind)
+                || world.tapping.values().any(will_be);
             (!any).then_some(Action::Drain { set: id })
         }
         _ => None,

@@ -12,8 +12,10 @@ use std::thread::JoinHandle;
 
 use tap::{Port, Set};
 
+use super::controller::chain;
 use super::world::SetId;
 use crate::priority;
+use crate::runtime::cgroup;
 
 /// Something to do to a port.
 pub enum Job {
@@ -21,8 +23,36 @@ pub enum Job {
     Fasten(Port, Arc<Set>),
     /// Have it counted by another set, whose pins are in the folder.
     Move(Port, SetId, Arc<Set>, PathBuf),
+    /// Look for a container's control group and have it counted by a set, whose pins are in the folder.
+    Group(GroupJob),
     /// Take the programs and their pins away.
     Detach(Port),
+}
+
+/// A control group to be tapped.
+pub struct GroupJob {
+    /// The container.
+    pub container: String,
+    /// Where control groups are.
+    pub hierarchy: PathBuf,
+    /// Look not only in the usual places.
+    pub everywhere: bool,
+    /// The set's number.
+    pub id: SetId,
+    /// The set.
+    pub set: Arc<Set>,
+    /// Which of its programs.
+    pub programs: u32,
+    /// Its pins.
+    pub dir: PathBuf,
+}
+
+/// What comes back.
+pub enum Answer {
+    /// A port.
+    Port(Done),
+    /// A control group: the port that it is now, or why it is none.
+    Group(GroupJob, Result<Port, String>),
 }
 
 /// A port that comes back.
@@ -52,7 +82,7 @@ pub struct Rigger {
 
 impl Rigger {
     /// Starts the thread, in the caller's network namespace; `done` gets every port back that is not detached.
-    pub fn start(done: impl Fn(Done) + Send + 'static) -> std::io::Result<Self> {
+    pub fn start(done: impl Fn(Answer) + Send + 'static) -> std::io::Result<Self> {
         let (jobs, inbox) = channel::<Job>();
         let thread = std::thread::Builder::new().name("rigger".into()).spawn(move || {
             priority::wait_turn();
@@ -60,11 +90,15 @@ impl Rigger {
                 match job {
                     Job::Fasten(mut port, set) => {
                         let result = port.fasten(&set);
-                        done(Done { port, what: What::Fastened, result });
+                        done(Answer::Port(Done { port, what: What::Fastened, result }));
                     }
                     Job::Move(mut port, to, set, dir) => {
-                        let result = port.move_to(set.programs(), Some(&dir));
-                        done(Done { port, what: What::Moved(to), result });
+                        let result = port.move_to_set(&set, Some(&dir));
+                        done(Answer::Port(Done { port, what: What::Moved(to), result }));
+                    }
+                    Job::Group(job) => {
+                        let found = tap_group(&job);
+                        done(Answer::Group(job, found));
                     }
                     Job::Detach(port) => detach(port),
                 }
@@ -80,6 +114,12 @@ impl Rigger {
             let _ = jobs.send(job);
         }
     }
+}
+
+fn tap_group(job: &GroupJob) -> Result<Port, String> {
+    let group = cgroup::find(&job.hierarchy, &job.container, job.everywhere)
+        .ok_or_else(|| format!("none is named after it below {}", job.hierarchy.display()))?;
+    Port::attach_group(&group, &job.set, &job.dir).map_err(|error| chain(&error))
 }
 
 /// Takes the programs and their pins away.

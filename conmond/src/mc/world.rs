@@ -150,6 +150,28 @@ pub struct TapSeen {
     pub heading: Option<(SetId, u32)>,
 }
 
+/// A tapped control group: that of a container which uses the host's network.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GroupSeen {
+    /// The container.
+    pub container: String,
+    /// It is over: the container ended, or the group is not there any more.
+    pub over: bool,
+}
+
+/// The search for the control group of a container.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct GroupSearch {
+    /// The set, and which of its programs, that it is about to be tapped with; none while nobody is at it.
+    pub heading: Option<(SetId, u32)>,
+    /// Not before this is it looked for (again).
+    pub again_at: Timestamp,
+    /// How often that was in vain.
+    pub tried: u32,
+    /// Why, the last time.
+    pub why: Option<String>,
+}
+
 /// How firmly a tap's programs sit on their port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TapHold {
@@ -357,6 +379,10 @@ pub struct World {
     pub tapping: BTreeMap<u32, Tapping>,
     /// Ports that could not be tapped, why, and when to try again.
     pub refused: BTreeMap<u32, (String, Timestamp)>,
+    /// Tapped control groups, by their number as ports.
+    pub groups: BTreeMap<u32, GroupSeen>,
+    /// Control groups that are looked for, by container.
+    pub searches: BTreeMap<String, GroupSearch>,
     /// Whose each port is.
     pub owners: BTreeMap<u32, PortOwner>,
     /// Sets by id.
@@ -381,6 +407,8 @@ impl World {
             taps: BTreeMap::new(),
             tapping: BTreeMap::new(),
             refused: BTreeMap::new(),
+            groups: BTreeMap::new(),
+            searches: BTreeMap::new(),
             owners: BTreeMap::new(),
             sets: BTreeMap::new(),
             loading: 0,

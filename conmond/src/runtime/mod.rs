@@ -6,6 +6,7 @@
 //! container's process runs. Events are hints that something changed; [`Snapshot`] is the truth to compare with, to be
 //! taken whenever [`EngineEvent::Connected`] comes.
 
+pub mod cgroup;
 mod docker;
 mod labels;
 

@@ -95,6 +95,17 @@ const RETIRE: &[&str] = &["retire.begun", "retire.settled", "set.unpin", "retire
 /// The journal is read, and written anew without what is in the kernel still.
 const JOURNAL: &[&str] = &["journal.written"];
 
+/// A flow table grows.
+const GROW: &[&str] =
+    &["grow.pinned", "move.both", "drain.switched", "drain.moved", "drain.folded", "grow.drained"];
+
+/// A table is adopted that was growing when conmond died.
+const ADOPT_GROWING: &[&str] =
+    &["adopt.port", "drain.switched", "drain.moved", "drain.folded", "adopt.drained"];
+
+/// The control group of a container on the host's network is tapped.
+const GROUP: &[&str] = &["group.tx", "links.pin-tx", "links.pin-rx"];
+
 /// An orderly end.
 const STOP: &[&str] = &["stop.served", "stop.saved"];
 
@@ -264,7 +275,8 @@ fn every_fault_point_is_in_a_test() -> Result<()> {
     for folder in ["tap/src", "conmond/src"] {
         points_below(&root.join(folder), &mut there)?;
     }
-    let lists = [START, TAP, TAP_TCX, FASTEN, SETTLE, RETIRE, JOURNAL, STOP, CLEAN];
+    let lists =
+        [START, TAP, TAP_TCX, FASTEN, SETTLE, RETIRE, JOURNAL, GROW, ADOPT_GROWING, GROUP, STOP, CLEAN];
     let name = |point: &&str| point.split(' ').next().unwrap_or_default().to_string();
     let tested: BTreeSet<String> = lists.into_iter().flatten().map(name).collect();
     ensure!(
@@ -479,5 +491,97 @@ fn root_death_while_it_ends_and_while_it_cleans() -> Result<()> {
         })?;
         ensure!(sink.is_running()? && sender.is_running()?, "an application container was touched");
         Ok(())
+    })
+}
+
+/// A container of a new tenant, whose table is too small for the flows that it begins, half of them while conmond is dead: the table
+/// grows at once, and again. Returns the container and how much it is going to send.
+fn flows(host: &Host, name: &str, to: &Container) -> Result<Container> {
+    let words = format!("udp-flows --to {}:9000 --flows 600 --rounds 6 --rate 900 --hold 1", to.ipv4(NET)?);
+    let spec = lab::Spec::app(name, lab::App::Labgen).network(NET).compose(name, name);
+    host.run(&spec.command(words.split(' ')))
+}
+
+#[test]
+fn root_death_while_a_table_grows_and_while_it_is_adopted() -> Result<()> {
+    let settings = [
+        ("CONMON_TABLES_FLOWS", "64"),
+        ("CONMON_TIMEOUTS_TENANT_LINGER_SECONDS", "2"),
+        // nothing is fastened meanwhile: each point is of the growing
+        ("CONMON_TAP", "clsact"),
+    ];
+    with_faults("death over a growing table", &settings, |faults| {
+        faults.conmond.up()?;
+        settled(&faults.conmond)?;
+        let to = listening(faults.host, "grow-sink", "udp-sink")?;
+        let mut number = 0;
+        let mut all: Vec<(String, u64)> = Vec::new();
+        let mut go = |faults: &mut Faults<'_>, first: &str, then: Option<&str>| -> Result<()> {
+            number += 1;
+            let name = format!("grow{number}");
+            settled(&faults.conmond)?;
+            faults.arm(first)?;
+            let storm = flows(faults.host, &name, &to)?;
+            faults.await_death(first)?;
+            if let Some(point) = then {
+                faults.dies_starting(point)?;
+            }
+            faults.conmond.up()?;
+            let line = storm.wait_line("\"packets\"", END)?;
+            let sent: lab::traffic::FlowsSent = serde_json::from_str(&line).context(line.clone())?;
+            ensure!(sent.packets == 6 * 600, "{line}");
+            all.push((name.clone(), sent.packets));
+            for (name, sent) in &all {
+                let seen = pair_with(&faults.conmond, name, "grow-sink", *sent)?;
+                ensure!(packets(&seen["sent"]) == *sent, "{sent} sent by {name}, but {seen}");
+            }
+            faults.port_is_honest(&name)?;
+            faults.is_whole(&[&to, &storm])?;
+            let table = faults.conmond.ctl(&["status"])?;
+            let grown = rows(&table, "sets").iter().any(|set| {
+                set["tenant"] == *name && set["flows"]["capacity"].as_u64().is_some_and(|n| n > 64)
+            });
+            ensure!(grown, "it did not grow: {}", table["sets"]);
+            storm.remove()
+        };
+        faults.each(GROW, |faults, point| go(faults, point, None))?;
+        faults.each(ADOPT_GROWING, |faults, point| go(faults, "grow.pinned", Some(point)))?;
+        pins_are_the_daemon_s(&faults.conmond)?;
+        faults.down()
+    })
+}
+
+#[test]
+fn root_death_while_a_control_group_is_tapped() -> Result<()> {
+    if lab::cgroup_v2().is_none() {
+        eprintln!("SKIPPED death over a control group: this machine has no control groups of version 2");
+        return Ok(());
+    }
+    // ports are held by classifiers here: the points of links are of the groups
+    with_faults("death over a control group", &[("CONMON_TAP", "clsact")], |faults| {
+        faults.conmond.up()?;
+        settled(&faults.conmond)?;
+        let to = listening(faults.host, "group-sink", "udp-sink")?;
+        let mut number = 0;
+        faults.each(GROUP, |faults, point| {
+            number += 1;
+            let name = format!("hosted{number}");
+            faults.arm(point)?;
+            let spec = lab::Spec::app(&name, lab::App::Labgen).network("host").compose("hosted", &name);
+            let container = faults.host.run(&spec)?;
+            faults.await_death(point)?;
+            faults.conmond.up()?;
+            faults.conmond.wait_ctl(&format!("{name}'s group"), READY, &["containers"], |answer| {
+                let seen = row(answer, "containers", "name", &name)?;
+                rows(seen, "networks").iter().any(|n| n["tapped_by"] == "cgroup").then_some(())
+            })?;
+            let sent = burst(&container, &to)?.sent;
+            let seen = pair_with(&faults.conmond, &name, "group-sink", sent)?;
+            ensure!(packets(&seen["sent"]) == sent, "{sent} sent, but {seen}");
+            faults.is_whole(&[&to])?;
+            container.remove()
+        })?;
+        pins_are_the_daemon_s(&faults.conmond)?;
+        faults.down()
     })
 }

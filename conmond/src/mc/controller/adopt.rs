@@ -75,6 +75,7 @@ impl Work {
             closing: Vec::new(),
             attachment: "",
             tapper,
+            hierarchy: crate::runtime::cgroup::hierarchy(),
             rigger,
             surveyor,
             saver,
@@ -203,7 +204,7 @@ impl Work {
             for mut port in adopted {
                 // one that was being fastened when the daemon died is settled first; then this build's programs go over the
                 // same maps: not a packet is missed
-                let taken = port.settle(&set).and_then(|()| port.move_to(set.programs(), Some(&dir)));
+                let taken = port.settle(&set).and_then(|()| port.move_to_set(&set, Some(&dir)));
                 if let Err(error) = taken {
                     let ifindex = port.ifindex();
                     if port.is_alive() {
@@ -217,33 +218,39 @@ impl Work {
                 fault::point("adopt.port");
                 let ifindex = port.ifindex();
                 let known = saved.ports.get(&ifindex);
-                self.attachment = port.how();
+                let owner = known.and_then(|k| k.owner.clone());
+                let (how, is_group) = (port.how(), tap::is_group(ifindex));
+                if is_group {
+                    let Some(owner) = &owner else {
+                        // nobody knows whose it is: it is looked for anew, and goes on where it was
+                        port.detach()?;
+                        continue;
+                    };
+                    self.take_over_group(ifindex, owner);
+                } else {
+                    self.attachment = how;
+                }
+                // it was made, and tapped, and did not come to join a bridge before the daemon died
+                let has_no_bridge = |link: &crate::switch::Link| link.is_veth() && link.master.is_none();
+                let early = !is_group
+                    && self.query.link(ifindex).is_ok_and(|l| l.as_ref().is_some_and(has_no_bridge));
                 let tapped_at = known.map_or(now, |k| k.tapped_at);
                 let hold = if port.is_fast() { TapHold::Fast } else { TapHold::Quick };
-                let tap = TapSeen {
-                    set: id,
-                    tapped_at,
-                    adopted: true,
-                    early: false,
-                    hold,
-                    programs: 0,
-                    heading: None,
-                };
+                let tap =
+                    TapSeen { set: id, tapped_at, adopted: true, early, hold, programs: 0, heading: None };
                 self.world.taps.insert(ifindex, tap);
-                if let Some(owner) = known.and_then(|k| k.owner.clone()) {
+                if let Some(owner) = owner {
                     self.world.owners.insert(ifindex, owner);
                 }
                 let baseline = known.and_then(|k| k.baseline);
-                self.ports.insert(
-                    ifindex,
-                    Tapped { port: Some(port), how: self.attachment, before: None, baseline },
-                );
+                self.ports.insert(ifindex, Tapped { port: Some(port), how, before: None, baseline });
             }
             set.janitor().run(&[tap::Command::Overlap(false)])?;
             let growing = set.older_flows().is_some();
             if growing {
                 // every port has programs over the larger table now; nobody else ends anything yet
                 let drained = set.drain()?;
+                fault::point("adopt.drained");
                 Set::unpin_older(&dir)?;
                 tracing::info!(set = %id, ?drained, "a flow table that was growing has grown");
             }
@@ -258,6 +265,7 @@ impl Work {
             // A tap that a crash left half done counted something already, and its interface's counters of then are not known;
             // other ports went while nobody looked.
             match self.query.link(ifindex) {
+                _ if tap::is_group(ifindex) => self.send(Job::Port(ifindex, None)),
                 Ok(None) => self.send(Job::Port(ifindex, None)),
                 _ => drop(self.no_baseline.insert(ifindex)),
             }

@@ -7,8 +7,8 @@ use super::*;
 use crate::clock::Wall;
 use crate::mc::world::{ContainerSeen, NetworkSeen};
 use crate::runtime::{
-    Container, ContainerAction, ContainerState, EventTime, Monitor, NetworkMembers, Policy, RuntimeError,
-    Snapshot,
+    Container, ContainerAction, ContainerState, EventTime, Monitor, NetworkMembers, NetworkMode, Policy,
+    RuntimeError, Snapshot,
 };
 
 /// So long after its start the daemon may hear for the first time of containers that ran before.
@@ -83,6 +83,12 @@ impl Work {
             EngineEvent::NetworkConnect { network_id, container_id, at, .. } => {
                 let told = at.told;
                 match self.world.networks.get_mut(&network_id) {
+                    Some(network) if network.network.driver == "host" => {
+                        if let Some(seen) = self.world.containers.get_mut(&container_id) {
+                            seen.container.mode = Some(NetworkMode::Host);
+                        }
+                        self.expect_group(&container_id);
+                    }
                     Some(network) => {
                         network.connects.insert(container_id, told);
                         network.stale = true;
@@ -158,6 +164,7 @@ impl Work {
                     seen.container.started_at = Some(at.engine);
                     tell(&self.shared, EventKind::ContainerStarted, format!("{name} has started"));
                 }
+                self.expect_group(&id);
             }
             A::Pause => seen.container.state = ContainerState::Paused,
             A::Unpause => seen.container.state = ContainerState::Running,
@@ -192,6 +199,8 @@ impl Work {
         }
         let now = monotonic();
         seen.ended_at = Some(now);
+        self.end_group(id);
+        let Some(seen) = self.world.containers.get_mut(id) else { return false };
         let mut addresses: Vec<std::net::IpAddr> =
             seen.container.networks.iter().flat_map(|e| e.addresses.iter().copied()).collect();
         for network in self.world.networks.values_mut() {

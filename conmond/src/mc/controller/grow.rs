@@ -140,6 +140,7 @@ impl Work {
         if let Err(error) = set.pin(&self.set_dir(id)) {
             return self.not_grown(id, Growth::None, &chain(&error));
         }
+        fault::point("grow.pinned");
         self.exchange(id, set);
         self.growing.insert(id, go);
         self.set_stage(id, Growth::Moving);
@@ -169,6 +170,7 @@ impl Work {
             let error = &error as &dyn std::error::Error;
             tracing::warn!(set = %id, error, "the pin of an emptied flow table remains");
         }
+        fault::point("grow.drained");
         if let Err(error) = hand.hand_out() {
             // whoever reads the table before has nothing to tell; a monitor that is silent is replaced, and the new one reads this
             tracing::error!(set = %id, error = error.as_ref() as &dyn std::error::Error, "a grown set cannot be handed out");

@@ -27,7 +27,8 @@ impl Work {
                 .collect();
             let tapped = places.values().any(|place| place.tapped_at.is_some());
             let sharer = |other: &str| self.container_by(other);
-            notes.extend(coverage(c.mode.as_ref(), tapped, &untapped, sharer));
+            let search = self.world.searches.get(&c.id).and_then(|s| s.why.as_deref());
+            notes.extend(coverage(c.mode.as_ref(), tapped, &untapped, search, sharer));
         }
         (!notes.is_empty()).then(|| notes.join("; "))
     }
@@ -42,19 +43,27 @@ impl Work {
 }
 
 /// What is measured of a container that runs and is to be watched; none where all of it is. `untapped`: name and kind of
-/// each network on which it has a place and no port that is tapped.
+/// each network on which it has a place and no port that is tapped. `no_group`: why its control group is not.
 fn coverage(
     mode: Option<&NetworkMode>,
     tapped: bool,
     untapped: &[(&str, &str)],
+    no_group: Option<&str>,
     name_of: impl Fn(&str) -> Option<String>,
 ) -> Option<String> {
     match mode {
-        Some(NetworkMode::Host) => Some(
-            "uses the host's own network: it has no port, and nothing tells its packets from the host's; what it \
-             exchanges with containers is measured at their ports, as the host's"
+        Some(NetworkMode::Host) if tapped => Some(
+            "uses the host's own network: what its sockets send and receive is measured at its control group; what it \
+             exchanges with containers is counted at their ports, too, as the host's"
                 .to_owned(),
         ),
+        Some(NetworkMode::Host) => {
+            let why = no_group.map_or_else(String::new, |why| format!(" ({why})"));
+            Some(format!(
+                "uses the host's own network: it has no port, and its control group is not tapped{why}, so that nothing tells its \
+                 packets from the host's; what it exchanges with containers is measured at their ports, as the host's"
+            ))
+        }
         Some(NetworkMode::Nothing) => Some("has no network: there is nothing to measure".to_owned()),
         Some(NetworkMode::Container(other)) => Some(match name_of(other) {
             Some(name) => {
@@ -105,7 +114,9 @@ mod tests {
     use super::*;
 
     fn words(mode: Option<NetworkMode>, tapped: bool, untapped: &[(&str, &str)]) -> Option<String> {
-        coverage(mode.as_ref(), tapped, untapped, |other| (other == "abc").then(|| "web".to_owned()))
+        coverage(mode.as_ref(), tapped, untapped, Some("no version 2"), |other| {
+            (other == "abc").then(|| "web".to_owned())
+        })
     }
 
     #[test]
@@ -114,7 +125,9 @@ mod tests {
         assert_eq!(words(own.clone(), true, &[]), None, "all of it is measured");
         assert_eq!(words(None, true, &[]), None);
         let told = |mode, untapped: &[_]| words(mode, false, untapped).unwrap_or_default();
-        assert!(told(Some(NetworkMode::Host), &[("host", "host")]).contains("the host's own network"));
+        assert!(told(Some(NetworkMode::Host), &[("host", "host")]).contains("is not tapped (no version 2)"));
+        let grouped = words(Some(NetworkMode::Host), true, &[]).unwrap_or_default();
+        assert!(grouped.contains("measured at its control group"), "{grouped}");
         assert!(told(Some(NetworkMode::Nothing), &[("none", "null")]).contains("no network"));
         let shares = |id: &str| told(Some(NetworkMode::Container(id.to_owned())), &[]);
         assert!(shares("abc").contains("counted at web's port"));

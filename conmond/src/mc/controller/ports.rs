@@ -139,7 +139,10 @@ impl Work {
         let hold = self.hold_of(&port);
         let heading = match (self.world.taps.get_mut(&ifindex), self.ports.get_mut(&ifindex)) {
             (Some(tap), Some(tapped)) if tapped.port.is_none() => {
-                (self.attachment, tapped.how) = (port.how(), port.how());
+                tapped.how = port.how();
+                if !tap::is_group(ifindex) {
+                    self.attachment = tapped.how;
+                }
                 tap.hold = hold;
                 tapped.port = Some(port);
                 tap.heading.take()
@@ -214,6 +217,7 @@ impl Work {
         self.unsaved = true;
         self.world.refused.remove(&ifindex);
         self.no_baseline.remove(&ifindex);
+        self.world.groups.remove(&ifindex);
         let owner = self.world.owners.remove(&ifindex);
         // records of a port that has gone are settled with its name, which stays until then
         let gone_at = self.gone.remove(&ifindex);

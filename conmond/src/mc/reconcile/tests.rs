@@ -4,7 +4,10 @@ use std::collections::BTreeMap;
 
 use super::*;
 use crate::mac::Mac;
-use crate::mc::world::{ContainerSeen, FarEnd, FlowTable, LinkSeen, NetworkSeen, PortOwner, SetSeen, Wishes};
+use crate::mc::world::{
+    ContainerSeen, FarEnd, FlowTable, GroupSearch, GroupSeen, LinkSeen, NetworkSeen, PortOwner, SetSeen,
+    Wishes,
+};
 use crate::runtime::{Container, ContainerState, Network, NetworkEndpoint, NetworkMode, Policy};
 use crate::switch::Link;
 
@@ -624,4 +627,65 @@ fn an_address_is_had_by_who_runs_and_has_it() {
         c.container.state = ContainerState::Exited;
     }
     assert!(!world.has_address("c", address));
+}
+
+/// What is asked for control groups; a number is what a group has as a port.
+fn of_groups(world: &World) -> Vec<Action> {
+    let of = |a: &Action| match a {
+        Action::TapGroup { .. } => true,
+        Action::Move { ifindex, .. } | Action::Forget { ifindex } => tap::is_group(*ifindex),
+        _ => false,
+    };
+    reconcile(world, NOW).into_iter().filter(of).collect()
+}
+
+#[test]
+fn a_container_on_the_host_s_network_is_tapped_at_its_group_from_before_it_runs_until_it_ends() {
+    const GROUP: u32 = 1 << 31 | 77;
+    let mut w = world();
+    let mut hosted = container("c", &[("conmon.tenant", "shop")]);
+    (hosted.container.mode, hosted.container.state) = (Some(NetworkMode::Host), ContainerState::Created);
+    w.containers.insert("c".into(), hosted);
+    assert_eq!(of_groups(&w), [], "its tenant has no set yet, and the nursery is not for it");
+    let shop = |w: &mut World, id| w.sets.insert(id, set(SetRole::Tenant("shop".into())));
+    shop(&mut w, SetId(3));
+    let tap = |set| Action::TapGroup { container: "c".into(), set };
+    assert_eq!(of_groups(&w), [tap(SetId(3))]);
+    // somebody is at it; it is not there yet
+    let search = |w: &mut World, s| w.searches.insert("c".into(), s);
+    search(&mut w, GroupSearch { heading: Some((SetId(3), 0)), ..GroupSearch::default() });
+    assert_eq!(of_groups(&w), []);
+    search(&mut w, GroupSearch { again_at: Timestamp(NOW.0 + 1), ..GroupSearch::default() });
+    assert_eq!(of_groups(&w), []);
+    search(&mut w, GroupSearch { again_at: NOW, tried: 9, ..GroupSearch::default() });
+    assert_eq!(of_groups(&w), [tap(SetId(3))]);
+    // tapped
+    w.searches.clear();
+    w.groups.insert(GROUP, GroupSeen { container: "c".into(), over: false });
+    w.taps.insert(GROUP, tap_in(SetId(3), NOW, TapHold::Fast));
+    assert_eq!(of_groups(&w), []);
+    w.sets.get_mut(&SetId(3)).unwrap().table.programs = 1;
+    assert_eq!(of_groups(&w), [Action::Move { ifindex: GROUP, set: SetId(3) }], "its table has grown");
+    w.taps.get_mut(&GROUP).unwrap().programs = 1;
+    // the engine has not told of it since our start
+    let told = w.containers.remove("c").unwrap();
+    assert_eq!(of_groups(&w), []);
+    w.containers.insert("c".into(), told);
+    w.containers.get_mut("c").unwrap().container.state = ContainerState::Exited;
+    assert_eq!(of_groups(&w), [Action::Forget { ifindex: GROUP }]);
+    w.containers.get_mut("c").unwrap().container.state = ContainerState::Running;
+    assert_eq!(of_groups(&w), []);
+    w.groups.get_mut(&GROUP).unwrap().over = true;
+    assert_eq!(of_groups(&w), [Action::Forget { ifindex: GROUP }], "started again, it has another group");
+}
+
+#[test]
+fn a_table_is_not_emptied_while_a_group_is_about_to_be_tapped_with_the_programs_of_before() {
+    let mut w = world();
+    *table(&mut w) = FlowTable { stage: Growth::Moving, programs: 1, ..FlowTable::new(8192) };
+    let heading = |programs| GroupSearch { heading: Some((NURSERY, programs)), ..GroupSearch::default() };
+    w.searches.insert("c".into(), heading(0));
+    assert_eq!(growth_of(&w, NOW), None);
+    w.searches.insert("c".into(), heading(1));
+    assert_eq!(growth_of(&w, NOW), Some(Action::Drain { set: NURSERY }));
 }

@@ -278,8 +278,10 @@ fn coverage(published: &Published) -> Check {
     let measured = running().filter(|c| c.networks.iter().any(|n| n.tapped_at.is_some())).count();
     let others: Vec<String> =
         running().filter_map(|c| Some(format!("{}: {}", c.name, c.note.as_deref()?))).collect();
-    let mut fine =
-        format!("{measured} of {} running containers are measured at their ports", running().count());
+    let mut fine = format!(
+        "{measured} of {} running containers are measured at their ports or control groups",
+        running().count()
+    );
     if !others.is_empty() {
         fine.push_str(&format!("; {}", list(&others)));
     }

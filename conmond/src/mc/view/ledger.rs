@@ -116,7 +116,7 @@ type Seen = HashMap<u32, (LinkStats, LinkStats)>;
 
 fn read_links(query: &mut LinkQuery, ports: &[PortInfo]) -> Result<HashMap<u32, LinkStats>, ApiError> {
     let mut all = HashMap::with_capacity(ports.len());
-    for port in ports {
+    for port in ports.iter().filter(|port| !tap::is_group(port.ifindex)) {
         let stats = query.link_stats(port.ifindex).map_err(|e| {
             ApiError::unavailable(format!("the counters of {} cannot be read: {e}", port.interface))
         })?;
@@ -180,10 +180,15 @@ pub fn compare(ports: &[PortInfo], tables: &Tables, seen: &Seen) -> Reckoning {
     let (mut off, mut without_baseline) = (Vec::new(), Vec::new());
     let mut lost = BTreeMap::new();
     for port in ports {
-        let Some(stats) = seen.get(&port.ifindex) else { continue };
+        // a control group has no interface that counts beside us
+        let is_group = tap::is_group(port.ifindex);
+        let stats = seen.get(&port.ifindex);
+        if stats.is_none() && !is_group {
+            continue;
+        }
         let counted = tables.ports.get(&port.ifindex).copied().unwrap_or_default();
-        let bounds = bounds(port, *stats);
-        if bounds.is_none() {
+        let bounds = stats.and_then(|stats| bounds(port, *stats));
+        if bounds.is_none() && !is_group {
             without_baseline.push(port.interface.clone());
         }
         let observed = |d: Direction| {

@@ -138,3 +138,18 @@ fn a_packet_counts_once_wherever_it_lies() {
     assert_eq!(l.lost, BTreeMap::from([("malformed".to_owned(), 4), ("overflow".to_owned(), 1)]));
     assert_eq!(l.observed, l.selected + l.not_selected + l.lost.values().sum::<u64>());
 }
+
+#[test]
+fn a_control_group_is_taken_at_its_word() {
+    const GROUP: u32 = 1 << 31 | 9;
+    let mut ports = ports();
+    (ports[1].ifindex, ports[1].interface, ports[1].baseline) = (GROUP, "cgroup:hosted".into(), None);
+    let mut t = tables(5, 0);
+    t.ports.insert(GROUP, Counted { flow: Both::new(packets(40), packets(2)), ..Counted::default() });
+    let r = compare(&ports, &t, &seen(stats(5, 0), stats(5, 0)));
+    let l = &r.answer.ledger;
+    assert!(l.balanced && r.without_baseline.is_empty(), "{r:?}");
+    assert_eq!((l.observed, l.selected), (47, 47));
+    let group = &r.answer.ports[1];
+    assert_eq!((group.sent.packets, group.interface_sent_packets), (40, None));
+}
