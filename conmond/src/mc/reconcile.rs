@@ -319,9 +319,7 @@ fn growth(world: &World, id: SetId, set: &SetSeen, now: Timestamp) -> Option<Act
             let searched = world.searches.values().filter_map(|s| s.heading);
             let heads_behind =
                 searched.into_iter().any(|(to, programs)| to == id && programs != table.programs);
-            let any = heads_behind
-                || world.taps.values().any(behind)
-                || world.tapping.values().any(will_be);
+            let any = heads_behind || world.taps.values().any(behind) || world.tapping.values().any(will_be);
             (!any).then_some(Action::Drain { set: id })
         }
         _ => None,

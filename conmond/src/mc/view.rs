@@ -141,7 +141,8 @@ impl Source for View {
         let wanted = |c: &&conmon::api::Container| {
             scope.admits(Some(&c.tenant)) && query.tenant.as_ref().is_none_or(|t| *t == c.tenant)
         };
-        let mut containers: Vec<_> = published.containers.iter().map(|c| &**c).filter(wanted).cloned().collect();
+        let mut containers: Vec<_> =
+            published.containers.iter().map(|c| &**c).filter(wanted).cloned().collect();
         containers.sort_by(|a, b| (&a.name, &a.id).cmp(&(&b.name, &b.id)));
         Ok(ContainersAnswer { generated_at: Wall::now().utc(monotonic()), containers })
     }

@@ -74,9 +74,10 @@ impl SharedCounters {
         let count = useful().count() as f64;
         let mean = useful().sum::<f64>() / count.max(1.0);
         let squares = useful().map(|sum| (sum - mean).powi(2)).sum();
-        let (sent, lost) = self.buckets.iter().zip(&receiver.buckets).fold((0, 0), |(sent, lost), (a, b)| {
-            (sent + a.count, lost + a.count.saturating_sub(b.count))
-        });
+        let (sent, lost) =
+            self.buckets.iter().zip(&receiver.buckets).fold((0, 0), |(sent, lost), (a, b)| {
+                (sent + a.count, lost + a.count.saturating_sub(b.count))
+            });
         let arrived = 1.0 - lost as f64 / (sent as f64).max(1.0);
         Some(Shared { counters: self, sums, count, mean, squares, arrived })
     }

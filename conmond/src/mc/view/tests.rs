@@ -449,7 +449,10 @@ fn a_stop_is_told_with_the_picture_that_shows_it() {
     let at = EventTime { engine: jiff::Timestamp::UNIX_EPOCH, received: told, told };
     let name = v.shared.names().container("web-id").cloned();
     v.shared.stopped(at, name.expect("its name"));
-    assert!(stops().is_empty() && v.status(&Scope::All).unwrap().speed == Speed::default(), "it cannot be seen yet");
+    assert!(
+        stops().is_empty() && v.status(&Scope::All).unwrap().speed == Speed::default(),
+        "it cannot be seen yet"
+    );
     v.shared.publish(published());
     let took = (monotonic() - told).as_secs_f64();
     let [stop] = stops().try_into().expect("one stop");
