@@ -1,5 +1,7 @@
 //! What an analysis says: the shape of `conmonctl analyze -o json`.
 
+use std::net::{IpAddr, SocketAddr};
+
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
@@ -21,6 +23,30 @@ pub struct AnalysisAnswer {
     /// What is to be known about it, in sentences.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub notes: Vec<String>,
+}
+
+impl AnalysisAnswer {
+    /// Leaves out how delays are distributed, which makes an answer several times as large.
+    pub fn drop_distributions(&mut self) {
+        self.between.drop_distributions();
+        for pair in &mut self.pairs {
+            pair.between.drop_distributions();
+            let Pair {
+                rtt_seconds, near_rtt_seconds, handshake_rtt_seconds, near_handshake_rtt_seconds, ..
+            } = &mut pair.pair;
+            for summary in [
+                rtt_seconds,
+                near_rtt_seconds,
+                handshake_rtt_seconds,
+                near_handshake_rtt_seconds,
+                &mut pair.dns_rtt_seconds,
+                &mut pair.echo_rtt_seconds,
+                &mut pair.spin_rtt_seconds,
+            ] {
+                summary.iter_mut().for_each(|summary| summary.buckets = None);
+            }
+        }
+    }
 }
 
 /// One capture.
@@ -45,8 +71,18 @@ pub struct Capture {
     /// Why not, in one sentence.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub damage: Option<String>,
+    /// Packets that stand more than [`DISORDER_NS`] behind one with a later time.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub disordered_packets: u64,
     /// Where each packet was counted.
     pub ledger: Ledger,
+}
+
+/// Packets may stand so much behind later ones, as several processors write them; beyond it a capture is out of order.
+pub const DISORDER_NS: u64 = 1_000_000_000;
+
+fn is_zero(count: &u64) -> bool {
+    *count == 0
 }
 
 /// Where a capture's packets were counted: the parts sum up to its `packets`.
@@ -100,6 +136,31 @@ pub struct AnalyzedPair {
     /// The relation of the captures' clocks, that of the whole answer, where delays depend on it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub clock: Option<ClockRelation>,
+    /// Where addresses or ports were translated between two captures: what the second capture saw in their place.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub translated: Vec<Translation>,
+}
+
+/// A pair as the point behind an address translator saw it. Its flows were found again by what they carry.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Translation {
+    /// In place of src.
+    pub src: IpAddr,
+    /// In place of dst.
+    pub dst: IpAddr,
+    /// Flows of the pair that were seen so.
+    pub flows: u64,
+    /// One of them, before and behind the translator.
+    pub example: [FlowEnds; 2],
+}
+
+/// A flow's ends with their ports.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FlowEnds {
+    /// Who opened it.
+    pub src: SocketAddr,
+    /// Who was called.
+    pub dst: SocketAddr,
 }
 
 /// One value for each direction that has one.
@@ -117,6 +178,11 @@ impl<T> Ways<T> {
     /// `None` where neither direction has a value.
     pub fn of(forward: Option<T>, reverse: Option<T>) -> Option<Self> {
         (forward.is_some() || reverse.is_some()).then_some(Self { forward, reverse })
+    }
+
+    /// One direction's.
+    pub const fn one(&self, forward: bool) -> Option<&T> {
+        if forward { self.forward.as_ref() } else { self.reverse.as_ref() }
     }
 }
 
@@ -144,6 +210,12 @@ pub struct Between {
 }
 
 impl Between {
+    fn drop_distributions(&mut self) {
+        let ways =
+            self.one_way_delay_seconds.iter_mut().flat_map(|ways| [&mut ways.forward, &mut ways.reverse]);
+        ways.flatten().for_each(|delay| delay.summary.buckets = None);
+    }
+
     /// The wider of the two directions' bounds of one-way delay, seconds.
     pub fn error_bound(&self) -> Option<f64> {
         let ways = self.one_way_delay_seconds.as_ref()?;
@@ -152,25 +224,14 @@ impl Between {
     }
 }
 
-/// Statistics of one-way delays, seconds. Percentiles are exact values of the sample.
+/// Statistics of one-way delays, seconds, with what is known of their truth.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct OneWayDelay {
-    /// The smallest.
-    pub min: f64,
-    /// Median.
-    pub p50: f64,
-    /// 90th percentile.
-    pub p90: f64,
-    /// 99th percentile.
-    pub p99: f64,
-    /// The largest.
-    pub max: f64,
-    /// Number of singletons.
-    pub count: u64,
+    /// The sample's. Percentiles are exact values of it.
+    #[serde(flatten)]
+    pub summary: DelaySummary,
     /// How far each value can be from the truth, for certain, while both clocks run evenly.
     pub error_bound: f64,
-    /// How they were measured.
-    pub method: String,
     /// The share of the packets sent of which the delay is known.
     pub coverage_ratio: f64,
 }

@@ -1,17 +1,22 @@
 //! Two captures compared: which point a pair's packets passed first, how the clocks relate, and what became of packets on
 //! the way.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use ippm::clock::{Bounded, RelationError, Timeline};
+use ippm::histogram::Histogram;
 use ippm::metric::{proportion::Z95, reordering, variation};
 use ippm::oneway::octets::{match_pieces, segment_size};
 use ippm::oneway::packets::{Report, match_reports};
 use ippm::oneway::{Listening, Matching, Passage};
 
-use super::answer::{Between, ClockRelation, LossRatio, OneWayDelay, Variation, Ways};
+use ippm::select::digest::digest;
+
+use super::answer::{Between, ClockRelation, FlowEnds, LossRatio, OneWayDelay, Translation, Variation, Ways};
 use super::collect::{Collector, FlowRecords};
 use super::pair::PairState;
+use super::translated;
+use crate::api::{DelayBucket, DelaySummary};
 
 /// One pair's records in both captures.
 #[derive(Default)]
@@ -39,6 +44,10 @@ struct Direction {
 pub(super) struct Comparison {
     /// By pair of the first capture.
     pub pairs: Vec<Option<Between>>,
+    /// By pair of the first capture: what the second saw in its place.
+    pub translations: Vec<Vec<Translation>>,
+    /// Pairs of the second capture all of whose flows are told there.
+    pub told_as_translated: Vec<u32>,
     pub all: Between,
     pub clock: Option<ClockRelation>,
     pub notes: Vec<String>,
@@ -68,7 +77,8 @@ pub(super) fn compare(mut sides: [Side; 2], pairs: &[PairState], clocks: Clocks)
     let refused: u64 = sides.iter().map(|side| side.collector.refused()).sum();
     let [first, second] = sides;
     let listening = [first.listening, second.listening];
-    let records = by_pair(first.collector, second.collector, pairs.len(), refused > 0);
+    let Joined { records, translations, told_as_translated } =
+        by_pair(first.collector, second.collector, pairs.len(), refused > 0);
 
     let mut matched: Vec<Option<Matched>> =
         records.iter().map(|records| match_pair(records, listening, clocks)).collect();
@@ -94,6 +104,13 @@ pub(super) fn compare(mut sides: [Side; 2], pairs: &[PairState], clocks: Clocks)
             }
             RelationError::NotEven => format!("no delays: {error}"),
         });
+    }
+    let translated = translations.iter().filter(|translations| !translations.is_empty()).count();
+    if translated > 0 {
+        notes.push(format!(
+            "addresses are translated between the captures: the flows of {} were found again by what they carry",
+            if translated == 1 { "1 pair".to_owned() } else { format!("{translated} pairs") }
+        ));
     }
     if refused > 0 {
         notes.push(format!("{refused} flows are not compared: there were too many"));
@@ -129,10 +146,18 @@ pub(super) fn compare(mut sides: [Side; 2], pairs: &[PairState], clocks: Clocks)
         direction.matching.passages.sort_unstable_by_key(|passage| (passage.sent_ns, passage.received_ns));
     }
     let all = truth.between(all[0].as_ref(), all[1].as_ref());
-    Comparison { pairs: answers, all, clock: truth.clock(), notes }
+    Comparison { pairs: answers, translations, told_as_translated, all, clock: truth.clock(), notes }
 }
 
-fn by_pair(first: Collector, second: Collector, pairs: usize, some_refused: bool) -> Vec<Records> {
+/// Flows of both captures put together.
+struct Joined {
+    /// By pair of the first.
+    records: Vec<Records>,
+    translations: Vec<Vec<Translation>>,
+    told_as_translated: Vec<u32>,
+}
+
+fn by_pair(first: Collector, second: Collector, pairs: usize, some_refused: bool) -> Joined {
     let mut records: Vec<Records> = std::iter::repeat_with(Records::default).take(pairs).collect();
     let mut places = HashMap::new();
     for (key, flow) in first.into_flows() {
@@ -142,17 +167,78 @@ fn by_pair(first: Collector, second: Collector, pairs: usize, some_refused: bool
         }
     }
     // Whose flow is only in the second capture belongs to no pair of the first, and is no loss: it was never sent there.
+    let mut strangers = Vec::new();
     for (key, flow) in second.into_flows() {
         let place = places.get(&key).and_then(|(pair, at)| records.get_mut(*pair)?.flows.get_mut(*at));
-        if let Some(both) = place {
-            both[1] = Some(flow);
+        match place {
+            Some(both) => both[1] = Some(flow),
+            None => strangers.push(flow),
         }
     }
+    let (translations, told_as_translated) = join_translated(&mut records, strangers);
     if some_refused {
         // What one capture alone has a place for is no loss.
         records.iter_mut().for_each(|pair| pair.flows.retain(|both| both[1].is_some()));
     }
-    records
+    Joined { records, translations, told_as_translated }
+}
+
+/// Finds flows that only the second capture has, by key, among those that only the first has. Tells each pair's
+/// translations, and which of the second's pairs have no other flows.
+fn join_translated(
+    records: &mut [Records],
+    strangers: Vec<FlowRecords>,
+) -> (Vec<Vec<Translation>>, Vec<u32>) {
+    let mut alone: Vec<(usize, usize)> = Vec::new();
+    for (pair, of) in records.iter().enumerate() {
+        alone.extend(
+            of.flows
+                .iter()
+                .enumerate()
+                .filter(|(_, both)| matches!(both, [Some(_), None]))
+                .map(|(at, _)| (pair, at)),
+        );
+    }
+    let sketch = |(pair, at): &(usize, usize)| {
+        records.get(*pair).and_then(|of| Some(&of.flows.get(*at)?[0].as_ref()?.sketch))
+    };
+    let first: Vec<_> = alone.iter().filter_map(sketch).collect();
+    let second: Vec<_> = strangers.iter().map(|flow| &flow.sketch).collect();
+    let same = translated::find(&first, &second);
+    let mut strangers: Vec<Option<FlowRecords>> = strangers.into_iter().map(Some).collect();
+    let mut found: Vec<BTreeMap<_, Translation>> = vec![BTreeMap::new(); records.len()];
+    let mut told: BTreeMap<u32, bool> = BTreeMap::new();
+    for one in same {
+        let (Some((pair, at)), Some(mut flow)) = (alone.get(one.first), strangers[one.second].take()) else {
+            continue;
+        };
+        if one.turned {
+            flow.reports.swap(0, 1);
+            flow.pieces.swap(0, 1);
+            if let Some(ends) = &mut flow.ends {
+                ends.swap(0, 1);
+            }
+        }
+        let both = &mut records[*pair].flows[*at];
+        let before = both[0].as_ref().and_then(|flow| Some((flow.ends?, flow.src_first)));
+        if let (Some((before, src_first)), Some(behind)) = (before, flow.ends) {
+            let from_src = |ends: [(_, _); 2]| if src_first { ends } else { [ends[1], ends[0]] };
+            let [before, behind] = [before, behind].map(|ends| {
+                let [src, dst] = from_src(ends);
+                FlowEnds { src: src.into(), dst: dst.into() }
+            });
+            let (src, dst) = (behind.src.ip(), behind.dst.ip());
+            let told = Translation { src, dst, flows: 0, example: [before, behind] };
+            found[*pair].entry((src, dst)).or_insert(told).flows += 1;
+        }
+        told.insert(flow.pair, true);
+        both[1] = Some(flow);
+    }
+    for flow in strangers.into_iter().flatten() {
+        told.insert(flow.pair, false);
+    }
+    let found = found.into_iter().map(|of| of.into_values().collect()).collect();
+    (found, told.into_iter().filter(|(_, all)| *all).map(|(pair, _)| pair).collect())
 }
 
 /// Matches both directions of a pair; `None` where the captures share no packet of it, so that it did not pass both
@@ -189,10 +275,12 @@ fn match_way(records: &Records, src_way: bool, first_to_second: bool, listening:
         let src_first = flow[0].as_ref().is_some_and(|flow| flow.src_first);
         usize::from(src_first != src_way)
     };
-    for flow in &records.flows {
+    for (number, flow) in records.flows.iter().enumerate() {
         let way = way(flow);
+        // What looks alike in two flows is not the same.
+        let named = |report: &Report| Report { name: digest(number as u64, &[report.name]), ns: report.ns };
         for (list, point) in reports.iter_mut().zip([sender, receiver]) {
-            list.extend_from_slice(&flow[point].as_ref().unwrap_or(&empty).reports[way]);
+            list.extend(flow[point].as_ref().unwrap_or(&empty).reports[way].iter().map(named));
         }
     }
     let [mut sent, mut received] = reports;
@@ -304,24 +392,28 @@ impl Truth {
         // No packet arrives before it is sent: an estimate below zero is wrong by as much, within its bound.
         delays.iter_mut().for_each(|delay| *delay = delay.max(0.0));
         delays.sort_unstable_by(f64::total_cmp);
+        let mut distribution = Histogram::new();
+        delays.iter().for_each(|delay| distribution.record(delay.round() as u64));
         let count = delays.len();
         let rank = |q: f64| ((q * count as f64).ceil() as usize).clamp(1, count.max(1)) - 1;
         let at = |q: f64| delays.get(rank(q)).map(|ns| ns / 1e9);
-        Some(OneWayDelay {
+        let summary = DelaySummary {
             min: at(0.0)?,
             p50: at(0.5)?,
             p90: at(0.9)?,
             p99: at(0.99)?,
             max: at(1.0)?,
             count: count as u64,
-            error_bound: error_ns / 1e9,
             method: match self.clocks {
                 Clocks::Same => "passive_two_captures_one_clock",
                 Clocks::Apart => "passive_two_captures_clocks_by_hull",
             }
             .to_owned(),
-            coverage_ratio: direction.matching.coverage()? * self.share,
-        })
+            relative_error_ratio: None,
+            buckets: Some(DelayBucket::all(&distribution)),
+        };
+        let coverage_ratio = direction.matching.coverage()? * self.share;
+        Some(OneWayDelay { summary, error_bound: error_ns / 1e9, coverage_ratio })
     }
 
     fn variation(&self, direction: &Direction) -> Option<Variation> {

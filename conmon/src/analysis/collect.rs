@@ -6,6 +6,7 @@
 //! same, so what is left of both is compared without loss of truth, only of sample.
 
 use std::collections::HashMap;
+use std::net::IpAddr;
 
 use ippm::follow::table::BiKey;
 use ippm::oneway::octets::Piece;
@@ -14,13 +15,15 @@ use ippm::packet::Ip;
 use ippm::select::digest::digest;
 use ippm::select::{Key, Threshold, Tuple, signature};
 
+use super::translated::Sketch;
+
 /// Records of one capture that are kept: 64 MiB of them.
 pub const MAX_RECORDS: usize = 4 << 20;
 
 /// log2 of the octets of sequence space that are kept or given up together.
 const BLOCK_BITS: u32 = 16;
 
-/// Both captures must name packets the same; who steers his packets' selection in a file of ours gains nothing.
+/// Both captures must name packets the same, whatever addresses they have there; who steers his packets' selection in a file of ours gains nothing.
 const KEY: Key = Key::new([0x636f_6e6d_6f6e, 0x0061_6e61_6c79_7a65]);
 const SELECT_SEED: u64 = 0x7365_6c65_6374;
 
@@ -31,7 +34,10 @@ pub(super) struct FlowRecords {
     pub pair: u32,
     /// Whether the key's first end is the pair's src.
     pub src_first: bool,
-    digest: u64,
+    /// The key's ends, in its order.
+    pub ends: Option<[(IpAddr, u16); 2]>,
+    /// What it is known by where its addresses are others.
+    pub sketch: Sketch,
     pub pieces: [Vec<Piece>; 2],
     pub reports: [Vec<Report>; 2],
 }
@@ -59,7 +65,7 @@ impl Collector {
     }
 
     /// The place of a flow that begins; there may be none left for it.
-    pub fn flow(&mut self, key: BiKey, pair: u32, src_first: bool) -> u32 {
+    pub fn flow(&mut self, key: BiKey, ends: [(IpAddr, u16); 2], pair: u32, src_first: bool) -> u32 {
         if let Some(at) = self.index.get(&key) {
             return *at;
         }
@@ -67,8 +73,7 @@ impl Collector {
             self.refused += 1;
             return NO_PLACE;
         }
-        let records =
-            FlowRecords { pair, src_first, digest: key.digest(SELECT_SEED), ..FlowRecords::default() };
+        let records = FlowRecords { pair, src_first, ends: Some(ends), ..FlowRecords::default() };
         self.flows.push((key, records));
         let at = (self.flows.len() - 1) as u32;
         self.index.insert(key, at);
@@ -87,12 +92,15 @@ impl Collector {
         match &ip.tcp {
             Some(tcp) if tcp.payload > 0 => {
                 let piece = Piece { seq: tcp.seq, length: tcp.payload, ns };
+                flow.sketch.data(straight, tcp);
                 let before = flow.pieces[way].len();
-                keep_piece(flow.digest, self.threshold, piece, &mut flow.pieces[way]);
+                keep_piece(self.threshold, piece, &mut flow.pieces[way]);
                 self.records += flow.pieces[way].len() - before;
             }
             _ => {
-                let name = signature(&KEY, ip, payload, Tuple::Same).name;
+                // Reports are compared flow by flow, so that addresses are not needed to tell them apart.
+                let name = signature(&KEY, ip, payload, Tuple::Translated).name;
+                flow.sketch.add(straight, name);
                 if keeps_report(self.threshold, name) {
                     flow.reports[way].push(Report { name, ns });
                     self.records += 1;
@@ -120,7 +128,7 @@ impl Collector {
             for pieces in &mut flow.pieces {
                 let all = std::mem::take(pieces);
                 for piece in all {
-                    keep_piece(flow.digest, threshold, piece, pieces);
+                    keep_piece(threshold, piece, pieces);
                 }
                 self.records += pieces.len();
             }
@@ -143,7 +151,7 @@ fn keeps_report(threshold: Threshold, name: u64) -> bool {
 }
 
 /// Keeps those parts of a piece that lie in blocks which are kept.
-fn keep_piece(flow: u64, threshold: Threshold, piece: Piece, into: &mut Vec<Piece>) {
+fn keep_piece(threshold: Threshold, piece: Piece, into: &mut Vec<Piece>) {
     if threshold == Threshold::ALL {
         into.push(piece);
         return;
@@ -151,7 +159,7 @@ fn keep_piece(flow: u64, threshold: Threshold, piece: Piece, into: &mut Vec<Piec
     let (mut seq, mut left) = (piece.seq, piece.length);
     while left > 0 {
         let length = left.min((1 << BLOCK_BITS) - (seq & ((1 << BLOCK_BITS) - 1)));
-        if threshold.takes(digest(flow, &[u64::from(seq >> BLOCK_BITS)])) {
+        if threshold.takes(digest(SELECT_SEED, &[u64::from(seq >> BLOCK_BITS)])) {
             into.push(Piece { seq, length, ns: piece.ns });
         }
         seq = seq.wrapping_add(length);
@@ -161,21 +169,17 @@ fn keep_piece(flow: u64, threshold: Threshold, piece: Piece, into: &mut Vec<Piec
 
 #[cfg(test)]
 mod tests {
-    use std::net::IpAddr;
-
     use super::*;
 
     #[test]
     fn thresholds_raised_late_or_early_keep_the_same() {
-        let key = BiKey::of((IpAddr::from([1, 1, 1, 1]), 1), (IpAddr::from([1, 1, 1, 2]), 2), 6, 0).0;
-        let flow = key.digest(SELECT_SEED);
         let pieces: Vec<Piece> = (0..400u32)
             .map(|i| Piece { seq: 0xfff0_0000u32.wrapping_add(i * 40_000), length: 40_000, ns: u64::from(i) })
             .collect();
         let at_once = |level| {
             let mut kept = Vec::new();
             for piece in &pieces {
-                keep_piece(flow, Threshold::new(level), *piece, &mut kept);
+                keep_piece(Threshold::new(level), *piece, &mut kept);
             }
             kept
         };
@@ -183,7 +187,7 @@ mod tests {
         for level in 1..=3 {
             let mut kept = Vec::new();
             for piece in stepwise {
-                keep_piece(flow, Threshold::new(level), piece, &mut kept);
+                keep_piece(Threshold::new(level), piece, &mut kept);
             }
             stepwise = kept;
         }

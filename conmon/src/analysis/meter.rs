@@ -11,10 +11,13 @@ use ippm::follow::tcp::TcpFollower;
 use ippm::oneway::Listening;
 use ippm::packet::{Class, Echo, Ip, parse_captured, proto};
 
-use super::answer::Ledger;
+use ippm::follow::tcp::Place;
+
+use super::answer::{DISORDER_NS, Ledger};
 use super::collect::Collector;
+use super::event::{Event, EventKind};
 use super::pair::{PairState, sender_opened};
-use crate::capture::{Packet, to_ethernet};
+use crate::capture::{Link, Packet, to_ethernet};
 
 /// Flows that are followed at one time; the one that was quiet longest ends for a new one.
 const MAX_FLOWS: usize = 1 << 18;
@@ -60,6 +63,11 @@ pub(super) struct Meter {
     pub bytes: u64,
     first_ns: u64,
     last_ns: u64,
+    /// Packets that stand more than [`DISORDER_NS`] behind later ones, and how much at most.
+    pub disordered: u64,
+    pub disorder_ns: u64,
+    /// The first link layer that nothing could be made of.
+    pub unknown_link: Option<Link>,
     pub collector: Option<Collector>,
     scratch: Vec<u8>,
 }
@@ -78,6 +86,9 @@ impl Meter {
             bytes: 0,
             first_ns: u64::MAX,
             last_ns: 0,
+            disordered: 0,
+            disorder_ns: 0,
+            unknown_link: None,
             collector,
             scratch: Vec::new(),
         }
@@ -95,7 +106,7 @@ impl Meter {
     }
 
     /// Takes a packet.
-    pub fn packet(&mut self, packet: &Packet<'_>) {
+    pub fn packet(&mut self, packet: &Packet<'_>, tell: &mut impl FnMut(&Event)) {
         self.packets += 1;
         self.bytes = self.bytes.saturating_add(packet.length as u64);
         let Some(ns) = packet.ns else {
@@ -104,19 +115,27 @@ impl Meter {
         };
         self.first_ns = self.first_ns.min(ns);
         self.last_ns = self.last_ns.max(ns);
+        let behind = self.last_ns - ns;
+        if behind > DISORDER_NS {
+            self.disordered += 1;
+            self.disorder_ns = self.disorder_ns.max(behind);
+        }
         let mut scratch = std::mem::take(&mut self.scratch);
         match to_ethernet(packet.link, packet.captured, packet.length, &mut scratch) {
-            None => self.ledger.unknown_link += 1,
-            Some((frame, length)) => self.frame(frame, length, packet.length, ns),
+            None => {
+                self.ledger.unknown_link += 1;
+                self.unknown_link.get_or_insert(packet.link);
+            }
+            Some((frame, length)) => self.frame(frame, length, packet.length, ns, tell),
         }
         self.scratch = scratch;
     }
 
-    fn frame(&mut self, frame: &[u8], length: usize, counted: usize, ns: u64) {
+    fn frame(&mut self, frame: &[u8], length: usize, counted: usize, ns: u64, tell: &mut impl FnMut(&Event)) {
         let parsed = parse_captured(frame, length);
         match &parsed.class {
             Class::Ip(ip) => {
-                let in_pair = self.ip(ip, parsed.vlan, frame, counted, ns);
+                let in_pair = self.ip(ip, parsed.vlan, frame, counted, ns, tell);
                 *(if in_pair { &mut self.ledger.pairs } else { &mut self.ledger.overflow }) += 1;
             }
             Class::Arp => self.ledger.arp += 1,
@@ -125,7 +144,15 @@ impl Meter {
         }
     }
 
-    fn ip(&mut self, ip: &Ip, vlan: u16, frame: &[u8], counted: usize, ns: u64) -> bool {
+    fn ip(
+        &mut self,
+        ip: &Ip,
+        vlan: u16,
+        frame: &[u8],
+        counted: usize,
+        ns: u64,
+        tell: &mut impl FnMut(&Event),
+    ) -> bool {
         let ends = ((ip.source, ip.source_port), (ip.destination, ip.destination_port));
         let (key, straight) = BiKey::of(ends.0, ends.1, ip.proto, vlan);
         let mut fresh = false;
@@ -155,7 +182,8 @@ impl Meter {
             if let Some(pair) = self.pairs.get_mut(flow.pair as usize) {
                 pair.flow(ip.proto, guessed);
                 if let Some(collector) = &mut self.collector {
-                    flow.record = collector.flow(key, flow.pair, flow.src_first);
+                    let ends = if straight { [ends.0, ends.1] } else { [ends.1, ends.0] };
+                    flow.record = collector.flow(key, ends, flow.pair, flow.src_first);
                 }
             }
         }
@@ -166,18 +194,31 @@ impl Meter {
         if let Some(collector) = &mut self.collector {
             collector.packet(flow.record, straight, ip, payload, ns);
         }
+        let mut tell = |kind| {
+            tell(&Event { ns, proto: ip.proto, source: ends.0, destination: ends.1, kind });
+        };
         match ip.proto {
             proto::TCP => {
                 if let Some(tcp) = &ip.tcp {
-                    pair.told(forward, &flow.tcp.segment(forward, tcp, ip.ip_id, true, ns));
+                    let told = flow.tcp.segment(forward, tcp, ip.ip_id, true, ns);
+                    pair.told(forward, &told);
+                    if let Some(trip) = told.round_trip {
+                        let (took_ns, handshake) = (trip.ns, trip.handshake);
+                        tell(EventKind::Acknowledged { ack: tcp.ack, took_ns, handshake });
+                    }
+                    match told.place {
+                        Place::Retransmitted => tell(EventKind::Retransmitted { seq: tcp.seq }),
+                        Place::Reordered => tell(EventKind::Reordered { seq: tcp.seq }),
+                        Place::New | Place::Nothing => {}
+                    }
                     flow.closed[usize::from(!forward)] |= tcp.flags & ippm::packet::tcp_flag::FIN != 0;
                     if tcp.flags & ippm::packet::tcp_flag::RST != 0 {
                         flow.closed = [true; 2];
                     }
                 }
             }
-            proto::UDP if !ip.later_fragment => flow.datagram(ip, forward, payload, pair, ns),
-            proto::ICMP | proto::ICMPV6 => flow.echo(ip, frame, pair, ns),
+            proto::UDP if !ip.later_fragment => flow.datagram(ip, forward, payload, pair, ns, &mut tell),
+            proto::ICMP | proto::ICMPV6 => flow.echo(ip, frame, pair, ns, &mut tell),
             _ => {}
         }
         true
@@ -209,7 +250,15 @@ impl Flow {
         }
     }
 
-    fn datagram(&mut self, ip: &Ip, forward: bool, payload: &[u8], pair: &mut PairState, ns: u64) {
+    fn datagram(
+        &mut self,
+        ip: &Ip,
+        forward: bool,
+        payload: &[u8],
+        pair: &mut PairState,
+        ns: u64,
+        tell: &mut impl FnMut(EventKind),
+    ) {
         if ip.source_port == DNS || ip.destination_port == DNS {
             let Some((number, answer)) = dns(payload) else { return };
             let questions = self.questions.get_or_insert_default();
@@ -217,6 +266,7 @@ impl Flow {
                 questions.ask(number, ns);
             } else if let Some(took) = questions.answer(number, ns) {
                 pair.dns.record(took);
+                tell(EventKind::Answered { took_ns: took });
             }
             return;
         }
@@ -239,7 +289,14 @@ impl Flow {
         }
     }
 
-    fn echo(&mut self, ip: &Ip, frame: &[u8], pair: &mut PairState, ns: u64) {
+    fn echo(
+        &mut self,
+        ip: &Ip,
+        frame: &[u8],
+        pair: &mut PairState,
+        ns: u64,
+        tell: &mut impl FnMut(EventKind),
+    ) {
         let (Some(kind), Some(payload)) = (ip.echo, ip.payload) else { return };
         // The sequence number stands right before the payload (RFC 792, RFC 4443 section 4.1).
         let Some(&[a, b]) = payload.at.checked_sub(2).and_then(|at| frame.get(at..at + 2)) else { return };
@@ -249,6 +306,7 @@ impl Flow {
             Echo::Reply => {
                 if let Some(took) = questions.answer(number, ns) {
                     pair.echo.record(took);
+                    tell(EventKind::Echoed { took_ns: took });
                 }
             }
         }

@@ -7,22 +7,25 @@
 mod answer;
 mod between;
 mod collect;
+mod event;
 mod meter;
 mod pair;
+mod translated;
 
 pub use answer::{
-    AnalysisAnswer, AnalyzedPair, Between, Capture, ClockRelation, Ledger, LossRatio, OneWayDelay, Variation,
-    Ways,
+    AnalysisAnswer, AnalyzedPair, Between, Capture, ClockRelation, DISORDER_NS, FlowEnds, Ledger, LossRatio,
+    OneWayDelay, Translation, Variation, Ways,
 };
 pub use between::Clocks;
 pub use collect::MAX_RECORDS;
+pub use event::{Event, EventKind};
 
 use std::collections::HashSet;
 use std::io::Read;
 
 use ippm::time::seconds;
 
-use crate::capture::{CaptureError, Reader};
+use crate::capture::{CaptureError, Link, Reader};
 use between::{Side, compare};
 use collect::Collector;
 use meter::Meter;
@@ -49,7 +52,18 @@ pub enum For {
 const PACE: u64 = 1 << 16;
 
 /// Reads a capture. `every` is called now and then with the number of packets so far. Damage ends it and is kept.
-pub fn analyze(name: &str, from: impl Read, purpose: For, mut every: impl FnMut(u64)) -> Analyzed {
+pub fn analyze(name: &str, from: impl Read, purpose: For, every: impl FnMut(u64)) -> Analyzed {
+    analyze_telling(name, from, purpose, every, |_| {})
+}
+
+/// As [`analyze`], and tells each event as it is found, in the order of the capture.
+pub fn analyze_telling(
+    name: &str,
+    from: impl Read,
+    purpose: For,
+    mut every: impl FnMut(u64),
+    mut tell: impl FnMut(&Event),
+) -> Analyzed {
     let collector = match purpose {
         For::Alone => None,
         For::Comparison(most) => Some(Collector::new(most)),
@@ -60,7 +74,7 @@ pub fn analyze(name: &str, from: impl Read, purpose: For, mut every: impl FnMut(
         Ok(mut reader) => {
             let damage = loop {
                 match reader.next_packet() {
-                    Ok(Some(packet)) => meter.packet(&packet),
+                    Ok(Some(packet)) => meter.packet(&packet, &mut tell),
                     Ok(None) => break None,
                     Err(error) => break Some(error),
                 }
@@ -95,8 +109,8 @@ pub fn together(first: Analyzed, second: Analyzed, clocks: Clocks) -> AnalysisAn
     let mut answer = alone(&first);
     let seen: HashSet<_> =
         first.meter.pairs.iter().flat_map(|pair| [(pair.src, pair.dst), (pair.dst, pair.src)]).collect();
-    let only_second = second.meter.pairs.iter().filter(|pair| !seen.contains(&(pair.src, pair.dst)));
-    let only_second: Vec<AnalyzedPair> = only_second.map(pair::PairState::answer).collect();
+    let only_second = second.meter.pairs.iter().map(|pair| !seen.contains(&(pair.src, pair.dst)));
+    let mut only_second: Vec<bool> = only_second.collect();
     answer.captures.push(second.capture());
     answer.notes.extend(second.notes());
     if let (Some(one), Some(other)) = (first.side(), second.side()) {
@@ -106,20 +120,26 @@ pub fn together(first: Analyzed, second: Analyzed, clocks: Clocks) -> AnalysisAn
             .pairs
             .iter()
             .zip(compared.pairs)
-            .map(|(pair, between)| {
+            .zip(compared.translations)
+            .map(|((pair, between), translated)| {
                 let between = between.unwrap_or_default();
                 let clock = compared.clock.filter(|_| between.one_way_delay_seconds.is_some());
-                AnalyzedPair { between, clock, ..pair.answer() }
+                AnalyzedPair { between, clock, translated, ..pair.answer() }
             })
             .collect();
         answer.between = compared.all;
         answer.clock = compared.clock;
         answer.notes.extend(compared.notes);
+        // What is told beside the first's pair is not told again.
+        for pair in compared.told_as_translated {
+            only_second.get_mut(pair as usize).into_iter().for_each(|only| *only = false);
+        }
         if answer.between.lost_packets.is_none() {
             answer.notes.push("the captures have no packet in common".to_owned());
         }
     }
-    answer.pairs.extend(only_second);
+    let only_second = second.meter.pairs.iter().zip(only_second).filter(|(_, only)| *only);
+    answer.pairs.extend(only_second.map(|(pair, _)| pair.answer()));
     sort(&mut answer.pairs);
     answer
 }
@@ -133,6 +153,31 @@ impl Analyzed {
     /// Why it could not be read to its end.
     pub const fn damage(&self) -> Option<&CaptureError> {
         self.damage.as_ref()
+    }
+
+    /// What is wrong with it, each in one sentence: damage, packets that nothing can be made of, packets out of order. What
+    /// could be read is in the answer all the same.
+    pub fn faults(&self) -> Vec<String> {
+        let mut faults: Vec<String> = self.damage.iter().map(CaptureError::to_string).collect();
+        let Ledger { pairs, overflow, arp, unknown_link, untimed, .. } = self.meter.ledger;
+        if self.meter.packets > 0 && pairs + overflow + arp == 0 {
+            faults.push(match self.meter.unknown_link {
+                _ if untimed == self.meter.packets => "its packets have no times".to_owned(),
+                Some(Link::Other(number)) => {
+                    format!("its packets cannot be read: their link layer, LINKTYPE {number}, is not known")
+                }
+                _ if unknown_link > 0 => "its packets do not begin like their link layer".to_owned(),
+                _ => "none of its packets is IP or ARP: does it name the right link layer?".to_owned(),
+            });
+        }
+        if self.meter.disordered > 0 {
+            let (count, at_most) = (self.meter.disordered, seconds(self.meter.disorder_ns));
+            faults.push(format!(
+                "its packets are not in the order of their times: {count} stand up to {at_most:.3} s behind later ones \
+                 (reordercap, of Wireshark, sorts them)"
+            ));
+        }
+        faults
     }
 
     fn side(&mut self) -> Option<Side> {
@@ -154,6 +199,7 @@ impl Analyzed {
             resolution_seconds: seconds(self.resolution_ns),
             damaged: self.damage.is_some(),
             damage: self.damage.as_ref().map(CaptureError::to_string),
+            disordered_packets: self.meter.disordered,
             ledger: self.meter.ledger,
         }
     }

@@ -4,12 +4,11 @@ use std::net::IpAddr;
 
 use ippm::flow::proto_name;
 use ippm::follow::tcp::{Place, Told};
-use ippm::histogram::{Histogram, RELATIVE_ERROR};
-use ippm::time::seconds;
+use ippm::histogram::Histogram;
 use jiff::Timestamp;
 
 use super::answer::{AnalyzedPair, Between};
-use crate::api::{Count, DelaySummary, Endpoint, EndpointKind, ObservedAt, Pair};
+use crate::api::{Count, DelayBucket, DelaySummary, Endpoint, EndpointKind, ObservedAt, Pair};
 
 /// Counts and delays of a pair: src opened.
 #[derive(Debug, Clone)]
@@ -125,6 +124,7 @@ impl PairState {
             maybe_delayed_acks: (!rtt.is_empty() || !near.is_empty()).then_some(self.delayed),
             between: Between::default(),
             clock: None,
+            translated: Vec::new(),
         }
     }
 }
@@ -147,18 +147,7 @@ pub(super) fn timestamp(ns: u64) -> Timestamp {
 }
 
 fn summary(delays: &Histogram, method: &str) -> Option<DelaySummary> {
-    let quantile = |q| delays.quantile(q).map(seconds);
-    Some(DelaySummary {
-        min: quantile(0.0)?,
-        p50: quantile(0.5)?,
-        p90: quantile(0.9)?,
-        p99: quantile(0.99)?,
-        max: quantile(1.0)?,
-        count: delays.count(),
-        method: method.to_owned(),
-        relative_error_ratio: Some(RELATIVE_ERROR),
-        buckets: None,
-    })
+    Some(DelaySummary { buckets: Some(DelayBucket::all(delays)), ..DelaySummary::of(delays, method)? })
 }
 
 /// Who opened a flow, from its first packet: whether its sender did, and whether that is a guess. The kernel's program

@@ -3,28 +3,13 @@ use std::net::IpAddr;
 use ippm::model::law::{Clock, Delay};
 use ippm::model::packet::{Ends, render};
 use ippm::model::path::Path;
+use ippm::model::pcap::file as pcap;
 use ippm::model::tcp::Connection;
 use ippm::model::{datagrams, tcp};
 use ippm::packet::tcp_flag;
 use ippm::testpackets::Frame;
 
 use super::*;
-
-/// A pcap file with nanoseconds.
-fn pcap(frames: &[(u64, Vec<u8>)]) -> Vec<u8> {
-    let mut out = Vec::new();
-    for field in [0xa1b2_3c4du32, 2 | 4 << 16, 0, 0, 262_144, 1] {
-        out.extend(field.to_le_bytes());
-    }
-    for (ns, frame) in frames {
-        let length = frame.len() as u32;
-        for field in [(ns / 1_000_000_000) as u32, (ns % 1_000_000_000) as u32, length, length] {
-            out.extend(field.to_le_bytes());
-        }
-        out.extend(frame);
-    }
-    out
-}
 
 fn one(frames: &[(u64, Vec<u8>)]) -> AnalysisAnswer {
     alone(&analyze("a", &pcap(frames)[..], For::Alone, |_| {}))
@@ -91,7 +76,10 @@ fn two_captures_of_a_connection_give_the_truth() {
                         .min()
                         .expect("arrivals") as f64
                         / 1e9;
-                    assert!((found.min - least).abs() <= found.error_bound, "seed {seed}: {found:?} {least}");
+                    assert!(
+                        (found.summary.min - least).abs() <= found.error_bound,
+                        "seed {seed}: {found:?} {least}"
+                    );
                     assert!(found.coverage_ratio > 0.1 && found.coverage_ratio <= 1.0, "{found:?}");
                 }
             }
@@ -124,7 +112,10 @@ fn one_clock_gives_exact_delays() {
     truth.sort_unstable();
     let delays = between.one_way_delay_seconds.as_ref().and_then(|d| d.forward.as_ref()).expect("delays");
     let rank = |q: f64| truth[(q * truth.len() as f64).ceil() as usize - 1] as f64 / 1e9;
-    assert_eq!((delays.p50, delays.p99, delays.count), (rank(0.5), rank(0.99), truth.len() as u64));
+    assert_eq!(
+        (delays.summary.p50, delays.summary.p99, delays.summary.count),
+        (rank(0.5), rank(0.99), truth.len() as u64)
+    );
     assert_eq!(delays.error_bound, 1e-9);
     assert_eq!(answer.clock, None);
     let loss = between.loss_ratio.as_ref().and_then(|l| l.forward).expect("packets were sent");
@@ -134,7 +125,7 @@ fn one_clock_gives_exact_delays() {
         between.duplicated_packets.as_ref().and_then(|d| d.forward).expect("known").abs_diff(copies) <= 1
     );
     let back = between.one_way_delay_seconds.as_ref().and_then(|d| d.reverse.as_ref()).expect("delays");
-    assert_eq!((back.min, back.max), (50e-6, 50e-6));
+    assert_eq!((back.summary.min, back.summary.max), (50e-6, 50e-6));
 }
 
 /// With a hundredth of the records the sample says the same within its error, and says that it is one.
@@ -219,19 +210,118 @@ fn a_pair_of_one_direction_goes_by_the_clocks_of_the_others() {
         let pair = answer.pairs.iter().find(|pair| pair.pair.src.name == "10.0.0.7").expect("the stream");
         let delays =
             pair.between.one_way_delay_seconds.as_ref().and_then(|d| d.forward.as_ref()).expect("delays");
-        assert_eq!(delays.count, 100);
-        assert!((delays.p50 - 300e-6).abs() <= delays.error_bound, "{delays:?}");
+        assert_eq!(delays.summary.count, 100);
+        assert!((delays.summary.p50 - 300e-6).abs() <= delays.error_bound, "{delays:?}");
         assert_eq!(pair.between.lost_packets.as_ref().and_then(|lost| lost.forward), Some(0));
     }
+}
+
+/// Behind an address translator, with offload at one end and other ports: the same truth as without, and both tuples told;
+/// whoever else talks is nobody's translation.
+#[test]
+fn pairs_are_found_again_behind_an_address_translator() {
+    let path = Path::clean(Delay::Exponential { base: 150_000, mean: 20_000 }).losing(0.01);
+    let back = Path::clean(Delay::Exponential { base: 90_000, mean: 10_000 });
+    let address = |d| IpAddr::from([192, 0, 2, d]);
+    // The server's address is the lesser one in front of the translator and the greater one behind it.
+    let before =
+        Ends { client: (IpAddr::from([10, 0, 0, 9]), 40_000), server: (IpAddr::from([10, 0, 0, 2]), 80) };
+    let behind = Ends { client: (address(1), 61_007), server: (address(200), 8_080) };
+    let other = Ends { client: (address(1), 50_000), server: (address(201), 8_080) };
+    for seed in 1..4 {
+        let law = Connection::over(path, back, seed).offloaded();
+        let outcome = tcp::run(&law);
+        let stream = datagrams::Stream {
+            count: 500,
+            interval_ns: 200_000,
+            poisson: false,
+            payload: 64,
+            forward: Path::clean(Delay::Constant(200_000)).losing(0.1),
+            reverse: None,
+            seed,
+        };
+        let datagrams = datagrams::run(&stream);
+        let noise = tcp::run(&Connection::over(back, back, 1_000 + seed));
+        let mut a = render(&outcome.client, before, Clock::TRUE);
+        a.extend(render(&datagrams.client, before, Clock::TRUE));
+        let mut b = render(&outcome.server, behind, AHEAD);
+        b.extend(render(&datagrams.server, behind, AHEAD));
+        b.extend(render(&noise.server, other, AHEAD));
+        a.sort();
+        b.sort();
+
+        let answer = two(&a, &b, Clocks::Apart, MAX_RECORDS);
+        assert_eq!(answer.pairs.len(), 2, "the pair, and what only the second saw");
+        let pair = answer.pairs.iter().find(|pair| pair.pair.src.name == "10.0.0.9").expect("the pair");
+        let [translation] = &pair.translated[..] else { panic!("{:?}", pair.translated) };
+        assert_eq!((translation.src, translation.dst, translation.flows), (address(1), address(200), 2));
+        let [from, to] = translation.example;
+        assert_eq!((from.src.ip(), from.dst.ip()), (before.client.0, before.server.0));
+        assert_eq!((to.src, to.dst), (behind.client.into(), behind.server.into()));
+        let lost = |forward| {
+            outcome.journeys.iter().filter(|j| j.forward == forward && j.arrival_ns.is_none()).count() as u64
+        };
+        let wanted = lost(true) + datagrams.journeys.iter().filter(|j| j.arrival_ns.is_none()).count() as u64;
+        let found = pair.between.lost_packets.as_ref().expect("both ways");
+        assert!(found.forward.expect("sent").abs_diff(wanted) <= 2, "seed {seed}: {found:?} {wanted}");
+        assert_eq!(found.reverse, Some(lost(false)));
+        let clock = pair.clock.expect("traffic both ways");
+        assert!((clock.offset_seconds - 7.5e-3).abs() <= clock.bound_seconds + 1e-6, "{clock:?}");
+        assert!(
+            answer.notes.iter().any(|note| note.contains("addresses are translated")),
+            "{:?}",
+            answer.notes
+        );
+        // As without a translator.
+        let plain = two(&a, &render(&outcome.server, before, AHEAD), Clocks::Apart, MAX_RECORDS);
+        let count = |a: &AnalysisAnswer| {
+            let pair = a.pairs.iter().find(|pair| pair.pair.src.name == "10.0.0.9").expect("the pair");
+            pair.between.lost_packets.as_ref().and_then(|lost| lost.reverse)
+        };
+        assert_eq!(count(&plain), count(&answer));
+    }
+}
+
+/// Two flows of one pair that carry the same are not each other's loss or duplicates.
+#[test]
+fn alike_packets_of_two_flows_are_told_apart() {
+    let (a, b) = (IpAddr::from([10, 0, 0, 1]), IpAddr::from([10, 0, 0, 2]));
+    let datagram = |port| Frame::between(a, b).udp((port, 7)).payload(&[7; 64]).build();
+    let sent: Vec<_> = (0..40).map(|i| (1_000 + i, datagram(1_000 + i as u16))).collect();
+    let received: Vec<_> = (0..40).map(|i| (5_000 + i, datagram(1_000 + i as u16))).collect();
+    let answer = two(&sent, &received, Clocks::Same, MAX_RECORDS);
+    let delays = answer.pairs[0].between.one_way_delay_seconds.as_ref().and_then(|d| d.forward.as_ref());
+    assert_eq!(delays.map(|d| (d.summary.count, d.summary.min)), Some((40, 4e-6)));
+}
+
+#[test]
+fn events_are_what_the_summaries_count() {
+    let path = Path::clean(Delay::Constant(100_000)).losing(0.02).reordering(0.01, 50_000);
+    let outcome = tcp::run(&Connection::over(path, Path::clean(Delay::Constant(70_000)), 4));
+    let bytes = pcap(&render(&outcome.client, Ends::default(), Clock::TRUE));
+    let mut events = Vec::new();
+    let read = analyze_telling("a", &bytes[..], For::Alone, |_| {}, |event| events.push(*event));
+    let pair = &alone(&read).pairs[0].pair;
+    let count = |word: &str| events.iter().filter(|event| event.kind.word() == word).count() as u64;
+    let of = |summary: &Option<crate::api::DelaySummary>| summary.as_ref().map_or(0, |s| s.count);
+    assert_eq!(count("acknowledged"), of(&pair.rtt_seconds) + of(&pair.near_rtt_seconds));
+    assert_eq!(count("handshake"), of(&pair.handshake_rtt_seconds) + of(&pair.near_handshake_rtt_seconds));
+    assert_eq!(Some(count("retransmitted")), pair.retransmitted_segments);
+    assert_eq!(Some(count("reordered")), pair.reordered_segments);
+    let counts = ["acknowledged", "retransmitted", "handshake"].map(count);
+    assert!(counts[0] > 10 && counts[1] > 5 && counts[2] > 0, "{counts:?}");
+    assert!(events.is_sorted_by_key(|event| event.ns));
 }
 
 #[test]
 fn captures_of_other_traffic_have_nothing_between_them() {
     let path = Path::clean(Delay::Constant(50_000));
     let outcome = tcp::run(&Connection::over(path, path, 1));
+    // The same addresses behind a translator would not make it the same: it carries something else.
+    let another = tcp::run(&Connection { isn: (5, 6), ..Connection::over(path, path, 1) });
     let other = Ends { client: (IpAddr::from([10, 9, 9, 9]), 1_234), ..Ends::default() };
     let a = render(&outcome.client, Ends::default(), Clock::TRUE);
-    let b = render(&outcome.server, other, Clock::TRUE);
+    let b = render(&another.server, other, Clock::TRUE);
     let answer = two(&a, &b, Clocks::Apart, MAX_RECORDS);
     assert_eq!(answer.pairs.len(), 2);
     assert!(answer.pairs.iter().all(|pair| pair.between == Between::default()));

@@ -2,6 +2,8 @@
 
 use std::net::IpAddr;
 
+use ippm::histogram::{Histogram, RELATIVE_ERROR};
+use ippm::time::seconds;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
@@ -228,6 +230,24 @@ pub struct DelaySummary {
     pub buckets: Option<Vec<DelayBucket>>,
 }
 
+impl DelaySummary {
+    /// Statistics of the delays in a histogram, none without a singleton. `method` is the catalogue's name for them.
+    pub fn of(delays: &Histogram, method: &str) -> Option<Self> {
+        let quantile = |q| delays.quantile(q).map(seconds);
+        Some(Self {
+            min: seconds(delays.min_ns()?),
+            p50: quantile(0.5)?,
+            p90: quantile(0.9)?,
+            p99: quantile(0.99)?,
+            max: seconds(delays.max_ns()?),
+            count: delays.count(),
+            method: method.to_owned(),
+            relative_error_ratio: Some(RELATIVE_ERROR),
+            buckets: None,
+        })
+    }
+}
+
 /// How many singletons lie between two delays.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct DelayBucket {
@@ -238,6 +258,18 @@ pub struct DelayBucket {
     pub to_seconds: Option<f64>,
     /// Number of singletons.
     pub count: u64,
+}
+
+impl DelayBucket {
+    /// A histogram's buckets that hold something, ascending.
+    pub fn all(delays: &Histogram) -> Vec<Self> {
+        let bucket = |(from, to, count)| Self {
+            from_seconds: seconds(from),
+            to_seconds: (to != u64::MAX).then(|| seconds(to)),
+            count,
+        };
+        delays.ranges().map(bucket).collect()
+    }
 }
 
 /// At which level pairs are put together.

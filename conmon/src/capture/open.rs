@@ -58,12 +58,37 @@ pub(super) fn decompress<R: Read + 'static>(from: R) -> io::Result<Box<dyn Read>
     let mut from = BufReader::with_capacity(256 << 10, from);
     let head = from.fill_buf()?;
     if head.starts_with(&GZIP) {
-        return Ok(Box::new(flate2::bufread::MultiGzDecoder::new(from)));
+        return Ok(Box::new(Decoded { from: flate2::bufread::MultiGzDecoder::new(from), format: "gzip" }));
     }
     if head.starts_with(&ZSTD) {
-        return Ok(Box::new(Zstd { state: Some(State::Between(from)) }));
+        return Ok(Box::new(Decoded { from: Zstd { state: Some(State::Between(from)) }, format: "zstd" }));
     }
     Ok(Box::new(from))
+}
+
+/// At most so much is asked of a decoder at once: what it had decoded when it met damage is lost with it.
+const DECODED_AT_ONCE: usize = 4 << 10;
+
+/// A decoder whose errors say whose they are, in one line.
+struct Decoded<R> {
+    from: R,
+    format: &'static str,
+}
+
+impl<R: Read> Read for Decoded<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let most = buffer.len().min(DECODED_AT_ONCE);
+        self.from.read(&mut buffer[..most]).map_err(|error| {
+            if error.kind() == io::ErrorKind::Interrupted {
+                return error;
+            }
+            let what = error.to_string().replace(['\n', '\r'], " ");
+            io::Error::new(
+                error.kind(),
+                format!("its {} data end early or are damaged ({what})", self.format),
+            )
+        })
+    }
 }
 
 /// All frames of a zstd stream, one after another, as the command line tools write and read them.

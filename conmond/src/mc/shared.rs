@@ -181,7 +181,7 @@ pub struct Delays {
 impl Delays {
     /// As the API has them.
     pub fn speed(&self) -> api::Speed {
-        let of = |delays: &Histogram, metric: &Metric| crate::store::summary(delays, metric.name);
+        let of = |delays: &Histogram, metric: &Metric| conmon::api::DelaySummary::of(delays, metric.name);
         api::Speed {
             tapped_after_seconds: of(&self.tap, &catalogue::TAP_DELAY),
             named_after_seconds: of(&self.naming, &catalogue::NAMING_DELAY),

@@ -27,7 +27,7 @@ use serde::{Deserialize, Serialize};
 
 pub use journal::{Journal, JournalError};
 pub use names::{ContainerName, Elsewhere, ExternalPrefix, Names, PortName, SavedNames};
-pub use pairs::{Delay, ProtocolSums, Totals, at_level, ended_flow, flow_view, group, measurements, summary};
+pub use pairs::{Delay, ProtocolSums, Totals, at_level, ended_flow, flow_view, group, measurements};
 pub use shares::{Part, SavedShare, Share, Shares, Who, far_end, split};
 pub use snapshot::{Changing, Snapshots};
 

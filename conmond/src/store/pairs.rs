@@ -12,9 +12,9 @@ use conmon::api::{
     ObservedAt, Pair,
 };
 use ippm::flow::{Both, Counters, EndReason, Leg, Role, proto_name};
-use ippm::histogram::{Histogram, RELATIVE_ERROR};
+use ippm::histogram::Histogram;
 use ippm::measurement::{FlowEvent, FlowMeasurement};
-use ippm::time::{Timestamp, seconds};
+use ippm::time::Timestamp;
 
 use super::shares::pair_of;
 use super::{Names, PairRecord, Part, Store, Who, far_end, split};
@@ -117,22 +117,6 @@ impl std::ops::AddAssign for ProtocolSums {
     }
 }
 
-/// Statistics of the delays in a histogram, none without a singleton. `method` is the catalogue's name for them.
-pub fn summary(delays: &Histogram, method: &str) -> Option<DelaySummary> {
-    let quantile = |q| delays.quantile(q).map(seconds);
-    Some(DelaySummary {
-        min: seconds(delays.min_ns()?),
-        p50: quantile(0.5)?,
-        p90: quantile(0.9)?,
-        p99: quantile(0.99)?,
-        max: seconds(delays.max_ns()?),
-        count: delays.count(),
-        method: method.to_owned(),
-        relative_error_ratio: Some(RELATIVE_ERROR),
-        buckets: None,
-    })
-}
-
 impl Totals {
     fn new(src: Endpoint, dst: Endpoint, observed_at: ObservedAt) -> Self {
         Self {
@@ -219,17 +203,7 @@ impl Totals {
 
     /// A delay's statistics, none without a singleton.
     pub fn delay(&self, delay: Delay) -> Option<DelaySummary> {
-        summary(&self.delays[delay as usize], delay.method(self.observed_at))
-    }
-
-    /// A delay's distribution, as the API has it.
-    fn buckets(&self, delay: Delay) -> Vec<DelayBucket> {
-        let bucket = |(from, to, count)| DelayBucket {
-            from_seconds: seconds(from),
-            to_seconds: (to != u64::MAX).then(|| seconds(to)),
-            count,
-        };
-        self.delays[delay as usize].ranges().map(bucket).collect()
+        DelaySummary::of(&self.delays[delay as usize], delay.method(self.observed_at))
     }
 
     /// As [`Totals::pair`], each delay with its distribution.
@@ -242,7 +216,7 @@ impl Totals {
             (Delay::NearHandshake, &mut pair.near_handshake_rtt_seconds),
         ] {
             if let Some(summary) = summary {
-                summary.buckets = Some(self.buckets(delay));
+                summary.buckets = Some(DelayBucket::all(&self.delays[delay as usize]));
             }
         }
         pair

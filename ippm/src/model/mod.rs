@@ -13,6 +13,7 @@ pub mod datagrams;
 pub mod law;
 pub mod packet;
 pub mod path;
+pub mod pcap;
 pub mod random;
 pub mod tcp;
 

@@ -324,6 +324,12 @@ pub struct Analyze {
     /// How to print
     #[arg(short, long, value_name = "FORMAT", default_value = "table")]
     pub output: AnalyzeFormat,
+    /// Write that into a file instead of printing it
+    #[arg(long, value_name = "FILE")]
+    pub to: Option<PathBuf>,
+    /// Also write each round trip, retransmission and reordering into a file, as comma-separated values
+    #[arg(long, value_name = "FILE")]
+    pub events: Option<PathBuf>,
     /// At most so many pairs, those with most bytes
     #[arg(long, value_name = "N")]
     pub limit: Option<usize>,
@@ -343,6 +349,8 @@ pub enum AnalyzeFormat {
     Json,
     /// One line a pair, base units
     Csv,
+    /// The same as a Parquet file, with its schema's version in the footer
+    Parquet,
     /// A page with plots, which opens without a network
     Html,
 }

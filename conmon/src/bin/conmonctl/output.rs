@@ -38,8 +38,13 @@ pub fn print_notes(notes: &[String]) {
 
 /// Prints whole lines at once.
 pub fn print_lines(text: &str) -> anyhow::Result<()> {
+    print_octets(text.as_bytes())
+}
+
+/// Prints octets as they are, at once.
+pub fn print_octets(octets: &[u8]) -> anyhow::Result<()> {
     let mut stdout = io::stdout().lock();
-    stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()).context("cannot write the output")
+    stdout.write_all(octets).and_then(|()| stdout.flush()).context("cannot write the output")
 }
 
 /// Whether the reader of our output has gone. Pipes to the daemon that break are not meant.

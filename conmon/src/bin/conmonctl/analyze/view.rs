@@ -1,6 +1,6 @@
 //! An analysis as a table.
 
-use conmon::analysis::{AnalysisAnswer, AnalyzedPair, Between, Capture, ClockRelation, OneWayDelay, Ways};
+use conmon::analysis::{AnalysisAnswer, AnalyzedPair, Between, Capture, ClockRelation};
 use conmon::api::DelaySummary;
 
 use crate::format::{ABSENT, bytes, count, counted, delay, percent, tight, time};
@@ -12,9 +12,14 @@ use crate::view::{View, endpoint, protocols};
 /// hold fewer.
 pub fn view(answer: &AnalysisAnswer, found: usize, look: Look) -> View {
     let two = answer.captures.len() > 1;
-    let mut table = Table::new(columns(two, look.wide));
+    let translated = answer.pairs.iter().any(|pair| !pair.translated.is_empty());
+    let mut table = Table::new(columns(two, translated, look.wide));
     for pair in &answer.pairs {
-        table.row(cells(pair, two, look.wide));
+        let mut cells = cells(pair, two, look.wide);
+        if translated {
+            cells.insert(2, seen_as(pair).into());
+        }
+        table.row(cells);
     }
     let notes = notes(answer, found);
     View { text: if answer.pairs.is_empty() { String::new() } else { table.render(look) }, notes }
@@ -27,6 +32,23 @@ pub fn notes(answer: &AnalysisAnswer, found: usize) -> Vec<String> {
         notes.push(relation(answer.clock.as_ref(), &answer.between));
     }
     notes.extend(answer.notes.iter().cloned());
+    for pair in &answer.pairs {
+        notes.extend(pair.translated.iter().map(|translation| {
+            let [before, behind] = translation.example;
+            format!(
+                "{} > {} is {} > {} in the second capture: {}, {} > {} is {} > {} there",
+                pair.pair.src.name,
+                pair.pair.dst.name,
+                translation.src,
+                translation.dst,
+                counted(translation.flows, "flow", "flows"),
+                before.src,
+                before.dst,
+                behind.src,
+                behind.dst
+            )
+        }));
+    }
     let more = found.saturating_sub(answer.pairs.len());
     if more > 0 {
         notes.push(format!("{more} more pairs; --limit shows them"));
@@ -34,7 +56,7 @@ pub fn notes(answer: &AnalysisAnswer, found: usize) -> Vec<String> {
     notes
 }
 
-fn columns(two: bool, wide: bool) -> Vec<Column> {
+fn columns(two: bool, translated: bool, wide: bool) -> Vec<Column> {
     let mut columns = vec![
         left("SRC").name(),
         left("DST").name(),
@@ -42,6 +64,9 @@ fn columns(two: bool, wide: bool) -> Vec<Column> {
         right("SENT").keep(140),
         right("RECV").keep(140),
     ];
+    if translated {
+        columns.insert(2, left("SECOND SAW").keep(170));
+    }
     if two {
         columns.extend([
             right("OUT50").keep(200),
@@ -106,9 +131,9 @@ fn cells(analyzed: &AnalyzedPair, two: bool, wide: bool) -> Vec<Cell> {
         tight(bytes(pair.received.bytes)).into(),
     ];
     let between = &analyzed.between;
-    let way = |forward: bool, pick: fn(&OneWayDelay) -> f64| {
-        let delays = between.one_way_delay_seconds.as_ref().and_then(|ways| one(ways, forward));
-        or_absent(delays.map(|delays| tight(delay(pick(delays)))))
+    let way = |forward: bool, pick: fn(&DelaySummary) -> f64| {
+        let delays = between.one_way_delay_seconds.as_ref().and_then(|ways| ways.one(forward));
+        or_absent(delays.map(|delays| tight(delay(pick(&delays.summary)))))
     };
     if two {
         cells.extend([
@@ -149,7 +174,7 @@ fn cells(analyzed: &AnalyzedPair, two: bool, wide: bool) -> Vec<Cell> {
         ]);
         if two {
             let covered = |forward: bool| {
-                let delays = between.one_way_delay_seconds.as_ref().and_then(|ways| one(ways, forward));
+                let delays = between.one_way_delay_seconds.as_ref().and_then(|ways| ways.one(forward));
                 or_absent(delays.map(|delays| tight(percent(delays.coverage_ratio))))
             };
             cells.extend([
@@ -164,12 +189,17 @@ fn cells(analyzed: &AnalyzedPair, two: bool, wide: bool) -> Vec<Cell> {
     cells
 }
 
-fn or_absent(text: Option<String>) -> Cell {
-    text.unwrap_or_else(|| ABSENT.to_owned()).into()
+/// What the second capture saw in a pair's place.
+fn seen_as(pair: &AnalyzedPair) -> String {
+    match &pair.translated[..] {
+        [] => ABSENT.to_owned(),
+        [one] => format!("{} > {}", one.src, one.dst),
+        [one, more @ ..] => format!("{} > {} and {} more", one.src, one.dst, more.len()),
+    }
 }
 
-fn one<T>(ways: &Ways<T>, forward: bool) -> Option<&T> {
-    if forward { ways.forward.as_ref() } else { ways.reverse.as_ref() }
+fn or_absent(text: Option<String>) -> Cell {
+    text.unwrap_or_else(|| ABSENT.to_owned()).into()
 }
 
 fn captured(capture: &Capture) -> String {
