@@ -62,7 +62,7 @@ screenshots: setup ## docs/img/*.png anew, from a terminal on the demo, as root 
 	@$(MAKE) build
 	@$(SUDO) scripts/screenshots $(OUT)
 
-bench: setup ## what a packet costs, and what watching costs applications, as root; a quarter of an hour
+bench: setup ## what a packet costs, what watching costs applications, how fast captures are read; as root, a quarter of an hour
 	@$(MAKE) build
 	$(AS_ROOT) cargo bench --workspace --locked --bench '*'
 

@@ -25,7 +25,8 @@ needs=(
     redis-server:redis-server redis-benchmark:redis-tools nginx:nginx-light wrk:wrk iperf3:iperf3
     memcached:memcached "/usr/lib/postgresql/*/bin/postgres:postgresql" "/usr/lib/postgresql/*/bin/pgbench:postgresql"
     # truth, scraping, the tests' own tools
-    tcpdump:tcpdump tshark:tshark tcptrace:tcptrace prometheus:prometheus promtool:prometheus ping:iputils-ping
+    openssl:openssl tcpdump:tcpdump tshark:tshark tcptrace:tcptrace softflowd:softflowd nfdump:nfdump gtlsclient:ngtcp2-client
+    gtlsserver:ngtcp2-server prometheus:prometheus promtool:prometheus ping:iputils-ping
     jq:jq tmux:tmux ethtool:ethtool python3:python3 "/usr/lib/python3*/ensurepip:python3-venv"
 )
 
@@ -83,6 +84,7 @@ if (( ${#missing[@]} > 0 )); then
     "${sudo[@]}" chmod 755 "$policy"
 
     services=(docker.service docker.socket containerd.service redis-server.service nginx.service memcached.service
+        nfdump.service softflowd.service ngtcp2d.service
         postgresql.service prometheus.service podman.service podman.socket podman-restart.service
         podman-auto-update.service podman-auto-update.timer)
     enabled() { command -v systemctl >/dev/null && systemctl is-enabled --quiet "$1" 2>/dev/null; }
