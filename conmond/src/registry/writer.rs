@@ -293,7 +293,7 @@ impl Writer {
             return None;
         }
         let wait = self.backoff.until_ns();
-        if self.lease.is_none() && !self.superseded || self.seal == Place::Unknown && !self.superseded {
+        if !self.superseded && (self.lease.is_none() || self.seal == Place::Unknown) {
             return Some(wait);
         }
         if self.superseded && self.lease.is_some() {

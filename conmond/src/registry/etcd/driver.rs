@@ -18,7 +18,7 @@ use super::{EtcdSettings, Shared};
 
 /// What happens to the driver.
 pub(super) enum Event {
-    Connected(u64, Result<Client, Trouble>),
+    Connected(u64, Result<Box<Client>, Trouble>),
     Told(u64, Result<Told, Trouble>),
     Read(u64, Target, i64, Result<Reading, Trouble>),
     Heard(u64, Heard),
@@ -130,7 +130,7 @@ impl Driver {
         tokio::spawn(async move {
             let connected = within(settings.call_timeout, async {
                 let mut client = Client::connect(&settings.endpoints, Some(settings.options())).await?;
-                calls::probe(&mut client).await.map(|()| client)
+                calls::probe(&mut client).await.map(|()| Box::new(client))
             })
             .await;
             let _ = events.send(Event::Connected(number, connected)).await;
@@ -185,7 +185,7 @@ impl Driver {
             Event::Connected(number, connected) if number == self.number => {
                 self.connecting = false;
                 match connected {
-                    Ok(client) => self.connected(client, now),
+                    Ok(client) => self.connected(*client, now),
                     Err(trouble) => {
                         tracing::debug!("no connection to etcd: {}", trouble.what);
                         *self.shared.problem() = Some(trouble.what);
