@@ -7,11 +7,9 @@ use std::net::IpAddr;
 use ippm::follow::question::{Questions, dns};
 use ippm::follow::spin::SpinFollower;
 use ippm::follow::table::{BiKey, FlowTable, Limits};
-use ippm::follow::tcp::TcpFollower;
+use ippm::follow::tcp::{Method, Place, TcpFollower};
 use ippm::oneway::Listening;
 use ippm::packet::{Class, Echo, Ip, parse_captured, proto};
-
-use ippm::follow::tcp::Place;
 
 use super::answer::{DISORDER_NS, Ledger};
 use super::collect::Collector;
@@ -203,7 +201,7 @@ impl Meter {
                     let told = flow.tcp.segment(forward, tcp, ip.ip_id, true, ns);
                     pair.told(forward, &told);
                     if let Some(trip) = told.round_trip {
-                        let (took_ns, handshake) = (trip.ns, trip.handshake);
+                        let (took_ns, handshake) = (trip.ns, trip.method == Method::Handshake);
                         tell(EventKind::Acknowledged { ack: tcp.ack, took_ns, handshake });
                     }
                     match told.place {

@@ -131,8 +131,9 @@ fn read_links(query: &mut LinkQuery, ports: &[PortInfo]) -> Result<HashMap<u32, 
 pub fn reckon(shared: &Shared, query: &mut LinkQuery, scope: &Scope) -> Result<Reckoning, ApiError> {
     let mut pauses = PAUSES.iter();
     loop {
-        let mut ports = shared.published().ports.clone();
-        ports.retain(|port| scope.admits(port.tenant.as_deref()));
+        let published = shared.published();
+        let seen = |port: &&PortInfo| scope.admits(port.tenant.as_deref());
+        let ports: Vec<PortInfo> = published.ports.iter().filter(seen).cloned().collect();
         let before = read_links(query, &ports)?;
         let tables = read_tables(shared)?;
         let after = read_links(query, &ports)?;
