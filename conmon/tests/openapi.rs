@@ -36,6 +36,8 @@ fn every_route_is_documented_and_no_other() {
         path::CONTAINERS,
         path::MONITORS,
         path::PAIRS,
+        path::MATRIX,
+        path::ENDS,
         path::FLOWS,
         path::MEASUREMENTS,
         path::EVENTS,

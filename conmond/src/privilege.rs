@@ -26,7 +26,7 @@ pub const NEEDS: [Need; 5] = [
     Need { capability: Capability::CAP_BPF, why: "make maps, load programs, open pins", without: None },
     Need {
         capability: Capability::CAP_NET_ADMIN,
-        why: "attach programs to ports, ask for interfaces in containers, listen to connection tracking",
+        why: "attach programs to ports and control groups, ask for interfaces in containers, listen to connection tracking",
         without: None,
     },
     Need {

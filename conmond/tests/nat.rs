@@ -82,8 +82,8 @@ fn key(proto: u8, near: SocketAddr, far: SocketAddr) -> FlowKey {
 fn real(all: &Mutex<Translations>, key: &FlowKey, since: Timestamp) -> SocketAddr {
     let end = Instant::now() + WAIT;
     loop {
-        if let Some(place) = all.lock().unwrap().real(key, since, monotonic()) {
-            return place.into();
+        if let Some(real) = all.lock().unwrap().real(key, since, monotonic()) {
+            return real.place.into();
         }
         assert!(Instant::now() < end, "nobody is known behind {key}: {:?}", all.lock().unwrap());
         std::thread::sleep(Duration::from_millis(5));

@@ -412,7 +412,7 @@ fn compare(prometheus: &Prometheus, world: &World) {
     let target = &targets["data"]["activeTargets"][0];
     assert_eq!((&target["health"], &target["lastError"]), (&"up".into(), &"".into()), "{target}");
 
-    let rows = world.pair_rows();
+    let rows = world.pair_rows(&conmond::scope::Scope::All);
     let series = prometheus.query("conmon_pair_bytes_total");
     assert_eq!(series.len(), rows.len() * 2 * 2, "{series:?}");
     for (labels, value) in &series {

@@ -317,7 +317,7 @@ metrics! {
         "Live streams of the API that were ended because their reader was too slow.";
         "A reader may connect again; nothing waits for it.";
         "";
-    API_REFUSED: Counter Unit::Count("refusals"), "conmon_api_refused_total" [REASON]
+    API_REFUSED: Counter Unit::Count("refusals"), "conmon_api_refusals_total" [REASON]
         "Connections and requests to the API over TLS that were refused.";
         "Only there where conmond listens for TLS (`listen`). docs/security.md says what each reason is.";
         "";

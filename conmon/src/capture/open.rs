@@ -68,7 +68,7 @@ pub fn decompress<R: Read + 'static>(from: R) -> io::Result<Box<dyn Read>> {
 }
 
 /// At most so much is asked of a decoder at once: what it had decoded when it met damage is lost with it.
-const DECODED_AT_ONCE: usize = 4 << 10;
+const DECODED_AT_ONCE: usize = 1 << 10;
 
 /// A decoder whose errors say whose they are, in one line.
 struct Decoded<R> {

@@ -16,7 +16,9 @@ pub(super) fn show(config: &Config) -> String {
         let (inside, name) = key.rsplit_once('.').unwrap_or(("", key));
         if inside != section {
             section = inside;
-            let _ = writeln!(out, "{section}:");
+            if !section.is_empty() {
+                let _ = writeln!(out, "{section}:");
+            }
         }
         let indent = if inside.is_empty() { "" } else { "  " };
         let value = values.pointer(&format!("/{}", key.replace('.', "/"))).unwrap_or(&Value::Null);

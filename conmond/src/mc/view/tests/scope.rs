@@ -15,15 +15,16 @@ const OTHERS: [&str; 6] = ["blog", "db", "veth8", "pm-s4", "8.8.8.8", "s4"];
 /// `web` is shop's, `db` is blog's, each with a monitor of its own. web talks to db, somebody outside to db.
 fn two_tenants() -> View {
     let mut p = published();
-    p.containers[1].tenant = "blog".to_owned();
-    p.ports[1].tenant = Some("blog".to_owned());
-    p.ports[1].set = BLOG;
+    Arc::make_mut(&mut p.containers[1]).tenant = "blog".to_owned();
+    let ports = Arc::make_mut(&mut p.ports);
+    ports[1].tenant = Some("blog".to_owned());
+    ports[1].set = BLOG;
     let (_, mut monitor, alive) = p.monitors[1].clone();
     (monitor.name, monitor.tenant) = ("pm-s4".to_owned(), Some("blog".to_owned()));
-    p.monitors.push((BLOG, monitor, alive));
+    Arc::make_mut(&mut p.monitors).push((BLOG, monitor, alive));
     let mut set = p.sets[1].clone();
     (set.id, set.role, set.tenant) = (BLOG, SetRole::Tenant("blog".to_owned()), Some("blog".to_owned()));
-    p.sets.push(set);
+    Arc::make_mut(&mut p.sets).push(set);
     p.restarts = BTreeMap::from([("blog".to_owned(), 3), ("shop".to_owned(), 1)]);
     p.problems = vec!["db of blog has no tap".to_owned()];
     let v = view(p);
