@@ -90,7 +90,7 @@ impl Validity {
 
 impl Ca {
     /// A new CA, called `name` with some random digits after it, so that two are never taken for one another.
-    pub fn new(name: &str, validity: Validity) -> Result<Pair, CaError> {
+    pub fn make(name: &str, validity: Validity) -> Result<Pair, CaError> {
         let mut digits = [0; 4];
         provider().secure_random.fill(&mut digits).map_err(|_| CaError::Random)?;
         let name = format!("{name} {:08x}", u32::from_be_bytes(digits));
@@ -181,7 +181,7 @@ mod tests {
 
     #[test]
     fn certificates_say_what_they_were_made_for() {
-        let ca = Ca::new("Test", Validity::days(now(), CA_DAYS).unwrap()).unwrap();
+        let ca = Ca::make("Test", Validity::days(now(), CA_DAYS).unwrap()).unwrap();
         let of_ca = read(&ca);
         assert!(of_ca.is_ca && of_ca.subject == of_ca.issuer && of_ca.subject.contains("Test "), "{of_ca:?}");
         let open = Ca::open(&ca).unwrap();
@@ -201,13 +201,13 @@ mod tests {
 
     #[test]
     fn two_cas_are_never_called_the_same() {
-        let make = || read(&Ca::new("Test", Validity::days(now(), 1).unwrap()).unwrap()).subject;
+        let make = || read(&Ca::make("Test", Validity::days(now(), 1).unwrap()).unwrap()).subject;
         assert_ne!(make(), make());
     }
 
     #[test]
     fn slips_are_told() {
-        let ca = Ca::new("Test", Validity::days(now(), 1).unwrap()).unwrap();
+        let ca = Ca::make("Test", Validity::days(now(), 1).unwrap()).unwrap();
         let open = Ca::open(&ca).unwrap();
         let sign = |name: &str, address: &str| {
             let host = Role::Host(name.to_owned());

@@ -275,7 +275,6 @@ fn what_is_missing_for_another_host_is_told() {
         (format!("status --host {address} --ca {ca}"), "who asks is not known", 1),
         (format!("status --host {address} --ca {ca} --cert x"), "--cert goes with --key", 1),
         (format!("status --host {address} --ca /nothing --cert {ca} --key {ca}"), "holds no private key", 1),
-        (format!("status --host http://{address} --ca {ca}"), "over TLS only", 1),
         (format!("status --host {address} --socket /x --ca {ca}"), "give one", 1),
         ("status --token-file /x".to_owned(), "--token-file goes with --host", 1),
         (format!("up --host {address}"), "act on this host: leave it out", 1),
@@ -287,6 +286,10 @@ fn what_is_missing_for_another_host_is_told() {
     // refused connections are "unavailable", as on the socket
     fs::write(folder.0.path().join("token"), "conmon_tenant_x").expect("written");
     let token = folder.0.path().join("token").display().to_string();
+    let line = format!("status --host http://{address} --ca {ca} --token-file {token}");
+    let output = folder.command(&line).output().expect("conmonctl runs");
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(said.contains("over TLS only") && output.status.code() == Some(1), "{line}: {said}");
     let line = format!("status --host https://127.0.0.1:1 --ca {ca} --token-file {token}");
     let output = folder.command(&line).output().expect("conmonctl runs");
     assert_eq!(output.status.code(), Some(69), "{}", String::from_utf8_lossy(&output.stderr));

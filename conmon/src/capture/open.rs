@@ -59,7 +59,10 @@ pub fn decompress<R: Read + 'static>(from: R) -> io::Result<Box<dyn Read>> {
     let mut from = BufReader::with_capacity(256 << 10, from);
     let head = from.fill_buf()?;
     if head.starts_with(&GZIP) {
-        return Ok(Box::new(Decoded { from: flate2::bufread::MultiGzDecoder::new(from), format: "gzip" }));
+        return Ok(Box::new(Decoded {
+            from: flate2::bufread::MultiGzDecoder::new(Sips(from)),
+            format: "gzip",
+        }));
     }
     if head.starts_with(&ZSTD) {
         return Ok(Box::new(Decoded { from: Zstd { state: Some(State::Between(from)) }, format: "zstd" }));
@@ -68,7 +71,29 @@ pub fn decompress<R: Read + 'static>(from: R) -> io::Result<Box<dyn Read>> {
 }
 
 /// At most so much is asked of a decoder at once: what it had decoded when it met damage is lost with it.
-const DECODED_AT_ONCE: usize = 1 << 10;
+const DECODED_AT_ONCE: usize = 4 << 10;
+/// And at most so much is given to the decoder of gzip, which decodes ahead all that it is given.
+const GIVEN_AT_ONCE: usize = 64;
+
+/// Gives little at a time.
+struct Sips<R>(R);
+
+impl<R: io::BufRead> Read for Sips<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.0.read(buffer)
+    }
+}
+
+impl<R: io::BufRead> io::BufRead for Sips<R> {
+    fn fill_buf(&mut self) -> io::Result<&[u8]> {
+        let all = self.0.fill_buf()?;
+        Ok(&all[..all.len().min(GIVEN_AT_ONCE)])
+    }
+
+    fn consume(&mut self, amount: usize) {
+        self.0.consume(amount);
+    }
+}
 
 /// A decoder whose errors say whose they are, in one line.
 struct Decoded<R> {

@@ -99,6 +99,7 @@ async fn many_hosts_with_many_rows_all_know_all() {
             names(&**member, &format!("10.{i}.1.49"), t, &[&format!("m{i}/c299")]).await;
         }
         until("all hosts are known", || hosts(&**member).len() == 9).await;
+        until(&format!("m{of} has all"), || member.health().rows >= 8 * 300).await;
         assert_eq!(member.health().rows, 8 * 300, "m{of}: nothing lost, nothing doubled");
     }
 }

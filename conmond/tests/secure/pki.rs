@@ -40,7 +40,7 @@ impl Pki {
         let name = format!("conmond-pki-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
         let dir = std::env::temp_dir().join(name);
         fs::create_dir(&dir).unwrap();
-        let ca = Ca::new("Test", fine()).unwrap();
+        let ca = Ca::make("Test", fine()).unwrap();
         fs::write(dir.join("ca.crt"), &ca.certificate).unwrap();
         Self { dir, ca }
     }

@@ -87,10 +87,8 @@ fn play_one(host: &Host, play: &Play) -> Result<PathBuf> {
 fn spoil(host: &Host, container: &Container) -> Result<()> {
     let port = container.port()?.outside.name;
     let tc = |words: &str| output(host.command("tc").args(words.split(' '))).map(drop);
-    for interface in [port.as_str()] {
-        let mut ethtool = host.command(find_program("ethtool", "ethtool")?);
-        output(ethtool.args(["-K", interface, "tso", "off", "gso", "off", "gro", "off"]))?;
-    }
+    let mut ethtool = host.command(find_program("ethtool", "ethtool")?);
+    output(ethtool.args(["-K", port.as_str(), "tso", "off", "gso", "off", "gro", "off"]))?;
     let mut inside = container.command_in_network(find_program("ethtool", "ethtool")?)?;
     output(inside.args(["-K", "eth0", "tso", "off", "gso", "off", "gro", "off"]))?;
     tc(&format!("qdisc add dev {port} root handle 1: htb default 10"))?;

@@ -20,7 +20,9 @@ const SET: SetId = SetId(1);
 
 /// The hosts in this process, asked as if over the network.
 #[derive(Default)]
-struct Network(RwLock<BTreeMap<String, (Arc<System>, Arc<Shared>)>>);
+struct Network(RwLock<BTreeMap<String, Member>>);
+
+type Member = (Arc<System>, Arc<Shared>);
 
 struct From_ {
     host: String,

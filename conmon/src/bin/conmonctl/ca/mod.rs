@@ -57,7 +57,7 @@ fn init(dir: &Folder, name: &str, validity: Validity, force: bool) -> anyhow::Re
             dir.path().display()
         );
     }
-    let pair = Ca::new(name, validity)?;
+    let pair = Ca::make(name, validity)?;
     dir.make()?;
     dir.write("ca.key", &pair.key, Secrecy::Secret, force)?;
     dir.write("ca.crt", &pair.certificate, Secrecy::Public, force)?;
