@@ -505,7 +505,7 @@ fn flows(host: &Host, name: &str, to: &Container) -> Result<Container> {
 #[test]
 fn root_death_while_a_table_grows_and_while_it_is_adopted() -> Result<()> {
     let settings = [
-        ("CONMON_TABLES_FLOWS", "64"),
+        ("CONMON_TABLES_FLOWS", "256"),
         ("CONMON_TIMEOUTS_TENANT_LINGER_SECONDS", "2"),
         // nothing is fastened meanwhile: each point is of the growing
         ("CONMON_TAP", "clsact"),
@@ -539,7 +539,7 @@ fn root_death_while_a_table_grows_and_while_it_is_adopted() -> Result<()> {
             faults.is_whole(&[&to, &storm])?;
             let table = faults.conmond.ctl(&["status"])?;
             let grown = rows(&table, "sets").iter().any(|set| {
-                set["tenant"] == *name && set["flows"]["capacity"].as_u64().is_some_and(|n| n > 64)
+                set["tenant"] == *name && set["flows"]["capacity"].as_u64().is_some_and(|n| n > 256)
             });
             ensure!(grown, "it did not grow: {}", table["sets"]);
             storm.remove()

@@ -62,9 +62,17 @@ impl Drop for Pki {
 
 /// Status and body of an answer.
 fn ask(host: &Host, pki: &Pki, path: &str, shown: &[&str]) -> Result<(u16, String)> {
+    ask_with(host, pki, path, shown, &[])
+}
+
+/// [`ask`] with more arguments of curl's.
+fn ask_with(host: &Host, pki: &Pki, path: &str, shown: &[&str], more: &[&str]) -> Result<(u16, String)> {
     let mut curl = host.command("curl");
     curl.args(["--silent", "--show-error", "--max-time", "20", "--write-out", "\n%{http_code}"]);
-    curl.args(["--cacert", &pki.path("ca.crt")]).args(shown).arg(format!("https://{ADDRESS}{path}"));
+    curl.args(["--cacert", &pki.path("ca.crt")])
+        .args(shown)
+        .args(more)
+        .arg(format!("https://{ADDRESS}{path}"));
     let out = curl.output().context("cannot run curl")?;
     ensure!(out.status.success(), "{path}: {}", String::from_utf8_lossy(&out.stderr));
     let text = String::from_utf8(out.stdout)?;
@@ -104,12 +112,12 @@ fn talking(host: &Host, conmond: &Conmond) -> Result<Vec<Container>> {
     Ok(all)
 }
 
-fn paths() -> Result<Vec<String>> {
+/// The paths of the API's document that are asked with `method`.
+fn paths(method: &str) -> Result<Vec<String>> {
     let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../openapi/conmon.json");
     let document: Value = serde_json::from_str(&fs::read_to_string(file)?)?;
     let paths = document["paths"].as_object().context("the document has paths")?;
-    ensure!(paths.len() >= 12);
-    Ok(paths.keys().cloned().collect())
+    Ok(paths.iter().filter(|(_, by)| by.get(method).is_some()).map(|(path, _)| path.clone()).collect())
 }
 
 #[test]
@@ -126,7 +134,9 @@ fn root_a_tenants_token_shows_that_tenants_rows_and_nothing_else() -> Result<()>
     let as_operator = ["--cert", &certificate, "--key", &key];
     with_conmond("tenants over TLS", &[], pki.options(), |_, host, conmond| {
         let _containers = talking(host, conmond)?;
-        for path in paths()? {
+        let asked = paths("get")?;
+        ensure!(asked.len() >= 12, "{asked:?}");
+        for path in asked {
             let (status, all) = ask(host, &pki, &path, &as_operator)?;
             ensure!(status == 200, "{path} for an operator: {status} {all}");
             let (status, own) = ask(host, &pki, &path, &as_tenant)?;
@@ -147,6 +157,15 @@ fn root_a_tenants_token_shows_that_tenants_rows_and_nothing_else() -> Result<()>
             ensure!(!narrow.contains(OTHER), "{path} for an operator as {TENANT}: {narrow}");
             let (status, nobody) = ask(host, &pki, &path, &[])?;
             ensure!(status == 401 && !nobody.contains(TENANT), "{path} for nobody: {status} {nobody}");
+        }
+        // What is posted is between hosts.
+        let posted = paths("post")?;
+        ensure!(!posted.is_empty());
+        for path in posted {
+            for (shown, wanted) in [(&as_operator[..], 403), (&as_tenant[..], 403), (&[], 401)] {
+                let (status, body) = ask_with(host, &pki, &path, shown, &["--data", "{}"])?;
+                ensure!(status == wanted && !body.contains(OTHER), "{path}: {status} {body}");
+            }
         }
         let (_, ledger) = ask(host, &pki, "/v1/ledger", &as_tenant)?;
         let ledger: Value = serde_json::from_str(&ledger)?;

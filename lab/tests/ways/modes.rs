@@ -273,10 +273,10 @@ fn place(place: &Value) -> String {
     format!("{} ({tapped})", place["name"].as_str().unwrap_or("?"))
 }
 
-/// Who is shown to have sent to a sink, and how many packets.
+/// Who is shown to have sent to a sink, and how many packets, in no order of the answer's.
 fn shown(answer: &Value, sink: &str) -> Vec<String> {
     let to_sink = rows(answer, "pairs").iter().filter(|pair| pair["dst"]["name"] == sink);
-    to_sink
+    let mut shown: Vec<String> = to_sink
         .map(|pair| {
             let by = match pair["src"]["kind"].as_str() {
                 Some("host") => "the host",
@@ -284,7 +284,9 @@ fn shown(answer: &Value, sink: &str) -> Vec<String> {
             };
             format!("{} as {by}", packets(&pair["sent"]))
         })
-        .collect()
+        .collect();
+    shown.sort();
+    shown
 }
 
 fn page() -> PathBuf {
