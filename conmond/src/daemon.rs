@@ -23,7 +23,7 @@ use conmond::mc::world::Wishes;
 use conmond::monitor::MfSettings;
 use conmond::registry::{HostRow, Protocols, Registry};
 use conmond::runtime::{MonitorLimits, Runtime};
-use conmond::store::{ExternalPrefix, Names, Store};
+use conmond::store::{Names, Store};
 use conmond::system::{OverTls, System};
 use tap::filesystem::BPF_FS;
 use tap::{Attach, Port, Set, SetSpec, fault};
@@ -177,19 +177,10 @@ pub fn run(config: &Config) -> anyhow::Result<()> {
         silence: settings.wishes.silence,
         retention: Duration::from_secs(config.retention_seconds),
     };
-    let external = config
-        .external_prefixes
-        .iter()
-        .map(|p| ExternalPrefix {
-            name: p.name.clone(),
-            address: p.prefix.address(),
-            bits: p.prefix.length(),
-        })
-        .collect();
     let shared = Arc::new(Shared::new(
         info,
         Store::new(Duration::from_secs(config.retention_seconds)),
-        Names::new(&host, external),
+        Names::new(&host, config.external_prefixes.clone()),
         Published::starting(runtime.address(), config.pool),
     ));
 

@@ -405,7 +405,7 @@ fn iptables_works(namespace: &Namespace, tool: &str) -> bool {
     output(namespace.command(tool).args(["-t", "nat", "-S"])).is_ok()
 }
 
-fn spawn(command: &mut Command, log: &Path) -> Result<Child> {
+pub(crate) fn spawn(command: &mut Command, log: &Path) -> Result<Child> {
     use std::os::unix::process::CommandExt;
     let file = File::options().create(true).append(true).open(log);
     let file = file.with_context(|| format!("cannot write {}", log.display()))?;

@@ -327,7 +327,7 @@ impl Work {
                 freed.push(*flow);
             }
         }
-        store.drop_flows(id, &freed);
+        store.drop_flows(id, &freed, clock::monotonic());
         if let Some(done) = plan.drop {
             store.drop_set(id);
             drop(store);

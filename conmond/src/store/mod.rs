@@ -16,7 +16,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use conmon::api::{Endpoint, EndpointKind};
-use ippm::flow::{Both, Counters, FlowKey, Role, Service};
+use ippm::flow::{Both, Counters, EndReason, FlowKey, Role, Service};
 use ippm::histogram::Histogram;
 use ippm::measurement::{
     Batch, FlowEvent, FlowEventKind, FlowMeasurement, PairKey, PairMeasurement, PortMeasurement,
@@ -26,7 +26,7 @@ use ippm::time::Timestamp;
 use serde::{Deserialize, Serialize};
 
 pub use journal::{Journal, JournalError};
-pub use names::{ContainerName, Elsewhere, ExternalPrefix, Names, PortName, SavedNames};
+pub use names::{ContainerName, Elsewhere, Names, PortName, SavedNames};
 pub use pairs::{Delay, ProtocolSums, Totals, at_level, ended_flow, flow_view, group, measurements};
 pub use shares::{Part, SavedShare, Share, Shares, Who, far_end, split};
 pub use snapshot::{Changing, Snapshots};
@@ -37,6 +37,12 @@ use crate::nat::{Place, Real, Translations};
 /// Ended flows whose far end another host may still name, and for how long.
 const LATE_FLOWS: usize = 8192;
 const LATE: Duration = Duration::from_secs(5);
+/// Flows that began since their set's tables were read last, and for how long they are worth telling if those are not read again. Where
+/// more begin, the reading tells of them.
+const BEGUN_FLOWS: usize = 4096;
+const BEGUN: Duration = Duration::from_secs(5);
+/// The end of a flow whose record is freed is told by the reading that is so much later.
+const END_COMES: Duration = Duration::from_secs(5);
 /// Ended flows that are kept for `conmonctl flows`; the oldest go first.
 const ENDED_FLOWS: usize = 8192;
 
@@ -151,6 +157,8 @@ struct LiveFlow {
     /// Counted between the two newest reports of it.
     last: Both<Counters>,
     last_at: Timestamp,
+    /// When the kernel gave its record up, if it did: its end is on its way.
+    freed_at: Option<Timestamp>,
 }
 
 /// A closed flow record.
@@ -225,7 +233,9 @@ pub struct Store {
     /// Translated flows alone: all others are in the kernel's tables, for whoever lists them.
     translated: HashMap<(SetId, u32), LiveFlow>,
     ended: VecDeque<EndedFlow>,
-    /// Those of them whose far end another host may still name, each with when it was put here.
+    /// Flows that began since the last reading: a new pair is told of before its record is read.
+    begun: VecDeque<(SetId, FlowEvent)>,
+    /// Ended ones whose far end another host may still name, each with when it was put here.
     late: VecDeque<(SetId, FlowEvent, Timestamp)>,
     /// Addresses of other hosts: who is behind one is asked for.
     masks: HashSet<IpAddr>,
@@ -252,6 +262,7 @@ impl Store {
             buried_order: VecDeque::new(),
             translated: HashMap::new(),
             ended: VecDeque::new(),
+            begun: VecDeque::new(),
             late: VecDeque::new(),
             masks: HashSet::new(),
             ended_shares: HashMap::new(),
@@ -306,13 +317,23 @@ impl Store {
             self.ports.insert((set, port.ifindex), port.clone());
         }
         for event in &batch.events {
-            if let FlowEventKind::End(reason) = event.kind {
-                if reason == ippm::flow::EndReason::ActiveTimeout {
-                    continue;
+            match event.kind {
+                FlowEventKind::New if self.begun.len() < BEGUN_FLOWS => {
+                    self.begun.push_back((set, event.clone()));
                 }
-                self.end_flow(set, event);
+                FlowEventKind::New | FlowEventKind::End(EndReason::ActiveTimeout) => {}
+                FlowEventKind::End(_) => self.end_flow(set, event),
             }
         }
+    }
+
+    /// Flows whose pairs may have no record here yet, each with who is really at its far end; without those whose far end is yet to
+    /// be told by another host.
+    pub fn begun(&self) -> impl Iterator<Item = (&FlowEvent, Option<Real>)> {
+        self.begun.iter().filter_map(|(_, event)| {
+            let real = self.real(&event.key, event.first_seen, event.last_seen);
+            (real.is_some() || !self.masks.contains(&event.key.remote)).then_some((event, real))
+        })
     }
 
     /// A set's tables were read at this time, whether anything had changed or not, and so many flow records were open.
@@ -322,6 +343,8 @@ impl Store {
         if at - report.read_at >= SAME_READING {
             report.read(at);
         }
+        self.settle_lost(set, at);
+        self.begun.retain(|(of, event)| event.time > at || (*of != set && at - event.time < BEGUN));
     }
 
     fn apply_pair(&mut self, set: SetId, pair: &PairMeasurement, taken_at: Timestamp) {
@@ -379,7 +402,7 @@ impl Store {
             }
             None => Both::default(),
         };
-        let live = LiveFlow { flow: flow.clone(), real, last, last_at: taken_at };
+        let live = LiveFlow { flow: flow.clone(), real, last, last_at: taken_at, freed_at: None };
         self.translated.insert(place, live);
     }
 
@@ -540,15 +563,22 @@ impl Store {
         all
     }
 
-    /// The kernel freed these flows; their ends came or were lost with a full ring.
-    pub fn drop_flows(&mut self, set: SetId, ids: &[SlotTag]) {
+    /// The kernel freed these flows: their ends come by the ring, unless it is full.
+    pub fn drop_flows(&mut self, set: SetId, ids: &[SlotTag], now: Timestamp) {
         for id in ids {
-            if self.translated.get(&(set, id.slot)).is_some_and(|l| l.flow.id == *id)
-                && let Some(live) = self.translated.remove(&(set, id.slot))
-            {
-                // its end was lost with a full ring: its last report is what is known
-                self.keep_share(set, &live.flow.key, live.flow.role, &live.real, live.flow.counters);
+            if let Some(live) = self.translated.get_mut(&(set, id.slot)).filter(|l| l.flow.id == *id) {
+                live.freed_at.get_or_insert(now);
             }
+        }
+    }
+
+    /// Flows of a set whose end was lost: their last report is what is known of them.
+    fn settle_lost(&mut self, set: SetId, at: Timestamp) {
+        let lost = |(of, _): &(SetId, u32), live: &mut LiveFlow| {
+            *of == set && live.freed_at.is_some_and(|freed| at - freed > END_COMES)
+        };
+        for (_, live) in self.translated.extract_if(lost).collect::<Vec<_>>() {
+            self.keep_share(set, &live.flow.key, live.flow.role, &live.real, live.flow.counters);
         }
     }
 
@@ -576,8 +606,8 @@ impl Store {
                 self.translated.insert((set, id.slot), live);
             }
         }
-        // for want of room its record was folded into its pair
-        for live in left.into_values() {
+        // for want of room its record was folded into its pair; what was freed before has its end on the way
+        for live in left.into_values().filter(|live| live.freed_at.is_none()) {
             self.keep_share(set, &live.flow.key, live.flow.role, &live.real, live.flow.counters);
         }
     }

@@ -13,6 +13,7 @@ use ippm::naming::{AddressMap, Interval, Lookup};
 use ippm::time::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use crate::config::{ExternalPrefix, Prefix};
 use crate::nat::RemoteEnd;
 
 /// A container as names go.
@@ -37,32 +38,6 @@ pub struct PortName {
     pub container: Option<String>,
 }
 
-/// A named range of addresses outside.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ExternalPrefix {
-    /// Its name.
-    pub name: String,
-    /// Its network.
-    pub address: IpAddr,
-    /// Bits of the network that count.
-    pub bits: u8,
-}
-
-impl ExternalPrefix {
-    fn holds(&self, address: IpAddr) -> bool {
-        fn bits(a: IpAddr) -> (u128, u32) {
-            match a {
-                IpAddr::V4(a) => (u128::from(u32::from(a)), 32),
-                IpAddr::V6(a) => (u128::from(a), 128),
-            }
-        }
-        let ((a, wide), (b, width)) = (bits(address), bits(self.address));
-        wide == width
-            && a.checked_shr(wide - u32::from(self.bits)).unwrap_or(0)
-                == b.checked_shr(wide - u32::from(self.bits)).unwrap_or(0)
-    }
-}
-
 /// All names.
 #[derive(Clone, Default)]
 pub struct Names {
@@ -71,6 +46,7 @@ pub struct Names {
     ports: BTreeMap<u32, PortName>,
     addresses: AddressMap<String>,
     host_addresses: Vec<IpAddr>,
+    own_networks: Vec<Prefix>,
     external: Vec<ExternalPrefix>,
     elsewhere: Arc<Elsewhere>,
     changed: bool,
@@ -248,10 +224,17 @@ impl Names {
         &self.host_addresses
     }
 
-    /// Whether somebody here had an address at any time between the two: a container, or the host.
+    /// The networks whose addresses are given out on this host alone.
+    pub fn set_own_networks(&mut self, networks: Vec<Prefix>) {
+        self.own_networks = networks;
+    }
+
+    /// Whether an address is somebody's here, or could be nobody's elsewhere: a container had it at any time between the two, it is the
+    /// host's, or in a network of this host, whose addresses other hosts give out, too, to others.
     pub fn is_here(&self, address: IpAddr, first: Timestamp, last: Timestamp) -> bool {
         is_group(address)
             || self.is_of_host(address)
+            || self.own_networks.iter().any(|network| network.contains(address))
             || !matches!(self.addresses.lookup_range(&address, first, last), Lookup::None)
     }
 
@@ -380,8 +363,8 @@ impl Names {
         let name = self
             .external
             .iter()
-            .filter(|p| p.holds(address))
-            .max_by_key(|p| p.bits)
+            .filter(|p| p.prefix.contains(address))
+            .max_by_key(|p| p.prefix.length())
             .map_or("external", |p| p.name.as_str());
         plain(EndpointKind::External, name)
     }
@@ -401,8 +384,8 @@ mod tests {
 
     fn names() -> Names {
         let external = vec![
-            ExternalPrefix { name: "office".into(), address: "10.0.0.0".parse().unwrap(), bits: 8 },
-            ExternalPrefix { name: "lab".into(), address: "10.9.0.0".parse().unwrap(), bits: 16 },
+            ExternalPrefix { name: "office".into(), prefix: "10.0.0.0/8".parse().unwrap() },
+            ExternalPrefix { name: "lab".into(), prefix: "10.9.0.0/16".parse().unwrap() },
         ];
         let mut names = Names::new("h", external);
         for (id, name) in [("a", "web"), ("b", "db")] {

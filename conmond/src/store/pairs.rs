@@ -325,22 +325,26 @@ fn orient(local: Endpoint, remote: Endpoint, role: Role) -> (Endpoint, Endpoint,
     }
 }
 
+/// Rows by their ends and by where they were counted.
+type Rows = HashMap<(Key, Key), BTreeMap<ObservedAt, Totals>>;
+
+fn add(rows: &mut Rows, (src, dst, at): (Endpoint, Endpoint, ObservedAt), part: &Part<'_>) {
+    let row = rows
+        .entry((key(&src), key(&dst)))
+        .or_default()
+        .entry(at)
+        .or_insert_with(|| Totals::new(src.clone(), dst.clone(), at));
+    join(&mut row.src.addresses, &src.addresses);
+    join(&mut row.dst.addresses, &dst.addresses);
+    row.add_record(&part.record, part.last);
+    row.add_via(&part.via, part.partial);
+}
+
 /// All rows at a level that the asker may see, and the length of the interval that rates are over, in seconds.
 pub fn group(store: &Store, names: &Names, level: Level, scope: &Scope) -> (Vec<Totals>, Option<f64>) {
-    let mut rows: HashMap<(Key, Key), BTreeMap<ObservedAt, Totals>> = HashMap::new();
+    let mut rows = Rows::new();
     let mut longest: Option<f64> = None;
     let shares = store.shares();
-    let mut add = |(src, dst, at): (Endpoint, Endpoint, ObservedAt), part: &Part<'_>| {
-        let row = rows
-            .entry((key(&src), key(&dst)))
-            .or_default()
-            .entry(at)
-            .or_insert_with(|| Totals::new(src.clone(), dst.clone(), at));
-        join(&mut row.src.addresses, &src.addresses);
-        join(&mut row.dst.addresses, &dst.addresses);
-        row.add_record(&part.record, part.last);
-        row.add_via(&part.via, part.partial);
-    };
     for (set, live) in store.live() {
         let report = store.set(set);
         let interval = report.and_then(|r| r.interval()).map(|i| i.as_secs_f64());
@@ -352,7 +356,7 @@ pub fn group(store: &Store, names: &Names, level: Level, scope: &Scope) -> (Vec<
         let current = report.is_some_and(|r| live.last_at > r.before);
         let last = if current { live.last } else { Both::default() };
         for part in split(&live.record, last, shares.get(&(set, live.record.pair.key))) {
-            add(ends(names, &part), &part);
+            add(&mut rows, ends(names, &part), &part);
         }
     }
     for r in store.retired().iter().filter(|r| !r.is_remainder()) {
@@ -363,8 +367,17 @@ pub fn group(store: &Store, names: &Names, level: Level, scope: &Scope) -> (Vec<
             last: Both::default(),
             partial: r.partial,
         };
-        add(orient(r.local.clone(), r.remote.clone(), r.record.pair.key.role), &part);
+        add(&mut rows, orient(r.local.clone(), r.remote.clone(), r.record.pair.key.role), &part);
     }
+    let mut begun = Rows::new();
+    for (event, real) in store.begun() {
+        let part = Part::of_begun(event, real.as_ref());
+        let ends = ends(names, &part);
+        if !rows.contains_key(&(key(&ends.0), key(&ends.1))) {
+            add(&mut begun, ends, &part);
+        }
+    }
+    rows.extend(begun);
     // src's port tells it all; dst's only where src has none
     let container_rows = rows.into_values().filter_map(|mut by_port| {
         by_port.remove(&ObservedAt::Src).or_else(|| by_port.remove(&ObservedAt::Dst))

@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use conmon::api::Endpoint;
 use ippm::flow::{Both, Counters, FlowKey, Role, Service};
-use ippm::measurement::PairKey;
+use ippm::measurement::{FlowEvent, PairKey, PairMeasurement, SlotTag};
 use ippm::packet::proto;
 use ippm::time::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -75,15 +75,13 @@ impl Share {
         self.counters += counters;
         self.flows += 1;
         if self.via.len() < VIA {
-            // who calls chose the port; who answers sees one drawn at random
-            let port = if role == Role::LocalOpened { key.remote_port } else { 0 };
-            self.via.insert((key.remote, port));
+            self.via.insert(seen_at(key, role));
         }
     }
 
     fn add_live(&mut self, live: &LiveFlow, last: Both<Counters>) {
         self.add(&live.flow.key, live.flow.role, live.flow.counters);
-        self.active_flows += 1;
+        self.active_flows += u32::from(live.freed_at.is_none());
         self.last += last;
     }
 
@@ -94,6 +92,12 @@ impl Share {
         self.last += other.last;
         self.via.extend(other.via.iter().take(VIA.saturating_sub(self.via.len())));
     }
+}
+
+/// What is seen in the place of a flow's far end.
+fn seen_at(key: &FlowKey, role: Role) -> Place {
+    // who calls chose the port; who answers sees one drawn at random
+    (key.remote, if role == Role::LocalOpened { key.remote_port } else { 0 })
 }
 
 /// The pair that a flow belongs to.
@@ -126,6 +130,33 @@ pub struct Part<'a> {
     pub partial: bool,
 }
 
+impl Part<'static> {
+    /// What is known of a pair whose record was not read yet, by the begin of one of its flows.
+    pub(super) fn of_begun(event: &FlowEvent, real: Option<&Real>) -> Self {
+        let pair = PairMeasurement {
+            key: pair_of(&event.key, event.role),
+            // no record of the kernel has the tag 0
+            id: SlotTag { slot: 0, tag: 0 },
+            guessed: event.guessed,
+            first_seen: event.first_seen,
+            last_seen: event.last_seen,
+            counters: event.counters,
+            retransmitted: Both::default(),
+            reordered: 0,
+            flows: 1,
+            no_slot: 0,
+            active_flows: 1,
+        };
+        Self {
+            real: real.map(Who::from),
+            via: real.map(|_| seen_at(&event.key, event.role)).into_iter().collect(),
+            record: Cow::Owned(PairRecord { pair, rtts: [const { None }; 4] }),
+            last: Both::default(),
+            partial: false,
+        }
+    }
+}
+
 fn less(all: Both<Counters>, some: Both<Counters>) -> Both<Counters> {
     Both::new(all.tx.since(some.tx), all.rx.since(some.rx))
 }
@@ -152,7 +183,7 @@ pub fn split<'a>(record: &'a PairRecord, last: Both<Counters>, shares: Option<&S
         return whole(Some(real.clone()), via(share));
     }
     let part = |counters, flows, active_flows| {
-        let pair = ippm::measurement::PairMeasurement {
+        let pair = PairMeasurement {
             counters,
             flows,
             active_flows,

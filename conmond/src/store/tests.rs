@@ -342,6 +342,34 @@ mod translated {
     }
 
     #[test]
+    fn a_flow_is_counted_once_whether_its_record_is_freed_or_its_end_is_told_first() {
+        let second = 1_000_000_000;
+        let flows = [flow(3, 4000, 8080, 5), flow(4, 4002, 9090, 7)];
+        let mut s = with_connections();
+        let read = |at: u64| Batch {
+            taken_at: Timestamp(at * second),
+            pairs: vec![pair_with_host(12, 2)],
+            flows: flows.to_vec(),
+            ..Batch::default()
+        };
+        s.apply(SET, &read(1));
+        let told = |s: &Store| rows(s).into_iter().map(|r| (r.0, r.1)).collect::<Vec<_>>();
+        let want = vec![("name-b".to_owned(), 5), ("name-c".to_owned(), 7)];
+        assert_eq!(told(&s), want);
+        s.drop_flows(SET, &[flows[0].id, flows[1].id], Timestamp(2 * second));
+        assert_eq!(told(&s), want, "freed, and not told of yet");
+        let events = vec![end(&flows[0])];
+        s.apply(SET, &Batch { taken_at: Timestamp(3 * second), events, ..Batch::default() });
+        assert_eq!(told(&s), want, "one is told of");
+        s.scanned(SET, Timestamp(3 * second), 0);
+        assert_eq!(told(&s), want);
+        assert!(s.has_translated(SET), "the other's end may come yet");
+        s.scanned(SET, Timestamp(8 * second), 0);
+        assert!(!s.has_translated(SET), "it was lost");
+        assert_eq!(told(&s), want);
+    }
+
+    #[test]
     fn no_share_is_more_than_the_record() {
         let mut s = with_connections();
         // the flow's report is newer than the pair's
@@ -388,4 +416,49 @@ mod translated {
         next.restore_shares(serde_json::from_str(&saved).unwrap());
         assert_eq!(serde_json::to_string(&next.saved_shares()).unwrap(), saved);
     }
+}
+
+/// A flow between two containers began: it is shown before its record is read, and once when that is.
+#[test]
+fn a_pair_is_told_of_when_its_first_flow_begins() {
+    let mut s = store();
+    let begun = |at: u64| {
+        let key = FlowKey {
+            ifindex: 7,
+            vlan: 0,
+            proto: 6,
+            local: [10, 0, 0, 1].into(),
+            remote: [10, 0, 0, 2].into(),
+            local_port: 4000,
+            remote_port: 80,
+        };
+        FlowEvent {
+            kind: FlowEventKind::New,
+            time: Timestamp(at),
+            key,
+            id: SlotTag { slot: 3, tag: 1 },
+            role: Role::LocalOpened,
+            guessed: false,
+            first_seen: Timestamp(at),
+            last_seen: Timestamp(at),
+            counters: Both::new(Counters::new(100, 1, 1), Counters::default()),
+            tcp_flags: Both::default(),
+        }
+    };
+    let tell = |at| Batch { taken_at: Timestamp(at), events: vec![begun(at)], ..Batch::default() };
+    s.apply(SET, &tell(10));
+    assert_eq!(sent(&s), 1);
+    s.apply(SET, &batch(20, vec![pair(0, 10, 5)]));
+    assert_eq!(sent(&s), 5, "the record has it all");
+    s.scanned(SET, Timestamp(20), 1);
+    s.apply(SET, &tell(30));
+    assert_eq!(sent(&s), 5, "a further flow of a pair that is known");
+    let mut other = store();
+    other.set_masks([IpAddr::from([10, 0, 0, 2])].into());
+    other.apply(SET, &tell(10));
+    assert_eq!(sent(&other), 0, "another host is yet to say who that is");
+    other.set_masks(HashSet::new());
+    assert_eq!(sent(&other), 1);
+    other.scanned(SET, Timestamp(20), 1);
+    assert_eq!(sent(&other), 0, "what the reading does not tell was not there");
 }

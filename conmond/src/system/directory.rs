@@ -153,7 +153,9 @@ impl Directory {
         if !std::mem::take(&mut self.masks_changed) {
             return None;
         }
-        let of_hosts = self.others().flat_map(|row| row.addresses.iter().copied());
+        let is_own =
+            |address: &IpAddr| self.host(&self.own).is_some_and(|own| own.addresses.contains(address));
+        let of_hosts = self.others().flat_map(|row| row.addresses.iter().copied()).filter(|a| !is_own(a));
         Some(of_hosts.chain(self.shared.keys().copied()).collect())
     }
 
@@ -214,6 +216,10 @@ mod tests {
         assert!(d.is_of(address("192.0.2.3"), "c") && !d.is_of(address("192.0.2.3"), "b"));
         let masks = d.masks().unwrap();
         assert!(masks.contains(&address("192.0.2.2")) && !masks.contains(&address("192.0.2.1")));
+        assert!(
+            !masks.contains(&address("172.17.0.1")),
+            "this host's, too: nobody else is called by it from here"
+        );
         assert_eq!(d.masks(), None, "nothing new");
     }
 

@@ -146,8 +146,12 @@ impl System {
     /// What a report says: far ends are found out in due time. Does not wait.
     pub fn offer(&self, batch: &Batch) {
         let masks = self.masks.read().unwrap_or_else(PoisonError::into_inner).clone();
+        let names = self.shared.names();
         let mut offer = Offer::default();
         let mut flow = |key: &FlowKey, role: Role, first, last| {
+            if names.is_here(key.remote, first, last) {
+                return;
+            }
             if masks.contains(&key.remote) {
                 offer.flows.push(Flow { key: *key, role, first, last });
             } else {
@@ -162,7 +166,6 @@ impl System {
         }
         let pairs = batch.pairs.iter().filter(|p| !masks.contains(&p.key.remote));
         offer.addresses.extend(pairs.map(|p| (p.key.remote, p.first_seen, p.last_seen)));
-        let names = self.shared.names();
         offer.addresses.retain(|(address, first, last)| !names.is_here(*address, *first, *last));
         offer.addresses.sort();
         offer.addresses.dedup_by_key(|(address, ..)| *address);

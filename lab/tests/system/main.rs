@@ -11,6 +11,7 @@ mod engine;
 mod engine_outage;
 mod faults;
 mod figures;
+mod hosts;
 mod outage;
 mod starts;
 mod state;

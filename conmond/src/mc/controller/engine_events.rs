@@ -111,6 +111,7 @@ impl Work {
             EngineEvent::NetworkCreated { .. } | EngineEvent::NetworksChanged { .. } => self.ask_snapshot(),
             EngineEvent::NetworkRemoved { network_id, .. } => {
                 self.world.networks.remove(&network_id);
+                self.tell_own_networks();
             }
         }
     }
@@ -312,6 +313,14 @@ impl Work {
             networks.insert(seen.network.id.clone(), seen);
         }
         self.world.networks = networks;
+        self.tell_own_networks();
+    }
+
+    /// Addresses of the bridges' networks are this host's to name: what another host has by the same is another's.
+    fn tell_own_networks(&self) {
+        let bridges = self.world.networks.values().filter(|n| n.network.driver == "bridge");
+        let own = bridges.flat_map(|n| &n.network.subnets).filter_map(|subnet| subnet.parse().ok()).collect();
+        self.shared.names_mut().set_own_networks(own);
     }
 
     /// Containers that an earlier daemon knew and that ended while nobody looked: what is counted of their addresses is settled
@@ -395,6 +404,7 @@ impl Work {
                         unknown = true;
                     }
                 }
+                self.tell_own_networks();
                 // look again at once for whoever waits for this
                 let bridge = self.world.networks.get(id).and_then(|n| n.network.bridge.clone());
                 for seen in self.world.links.values_mut().filter(|s| s.peer.is_some()) {

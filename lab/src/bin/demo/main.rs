@@ -1,13 +1,13 @@
-//! `demo`: ConMon at work. Starts a host with a container engine of its own and real applications of two tenants,
-//! starts conmond on it as a user would, shows who talks to whom, and removes everything at the end, however it ends.
+//! `demo`: ConMon at work. Starts two hosts, each with a container engine of its own, and real applications of two tenants,
+//! starts conmond on them as a user would, shows who talks to whom, and removes everything at the end, however it ends.
 //!
 //! With a terminal it runs `conmonctl top` until that is left; without, it prints rows of `conmonctl pairs` for
-//! `DEMO_SECONDS` (30).
+//! `DEMO_SECONDS` (30). Then the matrix of both hosts, from either. `DEMO_HOSTS=1` has one host, where nothing is configured.
 
 mod tenants;
 
 use anyhow::{Context, Result, bail};
-use lab::{Conmond, ConmondOptions, Lab, wait_for};
+use lab::{Conmond, ConmondOptions, Lab, Meeting, Site, wait_for};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM};
@@ -16,6 +16,7 @@ use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant};
+use tenants::Stage;
 
 /// How long rows are printed when nobody says otherwise.
 const DEFAULT_SECONDS: u64 = 30;
@@ -33,15 +34,18 @@ fn main() -> ExitCode {
 }
 
 fn demo() -> Result<()> {
-    let seconds = seconds()?;
+    let (seconds, hosts) = (seconds()?, hosts()?);
     stop_on_signals()?;
     // Missing executables are told before anything is started.
     for name in ["conmond", "conmonctl", "labgen"] {
         lab::program(name)?;
     }
-    say("ConMon demo: one host, two tenants, real applications. Everything is removed at the end.");
+    let how_many = if hosts == 1 { "one host" } else { "two hosts" };
+    say(&format!(
+        "ConMon demo: {how_many}, two tenants, real applications. Everything is removed at the end."
+    ));
     let lab = Lab::start()?;
-    let shown = show(&lab, seconds);
+    let shown = show(&lab, hosts, seconds);
     if shown.is_err() && !stopped() {
         eprintln!("{}", lab.diagnosis());
     }
@@ -55,37 +59,81 @@ fn demo() -> Result<()> {
     }
 }
 
-fn show(lab: &Lab, seconds: Option<Duration>) -> Result<()> {
-    let host = lab.host("demo")?;
-    let version = host.docker(&["version", "--format", "{{.Server.Version}}"])?;
-    say(&format!("host     a network namespace with its own Docker {version}, {}", took(host.start_took())));
+fn show(lab: &Lab, hosts: usize, seconds: Option<Duration>) -> Result<()> {
     let begin = Instant::now();
-    tenants::import(&host)?;
+    let host;
+    let mut site;
+    let stage = match hosts {
+        1 => {
+            host = lab.host("demo")?;
+            let version = host.docker(&["version", "--format", "{{.Server.Version}}"])?;
+            say(&format!(
+                "host     a network namespace with its own Docker {version}, {}",
+                took(begin.elapsed())
+            ));
+            Stage::One(&host)
+        }
+        _ => {
+            site = Site::start(lab, &["east", "west"])?;
+            let version = site.hosts()[0].docker(&["version", "--format", "{{.Server.Version}}"])?;
+            site.start_etcd()?;
+            say(&format!(
+                "hosts    east and west: network namespaces, each with its own Docker {version}, a cable between, and an etcd, {}",
+                took(begin.elapsed())
+            ));
+            Stage::Two(&site)
+        }
+    };
+    let begin = Instant::now();
+    tenants::import(&stage)?;
     say(&format!("images   packed from Debian's packages and imported, {}", took(begin.elapsed())));
     let begin = Instant::now();
-    tenants::start(lab, &host, &|line| {
+    tenants::start(lab, &stage, &|line| {
         say(line);
         go_on()
     })?;
     say(&format!("         all running, {}", took(begin.elapsed())));
-    let mut conmond = Conmond::start(&host, ConmondOptions::default()).context("cannot start conmond")?;
-    say(&format!("conmond  `conmonctl up`, nothing configured; it answered {}", took(conmond.ready_took())));
-    say(&format!(
-        "look     from another terminal, as root: {} --socket {} top",
-        lab::program("conmonctl")?.display(),
-        conmond.socket().display()
-    ));
+    let mut conmonds = Vec::new();
+    for (i, host) in stage.hosts().into_iter().enumerate() {
+        let (options, how) = match &stage {
+            Stage::One(_) => (ConmondOptions::default(), "nothing configured"),
+            Stage::Two(site) => {
+                (site.options(i + 1, Meeting::Etcd)?, "certificates and the etcd's address configured")
+            }
+        };
+        let conmond = Conmond::start(host, options).context("cannot start conmond")?;
+        let ready = took(conmond.ready_took());
+        say(&format!("conmond  on {}: `conmonctl up`, {how}; it answered {ready}", host.name()));
+        conmonds.push(conmond);
+    }
+    for conmond in &conmonds {
+        let ctl = format!("{} --socket {}", lab::program("conmonctl")?.display(), conmond.socket().display());
+        let more = if hosts > 1 { " (or matrix)" } else { "" };
+        say(&format!("look     from another terminal, as root: {ctl} top{more}"));
+    }
     go_on()?;
     let watched = if std::io::stdout().is_terminal() && std::io::stdin().is_terminal() {
-        top(&conmond, seconds)
+        top(&conmonds[0], seconds).and_then(|()| matrices(&conmonds))
     } else {
-        rows(&conmond, seconds.unwrap_or(Duration::from_secs(DEFAULT_SECONDS)))
+        rows(&conmonds[0], seconds.unwrap_or(Duration::from_secs(DEFAULT_SECONDS)))
+            .and_then(|()| matrices(&conmonds))
     };
     // Its own way out first, as a user would take it; the lab removes whatever this leaves.
-    if let Err(error) = conmond.down() {
-        eprintln!("demo: `conmonctl down` failed: {error:#}");
+    for conmond in &mut conmonds {
+        if let Err(error) = conmond.down() {
+            eprintln!("demo: `conmonctl down` failed: {error:#}");
+        }
     }
     watched
+}
+
+/// The matrix of the whole system, from either side.
+fn matrices(conmonds: &[Conmond]) -> Result<()> {
+    for conmond in conmonds.iter().filter(|_| conmonds.len() > 1 && !stopped()) {
+        say(&format!("\nfrom {}, `conmonctl matrix`:", conmond.host().name()));
+        say(conmond.ctl_text(&["matrix"])?.trim_end());
+    }
+    Ok(())
 }
 
 /// The live table, full screen, until it is left, the time is up or a signal comes.
@@ -149,6 +197,15 @@ fn seconds() -> Result<Option<Duration>> {
     match text.trim().parse::<u32>() {
         Ok(seconds) if seconds > 0 => Ok(Some(Duration::from_secs(u64::from(seconds)))),
         _ => bail!("DEMO_SECONDS={text:?}: give whole seconds, at least 1"),
+    }
+}
+
+/// `DEMO_HOSTS`: two, where nothing else is said.
+fn hosts() -> Result<usize> {
+    match std::env::var("DEMO_HOSTS").unwrap_or_default().trim() {
+        "" | "2" => Ok(2),
+        "1" => Ok(1),
+        text => bail!("DEMO_HOSTS={text:?}: give 1 or 2"),
     }
 }
 

@@ -1,0 +1,342 @@
+//! Two hosts as one system, over etcd and over gossip: every conversation between them is named at both ends, on either
+//! host, soon after its first packet; routed, through a published port behind a masquerade, over IPv4 and IPv6.
+
+use crate::support::*;
+use anyhow::{Context, Result, ensure};
+use lab::traffic::UdpSent;
+use lab::{App, Conmond, Container, Host, Meeting, ROUTED, Site, Spec, output_text, root_test, wait_for};
+use serde_json::Value;
+use std::collections::BTreeMap;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+/// Datagrams of a conversation.
+const COUNT: u64 = 100;
+/// Sinks of each kind; the long form takes more.
+const SINKS: u64 = 6;
+/// From a conversation's first packet to both ends' names on a host, p99.
+const NAMED_WITHIN: Duration = Duration::from_millis(100);
+/// The allowance of a machine on which other tests run.
+const BUSY: u32 = 10;
+
+/// Two hosts with conmond on each, that know each other.
+pub struct Two<'a> {
+    pub site: &'a mut Site,
+    pub conmonds: Vec<Conmond>,
+}
+
+impl Two<'_> {
+    pub fn host(&self, number: usize) -> &Host {
+        &self.site.hosts()[number - 1]
+    }
+
+    /// Waits until each host's matrix has all hosts in it, with all they know.
+    pub fn are_whole(&self) -> Result<()> {
+        for conmond in &self.conmonds {
+            conmond.wait_ctl("a whole matrix", END, &["matrix"], |answer| {
+                let hosts = rows(answer, "hosts");
+                (hosts.len() == self.conmonds.len() && hosts.iter().all(|h| h["complete"] == true))
+                    .then_some(())
+            })?;
+        }
+        Ok(())
+    }
+}
+
+pub fn with_two(name: &str, meeting: Meeting, body: impl FnOnce(&mut Two<'_>) -> Result<()>) -> Result<()> {
+    if !built(name, &["conmond", "conmonctl", "labgen"])? {
+        return Ok(());
+    }
+    root_test(name, |lab| {
+        let mut site = Site::start(lab, &["h1", "h2"])?;
+        site.network()?;
+        if meeting == Meeting::Etcd {
+            site.start_etcd()?;
+        }
+        let mut conmonds = Vec::new();
+        for (i, host) in site.hosts().iter().enumerate() {
+            // the same addresses on both
+            host.network(NET, None)?;
+            conmonds.push(Conmond::start(host, site.options(i + 1, meeting)?)?);
+        }
+        let mut two = Two { site: &mut site, conmonds };
+        two.are_whole()?;
+        body(&mut two)?;
+        two.conmonds.iter().try_for_each(balanced)
+    })
+}
+
+fn on(network: &str, name: &str, words: &str) -> Spec {
+    let spec = Spec::app(name, App::Labgen).network(network).compose(TENANT, name);
+    spec.command(words.split_ascii_whitespace())
+}
+
+/// A sink on the second host, and how it is called from the first.
+pub struct Called {
+    pub name: String,
+    pub to: String,
+}
+
+/// What is called from a container of the first host's network.
+pub struct Way {
+    pub name: &'static str,
+    pub network: &'static str,
+    pub called: Vec<Called>,
+}
+
+/// Starts sinks on the second host.
+pub fn ways(two: &Two<'_>, sinks: u64) -> Result<Vec<Way>> {
+    let host = two.host(2);
+    let mut ways = [("routed", ROUTED), ("six", ROUTED), ("published", NET)].map(|(name, network)| Way {
+        name,
+        network,
+        called: Vec::new(),
+    });
+    for way in &mut ways {
+        for i in 0..sinks {
+            let (name, port) = (format!("{}-sink{i}", way.name), 7000 + i);
+            let mut spec = on(way.network, &name, "udp-sink");
+            if way.name == "published" {
+                spec = spec.publish(&format!("{port}:9000/udp"));
+            }
+            let sink = host.run(&spec)?;
+            let to = match way.name {
+                "routed" => format!("{}:9000", sink.ipv4(ROUTED)?),
+                "six" => format!("[{}]:9000", sink.ipv6(ROUTED)?),
+                _ => format!("{}:{port}", two.site.address(2)),
+            };
+            sink.wait_line("listening", READY)?;
+            way.called.push(Called { name, to });
+        }
+    }
+    Ok(ways.into())
+}
+
+fn now() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |t| t.as_nanos() as u64)
+}
+
+/// When a host first showed the pair of two names.
+type Shown = BTreeMap<(String, String), u64>;
+
+/// Looks at a host's pairs all the time.
+fn watch(conmond: &Conmond, stop: &AtomicBool, shown: &Mutex<Shown>) -> Result<()> {
+    while !stop.load(Ordering::Relaxed) {
+        let answer = conmond.get("/v1/pairs")?;
+        let at = now();
+        let mut shown = shown.lock().unwrap_or_else(|e| e.into_inner());
+        for pair in rows(&answer, "pairs") {
+            let name = |end: &str| {
+                let container = pair[end]["kind"] == "container";
+                container.then(|| pair[end]["name"].as_str().unwrap_or_default().to_owned())
+            };
+            if let (Some(src), Some(dst)) = (name("src"), name("dst")) {
+                shown.entry((src, dst)).or_insert(at);
+            }
+        }
+        drop(shown);
+        std::thread::sleep(Duration::from_millis(4));
+    }
+    Ok(())
+}
+
+/// A pair's traffic as the sender tells it.
+struct Sent {
+    src: String,
+    dst: String,
+    said: UdpSent,
+}
+
+/// Calls all that is there to be called, one after another: from a container that runs already, and from one that is made for it.
+fn call_all(two: &Two<'_>, ways: &[Way]) -> Result<Vec<Sent>> {
+    let host = two.host(1);
+    let mut all = Vec::new();
+    for way in ways {
+        let src = format!("{}-caller", way.name);
+        let caller = host.run(&on(way.network, &src, "idle"))?;
+        for called in &way.called {
+            let words = ["udp-send", "--to", &called.to, "--rate", "1000", "--count", &COUNT.to_string()]
+                .map(str::to_owned);
+            let words: Vec<&str> = words.iter().map(String::as_str).collect();
+            let said = caller.exec(&[&["/labgen"], &words[..]].concat())?;
+            let said: UdpSent = serde_json::from_str(&said).context(said)?;
+            all.push(Sent { src: src.clone(), dst: called.name.clone(), said });
+            let fresh = format!("{}-fresh-{}", way.name, called.name);
+            let container = host.run(&on(way.network, &fresh, &format!("{} --hold 1", words.join(" "))))?;
+            all.push(Sent { src: fresh, dst: called.name.clone(), said: report_of(&container)? });
+            container.remove()?;
+        }
+    }
+    Ok(all)
+}
+
+/// The value below which a part of them lies.
+fn quantile(sorted: &[Duration], q: f64) -> Duration {
+    let i = (sorted.len() as f64 * q).ceil() as usize;
+    sorted.get(i.saturating_sub(1)).copied().unwrap_or_default()
+}
+
+fn named_in_time(meeting: Meeting, sent: &[Sent], shown: &[Mutex<Shown>]) -> Result<()> {
+    for (number, shown) in shown.iter().enumerate() {
+        let shown = shown.lock().unwrap_or_else(|e| e.into_inner());
+        let mut by_way: BTreeMap<String, Vec<Duration>> = BTreeMap::new();
+        for one in sent {
+            let at = shown.get(&(one.src.clone(), one.dst.clone()));
+            let at =
+                at.with_context(|| format!("h{} never showed {} to {}", number + 1, one.src, one.dst))?;
+            let late = Duration::from_nanos(at.saturating_sub(one.said.first_ns));
+            let kind = if one.src.contains("fresh") { "from a new container" } else { "from a running one" };
+            let way = one.dst.split('-').next().unwrap_or_default();
+            by_way.entry(format!("{way}, {kind}")).or_default().push(late);
+        }
+        let mut all: Vec<Duration> = by_way.values().flatten().copied().collect();
+        for (way, times) in &mut by_way {
+            times.sort();
+            eprintln!(
+                "{} h{} {way}: both ends named p50 {:.1?} max {:.1?} after the first packet",
+                meeting.name(),
+                number + 1,
+                quantile(times, 0.5),
+                times.last().copied().unwrap_or_default(),
+            );
+        }
+        all.sort();
+        let p99 = quantile(&all, 0.99);
+        ensure!(p99 < NAMED_WITHIN * BUSY, "h{}: p99 {p99:?}", number + 1);
+    }
+    Ok(())
+}
+
+/// The matrix of each host shows each conversation once, with both hosts' counters, which are the sender's own.
+fn counted_alike(two: &Two<'_>, sent: &[Sent]) -> Result<()> {
+    for conmond in &two.conmonds {
+        for one in sent {
+            let what = format!("{} packets of {} to {} on both hosts", one.said.sent, one.src, one.dst);
+            let row = conmond.wait_ctl(&what, END, &["matrix"], |answer| {
+                let all: Vec<&Value> = rows(answer, "pairs")
+                    .iter()
+                    .filter(|p| p["src"]["name"] == one.src && p["dst"]["name"] == one.dst)
+                    .collect();
+                let whole = all.first().is_some_and(|p| {
+                    ["src", "dst"].iter().all(|end| packets(&p["views"][end]["sent"]) >= one.said.sent)
+                });
+                whole.then(|| (all.len(), all[0].clone()))
+            })?;
+            let (rows, row) = row;
+            ensure!(rows == 1, "{rows} rows: {row}");
+            let [src, dst] = ["src", "dst"].map(|end| &row["views"][end]);
+            ensure!(src["host"] == "h1" && dst["host"] == "h2", "{row}");
+            ensure!(src["sent"] == dst["sent"] && packets(&src["sent"]) == one.said.sent, "{row}");
+            ensure!(src["received"] == dst["received"], "{row}");
+            ensure!(row["src"]["host"] == "h1" && row["dst"]["host"] == "h2", "{row}");
+            ensure!(row["src"]["tenant"] == TENANT && row["dst"]["service"] == one.dst, "{row}");
+        }
+    }
+    Ok(())
+}
+
+fn every_pair_is_named(meeting: Meeting) -> Result<()> {
+    with_two(&format!("two hosts, {}", meeting.name()), meeting, |two| {
+        let ways = ways(two, setting("CONMON_HOSTS_SINKS", SINKS)?)?;
+        let stop = AtomicBool::new(false);
+        let shown = [Mutex::default(), Mutex::default()];
+        let sent = std::thread::scope(|scope| {
+            let watchers: Vec<_> = two
+                .conmonds
+                .iter()
+                .zip(&shown)
+                .map(|(conmond, shown)| scope.spawn(|| watch(conmond, &stop, shown)))
+                .collect();
+            let sent = call_all(two, &ways).and_then(|sent| {
+                wait_for("all to be shown on both hosts", END, || {
+                    let has = |shown: &Mutex<Shown>| {
+                        let shown = shown.lock().unwrap_or_else(|e| e.into_inner());
+                        sent.iter().all(|s| shown.contains_key(&(s.src.clone(), s.dst.clone())))
+                    };
+                    Ok(shown.iter().all(has).then_some(()))
+                })
+                .or_else(|error| named_in_time(meeting, &sent, &shown).and(Err(error)))?;
+                Ok(sent)
+            });
+            stop.store(true, Ordering::Relaxed);
+            for watcher in watchers {
+                watcher.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
+            }
+            sent
+        })?;
+        named_in_time(meeting, &sent, &shown)?;
+        counted_alike(two, &sent)?;
+        nothing_else_is_shown(two)
+    })
+}
+
+/// No end of a conversation between containers of the two hosts is left with its address.
+fn nothing_else_is_shown(two: &Two<'_>) -> Result<()> {
+    for conmond in &two.conmonds {
+        let answer = conmond.ctl(&["pairs"])?;
+        for pair in rows(&answer, "pairs") {
+            let unnamed = ["src", "dst"].iter().any(|end| pair[end]["kind"] == "external");
+            ensure!(!unnamed || pair["protocols"] == serde_json::json!(["icmpv6"]), "{pair}");
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn root_every_pair_across_two_hosts_is_named_at_both_ends_by_etcd() -> Result<()> {
+    every_pair_is_named(Meeting::Etcd)
+}
+
+#[test]
+fn root_every_pair_across_two_hosts_is_named_at_both_ends_by_gossip() -> Result<()> {
+    every_pair_is_named(Meeting::Gossip)
+}
+
+/// Waits until a command in a container succeeds.
+fn is_up(container: &Container, check: &[&str]) -> Result<()> {
+    wait_for(&format!("{} to answer", container.name()), READY, || Ok(container.exec(check).ok().map(drop)))
+}
+
+/// Real servers on the second host, real clients on the first.
+#[test]
+fn root_real_applications_on_two_hosts() -> Result<()> {
+    with_two("applications on two hosts", Meeting::Etcd, |two| {
+        let (near, far) = (two.host(1), two.host(2));
+        let app =
+            |app, name: &str, network: &str| Spec::app(name, app).network(network).compose(TENANT, name);
+        let web = far.run(&app(App::Nginx, "web", NET).publish("8080:80"))?;
+        let cache = far.run(&app(App::Redis, "cache", ROUTED))?;
+        is_up(&web, &["wget", "-q", "-O", "/dev/null", "http://127.0.0.1/"])?;
+        is_up(&cache, &["redis-cli", "ping"])?;
+        let url = format!("http://{}:8080/", two.site.address(2));
+        near.run(&app(App::Wrk, "visitors", NET).command(["wrk", "-t1", "-c4", "-d3", &url]))?;
+        for (name, to) in [("cart", cache.ipv4(ROUTED)?), ("cart6", cache.ipv6(ROUTED)?)] {
+            let script = format!("redis-benchmark -h {to} -t set,get -n 2000 -c 4 -q; exec sleep 600");
+            near.run(&app(App::Redis, name, ROUTED).option("--entrypoint=").shell(&script))?;
+        }
+        for (src, dst) in [("visitors", "web"), ("cart", "cache"), ("cart6", "cache")] {
+            let mut last = 0;
+            let row =
+                two.conmonds[1].wait_ctl(&format!("{src} to {dst}, ended"), END, &["matrix"], |answer| {
+                    let row = pair(answer, src, dst)?.clone();
+                    let [a, b] = ["src", "dst"].map(|end| &row["views"][end]);
+                    let segments = |view: &Value| view["sent"]["segments"].as_u64();
+                    let still = segments(a)? == std::mem::replace(&mut last, segments(a)?);
+                    (still && segments(a) == segments(b) && last > 1000).then_some(row)
+                })?;
+            let [a, b] = ["src", "dst"].map(|end| &row["views"][end]);
+            ensure!(a["received"]["segments"] == b["received"]["segments"], "{row}");
+            ensure!(row["rtt_seconds"]["count"].as_u64().is_some_and(|n| n > 100), "{row}");
+        }
+        // the same from outside, over TLS
+        let mut ask = near.command(lab::program("conmonctl")?);
+        ask.args(two.site.as_operator(2)?).args(["matrix", "-o", "json"]);
+        let answer: Value = serde_json::from_str(&output_text(&mut ask)?)?;
+        ensure!(pair(&answer, "visitors", "web").is_some(), "{answer}");
+        let text = two.conmonds[0].ctl_text(&["matrix"])?;
+        eprintln!("{text}");
+        ensure!(text.contains("visitors") && text.contains("cache"), "{text}");
+        Ok(())
+    })
+}
