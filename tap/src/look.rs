@@ -269,12 +269,13 @@ impl Set {
         Ok(found)
     }
 
-    /// Whether this life of a flow's record has not been freed.
-    pub fn has_flow(&self, id: SlotTag) -> Result<bool, Error> {
+    /// A flow's record as it is now; none if it has been freed.
+    pub fn flow_now(&self, id: SlotTag) -> Result<Option<FlowMeasurement>, Error> {
         if id.slot >= self.spec.flows {
-            return Ok(false);
+            return Ok(None);
         }
         let f: Flow = self.record(FLOWS, id.slot)?;
-        Ok(f.state >= state::LIVE && f.tag == id.tag)
+        let lives = f.state >= state::LIVE && f.tag == id.tag;
+        Ok(lives.then(|| flow_measurement(id.slot, &f)).flatten())
     }
 }

@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, HashSet};
 use std::net::IpAddr;
 use std::sync::mpsc::{Receiver, Sender, channel};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 
 use ippm::flow::{Both, EndReason};
@@ -163,7 +163,7 @@ impl Work {
 
     fn move_records(&self, id: SetId, to: &Set) -> anyhow::Result<Drained> {
         let drained = to.drain()?;
-        let mut store = self.store.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut store = self.lock();
         if store.has_translated(id) {
             let mut flows = Vec::new();
             tap::each_flow(to, |flow| flows.push((flow.key, flow.id, flow.first_seen)))?;
@@ -204,7 +204,7 @@ impl Work {
                 }
             }
             Job::Sweep => {
-                let mut store = self.store.lock().unwrap_or_else(PoisonError::into_inner);
+                let mut store = self.lock();
                 if !store.expire(clock::monotonic()) {
                     return Ok(());
                 }
@@ -254,9 +254,21 @@ impl Work {
         Ok(())
     }
 
+    fn lock(&self) -> MutexGuard<'_, Store> {
+        self.store.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// After the grace period: flows into their pairs, pairs into the journal and the store.
     fn settle_set(&mut self, id: SetId, plan: Plan) -> anyhow::Result<()> {
         let Some(set) = self.sets.get(&id) else { return Ok(()) };
+        // the ring tells of their ends later than their pairs go: who was at the far ends has to be settled now
+        if !plan.pairs.is_empty() && self.lock().has_far_ends() {
+            for (flow, _, _) in &plan.flows {
+                if let Some(flow) = set.flow_now(*flow)? {
+                    self.lock().last_word(id, &flow, clock::monotonic());
+                }
+            }
+        }
         let commands: Vec<Command> =
             plan.flows.iter().map(|(id, reason, _)| Command::FreeFlow(*id, *reason)).collect();
         if !commands.is_empty() {
@@ -281,7 +293,7 @@ impl Work {
             }
             let (key, first, last) = (measurement.key, measurement.first_seen, measurement.last_seen);
             let record = PairRecord { pair: measurement, rtts };
-            let shares = self.store.lock().unwrap_or_else(PoisonError::into_inner).shares_of(id, &key);
+            let shares = self.lock().shares_of(id, &key);
             let names = self.names.now();
             free.push(Command::FreePair(pair));
             for part in split(&record, Both::default(), Some(&shares)) {
@@ -305,7 +317,7 @@ impl Work {
             }
             fault::point("settle.journalled");
             // one step for whoever asks: never both live and retired, never neither
-            let mut store = self.store.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut store = self.lock();
             set.janitor().run(&free)?;
             fault::point("settle.freed");
             for r in retired {
@@ -317,13 +329,13 @@ impl Work {
                 set.janitor().run(&[Command::FreePort { slot, ifindex: *ifindex }])?;
             }
         }
-        let mut store = self.store.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut store = self.lock();
         for ifindex in &plan.ports {
             store.drop_port(id, *ifindex);
         }
         let mut freed = Vec::new();
         for (flow, _, _) in plan.flows.iter().filter(|(flow, _, _)| store.is_translated(id, *flow)) {
-            if !set.has_flow(*flow)? {
+            if set.flow_now(*flow)?.is_none() {
                 freed.push(*flow);
             }
         }

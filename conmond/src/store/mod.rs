@@ -41,6 +41,8 @@ const LATE: Duration = Duration::from_secs(5);
 /// more begin, the reading tells of them.
 const BEGUN_FLOWS: usize = 4096;
 const BEGUN: Duration = Duration::from_secs(5);
+/// How early a time of a last packet may be, at least: the kernel's clock ticks.
+const TICK: Duration = Duration::from_millis(10);
 /// The end of a flow whose record is freed is told by the reading that is so much later.
 const END_COMES: Duration = Duration::from_secs(5);
 /// Ended flows that are kept for `conmonctl flows`; the oldest go first.
@@ -241,6 +243,8 @@ pub struct Store {
     masks: HashSet<IpAddr>,
     /// Shares of flows that ended in pairs that live.
     ended_shares: HashMap<(SetId, PairKey), Shares>,
+    /// Pairs whose records were given up with all their flows, and when the last packet was: ends of those come later.
+    settled: HashMap<(SetId, PairKey), Timestamp>,
     shares_changed: bool,
     translations: Arc<Mutex<Translations>>,
     ports: HashMap<(SetId, u32), PortMeasurement>,
@@ -266,6 +270,7 @@ impl Store {
             late: VecDeque::new(),
             masks: HashSet::new(),
             ended_shares: HashMap::new(),
+            settled: HashMap::new(),
             shares_changed: false,
             translations: Arc::default(),
             ports: HashMap::new(),
@@ -382,6 +387,16 @@ impl Store {
         slot.record.pair = pair.clone();
     }
 
+    /// Whether any far end may be another than is seen.
+    pub fn has_far_ends(&self) -> bool {
+        !self.masks.is_empty() || !self.translations.lock().unwrap_or_else(PoisonError::into_inner).is_empty()
+    }
+
+    /// A flow's record as it is before it is given up together with its pair.
+    pub fn last_word(&mut self, set: SetId, flow: &FlowMeasurement, now: Timestamp) {
+        self.apply_flow(set, flow, now);
+    }
+
     fn apply_flow(&mut self, set: SetId, flow: &FlowMeasurement, taken_at: Timestamp) {
         let place = (set, flow.id.slot);
         let known = self
@@ -411,7 +426,12 @@ impl Store {
         let known = self.translated.get(&place).is_some_and(|l| l.flow.first_seen == event.first_seen);
         let live = if known { self.translated.remove(&place) } else { None };
         let real = live.map(|l| l.real).or_else(|| self.real(&event.key, event.first_seen, event.last_seen));
+        let is_settled = self
+            .settled
+            .get(&(set, shares::pair_of(&event.key, event.role)))
+            .is_some_and(|last_seen| event.first_seen <= *last_seen + TICK);
         match &real {
+            _ if is_settled => {}
             Some(real) => self.keep_share(set, &event.key, event.role, real, event.counters),
             // over before anybody could be asked
             None if self.masks.contains(&event.key.remote) => {
@@ -476,8 +496,13 @@ impl Store {
             self.pairs.remove(&(SetId(life.set), life.id.slot));
         }
         self.bury(life);
-        self.shares_changed |=
-            self.ended_shares.remove(&(SetId(life.set), retired.record.pair.key)).is_some();
+        let (set, key) = (SetId(life.set), retired.record.pair.key);
+        self.shares_changed |= self.ended_shares.remove(&(set, key)).is_some();
+        let of_it = |l: &LiveFlow| shares::pair_of(&l.flow.key, l.flow.role) == key;
+        self.translated.retain(|(of, _), live| *of != set || !of_it(live));
+        if self.masks.contains(&key.remote) || !retired.via.is_empty() {
+            self.settled.insert((set, key), retired.record.pair.last_seen);
+        }
         self.restore(retired);
     }
 
@@ -618,11 +643,13 @@ impl Store {
         self.translated.retain(|(s, _), _| *s != set);
         self.ports.retain(|(s, _), _| *s != set);
         self.ended_shares.retain(|(s, _), _| *s != set);
+        self.settled.retain(|(s, _), _| *s != set);
     }
 
     /// Forgets ended pairs whose last packet is older than the retention time. Returns whether any went. Their sums stay
     /// in one remainder for each port, for as long as the port is there.
     pub fn expire(&mut self, now: Timestamp) -> bool {
+        self.settled.retain(|_, last_seen| now - *last_seen < self.retention);
         let retention = self.retention;
         let old = |r: &mut RetiredPair| !r.is_remainder() && now - r.record.pair.last_seen > retention;
         let gone: Vec<RetiredPair> = self.retired.extract_if(.., old).collect();

@@ -370,6 +370,32 @@ mod translated {
     }
 
     #[test]
+    fn a_pair_that_goes_with_its_flows_takes_their_far_ends_along_and_is_not_told_of_again() {
+        let second = 1_000_000_000;
+        let flows = [flow(3, 4000, 8080, 5), flow(4, 4002, 9090, 7)];
+        let mut s = with_connections();
+        s.apply(SET, &batch(1, vec![pair_with_host(12, 2)]));
+        flows.iter().for_each(|f| s.last_word(SET, f, Timestamp(2)));
+        let record = PairRecord { pair: pair_with_host(12, 2), rtts: [const { None }; 4] };
+        let shares = s.shares_of(SET, &record.pair.key);
+        for part in split(&record, Both::default(), Some(&shares)) {
+            let gone = retired(part.record.pair.clone());
+            let far = names().remote(part.real.unwrap().address, Timestamp(5), NOW, Service::None, true);
+            s.retire(RetiredPair { remote: far, via: part.via, partial: true, ..gone });
+        }
+        let told = |s: &Store| rows(s).into_iter().map(|r| (r.0, r.1)).collect::<Vec<_>>();
+        let want = vec![("name-b".to_owned(), 5), ("name-c".to_owned(), 7)];
+        assert_eq!(told(&s), want);
+        // the same addresses begin anew before the ring has told of the former flows' ends
+        let again = PairMeasurement { first_seen: NOW + Duration::from_secs(1), ..pair_with_host(3, 1) };
+        s.apply(SET, &batch(2 * second, vec![PairMeasurement { id: SlotTag { slot: 9, tag: 2 }, ..again }]));
+        let events = flows.iter().map(end).collect();
+        s.apply(SET, &Batch { taken_at: Timestamp(3 * second), events, ..Batch::default() });
+        let all: u64 = told(&s).iter().map(|r| r.1).sum();
+        assert_eq!((all, told(&s)[0].1, told(&s).len()), (15, 3, 3), "{:?}", told(&s));
+    }
+
+    #[test]
     fn no_share_is_more_than_the_record() {
         let mut s = with_connections();
         // the flow's report is newer than the pair's
