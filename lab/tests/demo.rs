@@ -1,4 +1,4 @@
-//! The demo, as somebody without a terminal runs it: it shows pairs of both tenants, ends by itself, and leaves
+//! The demo, as somebody without a terminal runs it: it shows pairs of both tenants, on two hosts one matrix from either, ends by itself, and leaves
 //! nothing; interrupted at its start, it leaves nothing either.
 
 use anyhow::{Context, Result, ensure};
@@ -23,9 +23,9 @@ fn may_run(name: &str) -> Result<bool> {
     }
 }
 
-fn start(seconds: &str) -> Result<Child> {
+fn start(hosts: &str, seconds: &str) -> Result<Child> {
     let mut command = Command::new(env!("CARGO_BIN_EXE_demo"));
-    command.env("DEMO_SECONDS", seconds).stdin(Stdio::null()).stdout(Stdio::piped());
+    command.env("DEMO_HOSTS", hosts).env("DEMO_SECONDS", seconds).stdin(Stdio::null()).stdout(Stdio::piped());
     command.spawn().context("cannot start the demo")
 }
 
@@ -37,28 +37,58 @@ fn leaves_nothing(pid: u32) -> Result<()> {
     Ok(())
 }
 
+/// Runs it to its end; what it said.
+fn said(hosts: &str) -> Result<String> {
+    let begin = Instant::now();
+    let demo = start(hosts, "6")?;
+    let pid = demo.id();
+    let out = demo.wait_with_output()?;
+    let said = String::from_utf8_lossy(&out.stdout).into_owned();
+    ensure!(out.status.success(), "the demo ended with {}:\n{said}", out.status);
+    let last = said.lines().last().unwrap_or_default();
+    ensure!(last.starts_with("removed: ") && last.contains("container"), "{last:?}");
+    eprintln!("the demo took {:.1} s", begin.elapsed().as_secs_f64());
+    leaves_nothing(pid)?;
+    Ok(said)
+}
+
+const NAMES: [&str; 10] =
+    ["web", "visitors", "cache", "cart", "db", "teller", "sessions", "gateway", "archive", "backup"];
+
 #[test]
 fn root_the_demo_shows_both_tenants_and_leaves_nothing() -> Result<()> {
     if !may_run("demo")? {
         return Ok(());
     }
-    let begin = Instant::now();
-    let demo = start("6")?;
-    let pid = demo.id();
-    let out = demo.wait_with_output()?;
-    let said = String::from_utf8_lossy(&out.stdout);
-    ensure!(out.status.success(), "the demo ended with {}:\n{said}", out.status);
+    let said = said("1")?;
     // Rows of names after the last heading, not the lines that tell what is being started.
     let table = said.rsplit("`conmonctl pairs`:").next().unwrap_or_default();
-    for name in
-        ["web", "visitors", "cache", "cart", "db", "teller", "sessions", "gateway", "archive", "backup"]
-    {
+    for name in NAMES {
         ensure!(table.contains(name), "{name} is missing in:\n{said}");
     }
-    let last = said.lines().last().unwrap_or_default();
-    ensure!(last.starts_with("removed: ") && last.contains("container"), "{last:?}");
-    eprintln!("the demo took {:.1} s", begin.elapsed().as_secs_f64());
-    leaves_nothing(pid)
+    Ok(())
+}
+
+#[test]
+fn root_the_demo_of_two_hosts_shows_one_matrix_from_either() -> Result<()> {
+    if !may_run("demo of two hosts")? {
+        return Ok(());
+    }
+    let said = said("2")?;
+    for host in ["east", "west"] {
+        let matrix = said.split(&format!("from {host}, `conmonctl matrix`:")).nth(1).unwrap_or_default();
+        let matrix = matrix.split("\nfrom ").next().unwrap_or_default();
+        for name in NAMES {
+            let home = if ["visitors", "teller", "backup", "sessions", "gateway"].contains(&name) {
+                "west"
+            } else {
+                "east"
+            };
+            let named = matrix.lines().any(|line| line.contains(&format!("-{name}-1@{home}")));
+            ensure!(named, "{name}@{home} is missing as seen from {host}:\n{said}");
+        }
+    }
+    Ok(())
 }
 
 #[test]
@@ -66,7 +96,7 @@ fn root_an_interrupted_demo_leaves_nothing() -> Result<()> {
     if !may_run("interrupted demo")? {
         return Ok(());
     }
-    let mut demo = start("60")?;
+    let mut demo = start("1", "60")?;
     let pid = demo.id();
     let mut lines = BufReader::new(demo.stdout.take().context("stdout")?).lines();
     // As soon as the first container runs.

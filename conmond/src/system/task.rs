@@ -24,7 +24,7 @@ use super::{BoxFuture, INCOMPLETE, Peers, matrix};
 use crate::clock::{Wall, monotonic};
 use crate::mc::Shared;
 use crate::nat::{Seen, Side, Translations, Wire};
-use crate::registry::{Answer, HostRow, Registry};
+use crate::registry::{Answer, Health, HostRow, Registry};
 use crate::scope::Scope;
 use crate::store::Names;
 
@@ -243,6 +243,16 @@ impl System {
             ends_full: lock(&self.translations).abroad.full,
             answered: self.answered.load(Ordering::Relaxed),
         }
+    }
+
+    /// How the registry goes.
+    pub fn registry_health(&self) -> Health {
+        self.registry.health()
+    }
+
+    /// Other hosts that are known.
+    pub fn others(&self) -> usize {
+        lock(&self.directory).others().count()
     }
 
     async fn run(self: Arc<Self>, host: HostRow, mut inbox: mpsc::Receiver<Told>) {

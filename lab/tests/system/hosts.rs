@@ -63,7 +63,19 @@ pub fn with_two(name: &str, meeting: Meeting, body: impl FnOnce(&mut Two<'_>) ->
         let mut two = Two { site: &mut site, conmonds };
         two.are_whole()?;
         body(&mut two)?;
-        two.conmonds.iter().try_for_each(balanced)
+        for conmond in &two.conmonds {
+            // a connection that was lost is made anew in its own time
+            let mut last = Value::Null;
+            wait_for("the doctor to be content with the other hosts", END, || {
+                let checks = doctor(conmond)?;
+                let of = |name| row(&checks, "checks", "name", name).cloned().unwrap_or_default();
+                last = Value::Array(["registry", "far ends"].map(of).into());
+                Ok(["registry", "far ends"].iter().all(|name| of(name)["ok"] == true).then_some(()))
+            })
+            .with_context(|| last.to_string())?;
+            balanced(conmond)?;
+        }
+        Ok(())
     })
 }
 
@@ -339,4 +351,108 @@ fn root_real_applications_on_two_hosts() -> Result<()> {
         ensure!(text.contains("visitors") && text.contains("cache"), "{text}");
         Ok(())
     })
+}
+
+/// The matrix as a host tells it says of another host that it is not in it, and why.
+fn misses(conmond: &Conmond, host: &str) -> Result<()> {
+    conmond.wait_ctl(&format!("{host} to be missed"), END, &["matrix"], |answer| {
+        let row = row(answer, "hosts", "name", host);
+        row.is_none_or(|h| h["complete"] == false && h["problem"].is_string()).then_some(())
+    })
+}
+
+/// Sends to a sink on the other host and waits until both ends are named with all of it on both hosts that are asked.
+fn heard(sender: &Container, to: &str, sink: &str, conmonds: &[&Conmond], already: u64) -> Result<u64> {
+    let said =
+        sender.exec(&["/labgen", "udp-send", "--to", to, "--rate", "1000", "--count", &COUNT.to_string()])?;
+    let said: UdpSent = serde_json::from_str(&said).context(said)?;
+    let all = already + said.sent;
+    for conmond in conmonds {
+        let pair = pair_with(conmond, sender.name(), sink, all)?;
+        ensure!(packets(&pair["sent"]) == all, "{all} were sent: {pair}");
+    }
+    Ok(all)
+}
+
+/// Each fault of what binds hosts together: counting goes on exactly, names that are known stay, and afterwards all is as if
+/// nothing had been.
+fn faults(meeting: Meeting) -> Result<()> {
+    with_two(&format!("faults of two hosts, {}", meeting.name()), meeting, |two| {
+        let sink = two.host(2).run(&on(ROUTED, "sink", "udp-sink"))?;
+        sink.wait_line("listening", READY)?;
+        let to = format!("{}:9000", sink.ipv4(ROUTED)?);
+        let sender = two.host(1).run(&on(ROUTED, "sender", "idle"))?;
+        let both =
+            |two: &Two<'_>, sent| heard(&sender, &to, "sink", &[&two.conmonds[0], &two.conmonds[1]], sent);
+        let mut sent = both(two, 0)?;
+
+        // The other host's controller dies: its kernel counts on, and it knows all when it is back.
+        two.conmonds[1].kill9()?;
+        misses(&two.conmonds[0], "h2")?;
+        sent = heard(&sender, &to, "sink", &[&two.conmonds[0]], sent)?;
+        two.conmonds[1].up()?;
+        two.are_whole()?;
+        sent = both(two, sent)?;
+
+        // It stands still for longer than its lease.
+        let pid = nix::unistd::Pid::from_raw(i32::try_from(two.conmonds[1].pid()?)?);
+        nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGSTOP)?;
+        let missed = misses(&two.conmonds[0], "h2");
+        nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGCONT)?;
+        missed?;
+        two.are_whole()?;
+        sent = both(two, sent)?;
+
+        // The cable between them is pulled.
+        two.site.plug(2, false)?;
+        misses(&two.conmonds[0], "h2")?;
+        misses(&two.conmonds[1], "h1")?;
+        two.site.plug(2, true)?;
+        two.are_whole()?;
+        sent = both(two, sent)?;
+
+        if meeting == Meeting::Etcd {
+            // The registry is gone: what is known is known, and who comes meanwhile is named when it is back.
+            two.site.kill_etcd()?;
+            sent = both(two, sent)?;
+            let late = two.host(1).run(&on(ROUTED, "late", "idle"))?;
+            late.exec(&[
+                "/labgen",
+                "udp-send",
+                "--to",
+                &to,
+                "--rate",
+                "1000",
+                "--count",
+                &COUNT.to_string(),
+            ])?;
+            two.site.start_etcd()?;
+            let pair = pair_with(&two.conmonds[1], "late", "sink", COUNT)?;
+            ensure!(packets(&pair["sent"]) == COUNT, "{pair}");
+            two.are_whole()?;
+
+            // It comes back without its memory.
+            two.site.kill_etcd()?;
+            two.site.wipe_etcd()?;
+            two.site.start_etcd()?;
+            two.are_whole()?;
+            sent = both(two, sent)?;
+        }
+        let answer = two.conmonds[1].ctl(&["matrix"])?;
+        let row = pair(&answer, "sender", "sink").with_context(|| answer.to_string())?;
+        for end in ["src", "dst"] {
+            ensure!(packets(&row["views"][end]["sent"]) == sent, "{sent} were sent: {row}");
+        }
+        Ok(())
+    })
+}
+
+#[test]
+fn root_faults_between_two_hosts_that_meet_by_etcd() -> Result<()> {
+    faults(Meeting::Etcd)
+}
+
+#[test]
+fn root_faults_between_two_hosts_that_gossip() -> Result<()> {
+    faults(Meeting::Gossip)
 }

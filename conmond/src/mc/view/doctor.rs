@@ -1,5 +1,6 @@
 //! The doctor: checks of the host, the engine, the taps and the ledger, each with what was found and what to do.
 
+mod hosts;
 mod secure;
 
 use std::collections::BTreeSet;
@@ -90,6 +91,10 @@ pub fn checks(
     ];
     if let Some(tls) = tls {
         all.extend(secure::checks(&tls.state(), tls.files(), jiff::Timestamp::now()));
+    }
+    if let Some(system) = shared.system() {
+        let now = crate::registry::now().wall_ns;
+        all.extend(hosts::checks(&system.registry_health(), &system.counters(), system.others(), now));
     }
     all
 }
