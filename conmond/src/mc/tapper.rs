@@ -1,13 +1,13 @@
-//! The thread that taps ports. The kernel's lock for network devices is needed for that, and others hold it for long while containers
-//! start and end; names, stops and all that is told of links must not wait for it.
+//! The threads that tap ports. The kernel's lock for network devices is needed for that, and others hold it for long while containers
+//! start and end; names, stops and all that is told of links must not wait for it. Who waits for it gets it in turn: with one thread there
+//! would be one tap for each round of all the engine's that wait, too.
 //!
-//! It owns what waits to be tapped, and hands each port back with the moment at which the kernel had the tap. When it is dropped it
-//! ends what it is at; what waits is left as it is.
+//! They own what waits to be tapped, and hand each port back with the moment at which the kernel had the tap. When the handle is dropped
+//! they end what they are at; what waits is left as it is.
 
 use std::collections::VecDeque;
 use std::path::PathBuf;
-use std::sync::Arc;
-use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 
 use ippm::time::Timestamp;
@@ -15,6 +15,9 @@ use tap::{Attach, Port, Set, fault};
 
 use crate::clock::monotonic;
 use crate::switch::{LinkQuery, LinkStats};
+
+/// Taps that may be under way at once.
+const THREADS: usize = 4;
 
 /// A port to tap.
 pub struct Order {
@@ -30,14 +33,6 @@ pub struct Order {
     pub is_new: bool,
     /// It is on its bridge already: its container may send at any moment.
     pub joined: bool,
-}
-
-/// What the thread is told of a port.
-enum Job<T> {
-    /// To tap it; whether it has joined its bridge.
-    Tap(u32, bool, T),
-    /// It has joined its bridge.
-    Joined(u32),
 }
 
 /// A port that comes back.
@@ -70,48 +65,44 @@ pub struct Refusal {
     pub is_there: bool,
 }
 
-/// The running thread.
+/// The running threads.
 pub struct Tapper {
-    jobs: Option<Sender<Job<Order>>>,
-    thread: Option<JoinHandle<()>>,
+    desk: Arc<Desk<Order>>,
+    threads: Vec<JoinHandle<()>>,
 }
 
 impl Tapper {
-    /// Starts the thread, in the caller's network namespace; `done` gets every port back that is not left when it ends.
-    pub fn start(done: impl Fn(Done) + Send + 'static) -> anyhow::Result<Self> {
-        let (jobs, inbox) = channel();
-        let mut query = LinkQuery::open()?;
-        let thread = std::thread::Builder::new().name("tapper".into()).spawn(move || {
-            let mut queue = Queue(VecDeque::new());
-            while let Some(order) = next(&inbox, &mut queue) {
-                done(tap(order, &mut query));
-            }
-        })?;
-        Ok(Self { jobs: Some(jobs), thread: Some(thread) })
+    /// Starts the threads, in the caller's network namespace; `done` gets every port back that is not left when they end.
+    pub fn start(done: impl Fn(Done) + Send + Sync + 'static) -> anyhow::Result<Self> {
+        let mut tapper = Self { desk: Arc::default(), threads: Vec::new() };
+        let done = Arc::new(done);
+        for _ in 0..THREADS {
+            let (desk, done, mut query) = (tapper.desk.clone(), done.clone(), LinkQuery::open()?);
+            let work = move || {
+                while let Some(order) = desk.next() {
+                    done(tap(order, &mut query));
+                }
+            };
+            tapper.threads.push(std::thread::Builder::new().name("tapper".into()).spawn(work)?);
+        }
+        Ok(tapper)
     }
 
     /// Has a port tapped; it never waits. The port is the tapper's until it comes back.
     pub fn tap(&self, order: Order) {
-        self.send(Job::Tap(order.ifindex, order.joined, order));
+        self.desk.put(order.ifindex, order.joined, order);
     }
 
     /// A port that waits, perhaps, has joined its bridge: it comes before those that have not.
     pub fn has_joined(&self, ifindex: u32) {
-        self.send(Job::Joined(ifindex));
+        self.desk.has_joined(ifindex);
     }
 
-    /// Ends the thread, with the port that it is at; no port comes back after that.
+    /// Ends the threads, each with the port that it is at; no port comes back after that.
     pub fn stop(&mut self) {
-        self.jobs = None;
-        if let Some(thread) = self.thread.take() {
+        self.desk.close();
+        for thread in self.threads.drain(..) {
             let _ = thread.join();
-        }
-    }
-
-    fn send(&self, job: Job<Order>) {
-        if let Some(jobs) = &self.jobs {
-            // the thread ends only after this sender went
-            let _ = jobs.send(job);
         }
     }
 }
@@ -122,37 +113,57 @@ impl Drop for Tapper {
     }
 }
 
-/// Waits for a port to tap; none when nobody can order any more, whatever waits.
-fn next<T>(inbox: &Receiver<Job<T>>, queue: &mut Queue<T>) -> Option<T> {
-    loop {
-        match inbox.try_recv() {
-            Ok(job) => queue.take(job),
-            Err(TryRecvError::Disconnected) => return None,
-            Err(TryRecvError::Empty) => match queue.next() {
-                Some(order) => return Some(order),
-                None => queue.take(inbox.recv().ok()?),
-            },
-        }
+/// What waits, and who waits for it.
+struct Desk<T> {
+    waiting: Mutex<Waiting<T>>,
+    news: Condvar,
+}
+
+/// Ports, and whether each has joined its bridge.
+struct Waiting<T> {
+    ports: VecDeque<(u32, bool, T)>,
+    closed: bool,
+}
+
+impl<T> Default for Desk<T> {
+    fn default() -> Self {
+        Self { waiting: Mutex::new(Waiting { ports: VecDeque::new(), closed: false }), news: Condvar::new() }
     }
 }
 
-/// What waits: ports, and whether each has joined its bridge.
-struct Queue<T>(VecDeque<(u32, bool, T)>);
-
-impl<T> Queue<T> {
-    fn take(&mut self, job: Job<T>) {
-        match job {
-            Job::Tap(ifindex, joined, order) => self.0.push_back((ifindex, joined, order)),
-            Job::Joined(ifindex) => {
-                self.0.iter_mut().filter(|o| o.0 == ifindex).for_each(|(_, joined, _)| *joined = true)
-            }
-        }
+impl<T> Desk<T> {
+    fn lock(&self) -> MutexGuard<'_, Waiting<T>> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The first of those that have joined their bridge, else the first.
-    fn next(&mut self) -> Option<T> {
-        let urgent = self.0.iter().position(|(_, joined, _)| *joined).unwrap_or(0);
-        self.0.remove(urgent).map(|(_, _, order)| order)
+    fn put(&self, ifindex: u32, joined: bool, order: T) {
+        self.lock().ports.push_back((ifindex, joined, order));
+        self.news.notify_one();
+    }
+
+    fn has_joined(&self, ifindex: u32) {
+        self.lock().ports.iter_mut().filter(|o| o.0 == ifindex).for_each(|(_, joined, _)| *joined = true);
+    }
+
+    /// Nothing is handed out from now on, whatever waits.
+    fn close(&self) {
+        self.lock().closed = true;
+        self.news.notify_all();
+    }
+
+    /// Waits for a port to tap: the first of those that have joined their bridge, else the first. None when it is closed.
+    fn next(&self) -> Option<T> {
+        let mut waiting = self.lock();
+        loop {
+            if waiting.closed {
+                return None;
+            }
+            let urgent = waiting.ports.iter().position(|(_, joined, _)| *joined).unwrap_or(0);
+            if let Some((_, _, order)) = waiting.ports.remove(urgent) {
+                return Some(order);
+            }
+            waiting = self.news.wait(waiting).unwrap_or_else(PoisonError::into_inner);
+        }
     }
 }
 

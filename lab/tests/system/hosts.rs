@@ -5,11 +5,14 @@ use crate::support::*;
 use anyhow::{Context, Result, ensure};
 use lab::traffic::UdpSent;
 use lab::{App, Conmond, Container, Host, Meeting, ROUTED, Site, Spec, output_text, root_test, wait_for};
+use nix::sys::signal::{Signal, kill};
+use nix::time::{ClockId, clock_gettime};
+use nix::unistd::Pid;
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 /// Datagrams of a conversation.
 const COUNT: u64 = 100;
@@ -125,8 +128,10 @@ pub fn ways(two: &Two<'_>, sinks: u64) -> Result<Vec<Way>> {
     Ok(ways.into())
 }
 
+/// Nanoseconds since 1970 UTC, as the generator tells its first datagram.
 fn now() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |t| t.as_nanos() as u64)
+    let now = clock_gettime(ClockId::CLOCK_REALTIME).map_or(Duration::ZERO, Duration::from);
+    u64::try_from(now.as_nanos()).unwrap_or(u64::MAX)
 }
 
 /// When a host first showed the pair of two names.
@@ -395,10 +400,10 @@ fn faults(meeting: Meeting) -> Result<()> {
         sent = both(two, sent)?;
 
         // It stands still for longer than its lease.
-        let pid = nix::unistd::Pid::from_raw(i32::try_from(two.conmonds[1].pid()?)?);
-        nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGSTOP)?;
+        let pid = Pid::from_raw(i32::try_from(two.conmonds[1].pid()?)?);
+        kill(pid, Signal::SIGSTOP)?;
         let missed = misses(&two.conmonds[0], "h2");
-        nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGCONT)?;
+        kill(pid, Signal::SIGCONT)?;
         missed?;
         two.are_whole()?;
         sent = both(two, sent)?;

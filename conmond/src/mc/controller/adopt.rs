@@ -20,7 +20,7 @@ impl Work {
             Tapper::start(move |done| {
                 let _ = events.send(Event::Tapped(Box::new(done)));
             })
-            .context("cannot start the tapper's thread")?
+            .context("cannot start the threads that tap")?
         };
         let rigger = {
             let events = events.clone();

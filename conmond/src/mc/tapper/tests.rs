@@ -1,33 +1,63 @@
 use super::*;
 
-/// What comes out, in order, until nothing waits or nobody can order any more.
-fn all(inbox: &Receiver<Job<u32>>, queue: &mut Queue<u32>, most: usize) -> Vec<u32> {
-    std::iter::from_fn(|| next(inbox, queue)).take(most).collect()
+/// What comes out, in order.
+fn some(desk: &Desk<u32>, count: usize) -> Vec<u32> {
+    std::iter::from_fn(|| desk.next()).take(count).collect()
 }
 
 #[test]
 fn ports_on_their_bridge_come_first_and_each_kind_in_its_order() {
-    let (jobs, inbox) = channel();
-    let mut queue = Queue(VecDeque::new());
+    let desk = Desk::default();
     for (ifindex, joined) in [(1, false), (2, false), (3, true), (4, false), (5, true)] {
-        jobs.send(Job::Tap(ifindex, joined, ifindex)).unwrap();
+        desk.put(ifindex, joined, ifindex);
     }
-    jobs.send(Job::Joined(4)).unwrap();
+    desk.has_joined(4);
     // of a port that is not here any more
-    jobs.send(Job::Joined(9)).unwrap();
-    assert_eq!(all(&inbox, &mut queue, 2), [3, 4]);
-    jobs.send(Job::Joined(2)).unwrap();
-    jobs.send(Job::Tap(6, false, 6)).unwrap();
-    assert_eq!(all(&inbox, &mut queue, 4), [2, 5, 1, 6]);
+    desk.has_joined(9);
+    assert_eq!(some(&desk, 2), [3, 4]);
+    desk.has_joined(2);
+    desk.put(6, false, 6);
+    assert_eq!(some(&desk, 4), [2, 5, 1, 6]);
 }
 
 #[test]
-fn what_waits_at_the_end_is_left() {
-    let (jobs, inbox) = channel();
-    let mut queue = Queue(VecDeque::new());
-    jobs.send(Job::Tap(1, true, 1)).unwrap();
-    jobs.send(Job::Tap(2, true, 2)).unwrap();
-    assert_eq!(next(&inbox, &mut queue), Some(1));
-    drop(jobs);
-    assert_eq!(next(&inbox, &mut queue), None);
+fn what_waits_at_the_end_is_left_and_nobody_waits_for_more() {
+    let desk = Arc::new(Desk::default());
+    desk.put(1, true, 1);
+    desk.put(2, true, 2);
+    assert_eq!(desk.next(), Some(1));
+    let idle = Arc::new(Desk::<u32>::default());
+    let waits = std::thread::spawn({
+        let idle = idle.clone();
+        move || idle.next()
+    });
+    for desk in [desk.clone(), idle] {
+        desk.close();
+    }
+    assert_eq!(desk.next(), None);
+    assert_eq!(waits.join().unwrap(), None);
+}
+
+#[test]
+fn each_port_is_handed_out_once() {
+    let desk = Arc::new(Desk::default());
+    let taken = Arc::new(Mutex::new(Vec::new()));
+    let threads: Vec<_> = (0..4)
+        .map(|_| {
+            let (desk, taken) = (desk.clone(), taken.clone());
+            std::thread::spawn(move || {
+                while let Some(port) = desk.next() {
+                    taken.lock().unwrap().push(port);
+                    if port == 999 {
+                        desk.close();
+                    }
+                }
+            })
+        })
+        .collect();
+    (0..1000).for_each(|i| desk.put(i, false, i));
+    threads.into_iter().for_each(|thread| thread.join().unwrap());
+    let mut taken = taken.lock().unwrap().clone();
+    taken.sort_unstable();
+    assert_eq!(taken, (0..1000).collect::<Vec<_>>());
 }
