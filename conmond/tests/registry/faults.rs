@@ -51,10 +51,10 @@ impl System {
     async fn all_right(&self) {
         let t = self.t;
         names(&self.asker, ADDRESS, t + 2 * S, &["w/b"]).await;
-        names(&self.asker, ADDRESS, wall(), &["w/b"]).await;
+        names_now(&self.asker, ADDRESS, &["w/b"]).await;
         names(&self.asker, ADDRESS, t + S - 1, &["w/a"]).await;
         names(&self.asker, ADDRESS, t + S, &[]).await;
-        names(&self.asker, "10.0.0.3", wall(), &["w/c"]).await;
+        names_now(&self.asker, "10.0.0.3", &["w/c"]).await;
         until("both hosts are known", || hosts(&self.asker) == ["asker", "w"]).await;
         until("all is written", || self.writer.health().pending_rows == 0).await;
         let rows = self.etcd.keys("/conmon/1/at/");
@@ -142,7 +142,7 @@ async fn the_asker_is_cut_off_while_etcd_forgets_what_happened() {
     names(&system.asker, "10.0.9.9", system.t, &["far/x"]).await;
     proxy.block();
     system.change();
-    names(&system.asker, ADDRESS, wall(), &["w/b"]).await;
+    names_now(&system.asker, ADDRESS, &["w/b"]).await;
     let status = system.etcd.etcdctl(&["get", "/", "-w", "json"]);
     let revision = serde_json::from_str::<serde_json::Value>(&status).unwrap()["header"]["revision"].clone();
     system.etcd.etcdctl(&["compact", &revision.to_string()]);
@@ -152,9 +152,9 @@ async fn the_asker_is_cut_off_while_etcd_forgets_what_happened() {
     assert_eq!(named(&far.find(ip(ADDRESS), system.t).await), ["w/a"]);
     until("it notices", || !far.health().reachable).await;
     proxy.unblock();
-    names(&far, ADDRESS, wall(), &["w/b"]).await;
+    names_now(&far, ADDRESS, &["w/b"]).await;
     names(&far, ADDRESS, system.t, &["w/a"]).await;
-    names(&system.asker, "10.0.9.9", wall(), &["far/x"]).await;
+    names_now(&system.asker, "10.0.9.9", &["far/x"]).await;
     assert!(far.health().reader.resyncs > 0);
 }
 
@@ -163,14 +163,14 @@ async fn of_two_that_take_themselves_for_one_host_the_later_one_speaks() {
     let system = System::new("double").await;
     let other = join(&system.etcd, 13);
     other.publish(own(&host("w", 9), &[("z", ADDRESS, system.t + 5 * S, None)]));
-    names(&system.asker, ADDRESS, wall(), &["w/z"]).await;
+    names_now(&system.asker, ADDRESS, &["w/z"]).await;
     until("the earlier one is silent", || system.writer.health().superseded).await;
     system.change();
     tokio::time::sleep(Duration::from_secs(1)).await;
-    names(&system.asker, ADDRESS, wall(), &["w/z"]).await;
+    names_now(&system.asker, ADDRESS, &["w/z"]).await;
     assert!(!other.health().superseded);
     // It leaves: the earlier one speaks again.
     other.close().await;
-    names(&system.asker, ADDRESS, wall(), &["w/b"]).await;
+    names_now(&system.asker, ADDRESS, &["w/b"]).await;
     until("it is not silent any more", || !system.writer.health().superseded).await;
 }

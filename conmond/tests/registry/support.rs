@@ -63,9 +63,24 @@ pub fn named(answer: &Answer) -> Vec<String> {
 
 /// Waits until `registry` names those who had `address` at `at`; returns how long that took.
 pub async fn names(registry: &dyn Registry, address: &str, at: u64, expected: &[&str]) -> Duration {
+    names_at(registry, address, || at, expected).await
+}
+
+/// Waits until `registry` names those who have `address` at the time of asking: of a row that vanishes it is known that it was there until
+/// it was missed, so a moment before that stays its.
+pub async fn names_now(registry: &dyn Registry, address: &str, expected: &[&str]) -> Duration {
+    names_at(registry, address, wall, expected).await
+}
+
+async fn names_at(
+    registry: &dyn Registry,
+    address: &str,
+    at: impl Fn() -> u64,
+    expected: &[&str],
+) -> Duration {
     let begin = Instant::now();
     loop {
-        let answer = registry.find(ip(address), at).await;
+        let answer = registry.find(ip(address), at()).await;
         if named(&answer) == expected {
             return begin.elapsed();
         }

@@ -417,23 +417,10 @@ fn faults(meeting: Meeting) -> Result<()> {
         sent = both(two, sent)?;
 
         if meeting == Meeting::Etcd {
-            // The registry is gone: what is known is known, and who comes meanwhile is named when it is back.
+            // The registry is gone: what is known is known.
             two.site.kill_etcd()?;
             sent = both(two, sent)?;
-            let late = two.host(1).run(&on(ROUTED, "late", "idle"))?;
-            late.exec(&[
-                "/labgen",
-                "udp-send",
-                "--to",
-                &to,
-                "--rate",
-                "1000",
-                "--count",
-                &COUNT.to_string(),
-            ])?;
             two.site.start_etcd()?;
-            let pair = pair_with(&two.conmonds[1], "late", "sink", COUNT)?;
-            ensure!(packets(&pair["sent"]) == COUNT, "{pair}");
             two.are_whole()?;
 
             // It comes back without its memory.
@@ -443,8 +430,11 @@ fn faults(meeting: Meeting) -> Result<()> {
             two.are_whole()?;
             sent = both(two, sent)?;
         }
-        let answer = two.conmonds[1].ctl(&["matrix"])?;
-        let row = pair(&answer, "sender", "sink").with_context(|| answer.to_string())?;
+        // a host that an etcd without memory does not tell of yet is not in the matrix until it is told of again
+        let row = two.conmonds[1].wait_ctl("both hosts' counters", END, &["matrix"], |answer| {
+            let row = pair(answer, "sender", "sink")?;
+            ["src", "dst"].iter().all(|end| row["views"][end].is_object()).then(|| row.clone())
+        })?;
         for end in ["src", "dst"] {
             ensure!(packets(&row["views"][end]["sent"]) == sent, "{sent} were sent: {row}");
         }
