@@ -102,9 +102,7 @@ impl Lab {
         a_ns.ip(&["link", "add", a_if, "type", "veth", "peer", "name", b_if, "netns", b_ns.name()])?;
         for (ns, interface, addresses) in [a, b] {
             for address in addresses.split_ascii_whitespace() {
-                // Duplicate address detection would leave an IPv6 address unusable for a second.
-                let nodad: &[&str] = if address.contains(':') { &["nodad"] } else { &[] };
-                ns.ip(&[&["addr", "add", address, "dev", interface], nodad].concat())?;
+                ns.add_address(interface, address)?;
             }
             ns.ip(&["link", "set", interface, "up"])?;
         }

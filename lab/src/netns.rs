@@ -63,6 +63,13 @@ impl Namespace {
         output(self.command("ip").args(args)).map(|o| text(&o))
     }
 
+    /// Gives an interface of the namespace an address (`10.0.0.1/24`, IPv4 or IPv6), of use at once.
+    pub(crate) fn add_address(&self, interface: &str, address: &str) -> Result<()> {
+        // Duplicate address detection would leave an IPv6 address unusable for a second.
+        let nodad: &[&str] = if address.contains(':') { &["nodad"] } else { &[] };
+        self.ip(&[&["addr", "add", address, "dev", interface], nodad].concat()).map(drop)
+    }
+
     /// The interfaces of the namespace with their counters.
     pub fn links(&self) -> Result<Vec<Link>> {
         links_of(self.command("ip"))

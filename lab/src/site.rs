@@ -63,7 +63,7 @@ impl Site {
         let switch = lab.namespace("switch")?;
         switch.ip(&["link", "add", "sw0", "type", "bridge"])?;
         for address in [lan_address(false, ETCD), lan_address(true, ETCD)] {
-            add_address(&switch, "sw0", &address)?;
+            switch.add_address("sw0", &address)?;
         }
         switch.ip(&["link", "set", "sw0", "up"])?;
         let dir = lab.dir().join("site");
@@ -277,11 +277,6 @@ fn routed(number: usize) -> [String; 2] {
 
 fn without_length(address: &str) -> String {
     address.split('/').next().unwrap_or(address).to_string()
-}
-
-fn add_address(ns: &Namespace, interface: &str, address: &str) -> Result<()> {
-    let nodad: &[&str] = if address.contains(':') { &["nodad"] } else { &[] };
-    ns.ip(&[&["addr", "add", address, "dev", interface], nodad].concat()).map(drop)
 }
 
 fn text(path: impl AsRef<Path>) -> String {
