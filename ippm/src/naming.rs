@@ -132,6 +132,26 @@ impl<O: PartialEq, A: Eq + Hash> AddressMap<O, A> {
         true
     }
 
+    /// The end that was told of `owner` was none: it has had `address` all the time and still does at `at`. Returns whether
+    /// it is so now; not if somebody else had it since, or if it never had.
+    pub fn resume(&mut self, address: &A, owner: &O, at: Timestamp) -> bool {
+        let Some(list) = self.addresses.get_mut(address) else { return false };
+        let next = list.partition_point(|i| i.since <= at);
+        let until = list.get(next).map_or(Timestamp::MAX, |i| i.since);
+        let Some(last) = next.checked_sub(1).map(|i| &mut list[i]) else { return false };
+        if last.owner != *owner {
+            return false;
+        }
+        if last.until <= at {
+            last.until = until;
+            if list.get(next).is_some_and(|after| after.owner == *owner) {
+                list[next - 1].until = list[next].until;
+                list.remove(next);
+            }
+        }
+        true
+    }
+
     /// Who had `address` at time `at`.
     pub fn lookup_at(&self, address: &A, at: Timestamp) -> Option<&O> {
         let list = self.addresses.get(address)?;

@@ -1,7 +1,7 @@
 //! What of other hosts' addresses is known here, out of the registry's answers: names for addresses that are one container's, and
 //! hosts to ask where an address alone does not tell. Pure.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,11 +11,14 @@ use ippm::naming::Lookup;
 use ippm::time::Timestamp;
 
 use crate::nat::RemoteEnd;
-use crate::registry::{Answer, EndpointRow, Hosts};
+use crate::registry::{Answer, EndpointRow, HostRow, Hosts};
 use crate::store::Elsewhere;
 
 /// Addresses on other hosts are kept for this long after they were given up.
 const LINGER: Duration = Duration::from_secs(600);
+/// A host that the registry no longer tells of is asked for its part, and missed in the whole, for this long: the registry may have lost its
+/// memory, or heard nothing of a host that others still reach.
+const MISSED: Duration = Duration::from_secs(120);
 /// Most addresses that several hosts have.
 const SHARED: usize = 16_384;
 
@@ -27,6 +30,8 @@ pub struct Directory {
     /// Addresses that containers of several hosts have, and which.
     shared: HashMap<IpAddr, Vec<String>>,
     hosts: Arc<Hosts>,
+    /// Hosts that the registry told of, and since when it does no longer.
+    left: BTreeMap<String, (Arc<HostRow>, Timestamp)>,
     changed: bool,
     masks_changed: bool,
     /// Addresses that several hosts have and that found no room: nobody is asked for them.
@@ -51,7 +56,13 @@ impl Directory {
     }
 
     /// The hosts there are.
-    pub fn set_hosts(&mut self, hosts: Arc<Hosts>) {
+    pub fn set_hosts(&mut self, hosts: Arc<Hosts>, now: Timestamp) {
+        for (name, row) in self.hosts.rows.iter().filter(|(name, _)| **name != self.own) {
+            if !hosts.rows.contains_key(name) {
+                self.left.insert(name.clone(), (row.clone(), now));
+            }
+        }
+        self.left.retain(|name, _| !hosts.rows.contains_key(name));
         let mut by_address: HashMap<IpAddr, BTreeSet<&str>> = HashMap::new();
         for row in hosts.rows.values() {
             for address in &row.addresses {
@@ -70,18 +81,24 @@ impl Directory {
     }
 
     /// The host of this name.
-    pub fn host(&self, name: &str) -> Option<&Arc<crate::registry::HostRow>> {
+    pub fn host(&self, name: &str) -> Option<&Arc<HostRow>> {
         self.hosts.rows.get(name)
     }
 
     /// All other hosts.
-    pub fn others(&self) -> impl Iterator<Item = &Arc<crate::registry::HostRow>> {
+    pub fn others(&self) -> impl Iterator<Item = &Arc<HostRow>> {
         self.hosts.rows.values().filter(|row| row.name != self.own)
     }
 
-    /// Whether the registry has to be asked for an address: nobody knows yet whose it was.
+    /// Other hosts that were known lately, and since when the registry does not tell of them any more.
+    pub fn left(&self) -> impl Iterator<Item = (&Arc<HostRow>, Timestamp)> {
+        self.left.values().map(|(row, since)| (row, *since))
+    }
+
+    /// Whether the registry has to be asked for an address: nobody knows yet whose it was, or which hosts to ask.
     pub fn is_unknown(&self, address: IpAddr, first: Timestamp, last: Timestamp) -> bool {
         self.hosts.at(address).next().is_none()
+            && !self.shared.contains_key(&address)
             && matches!(self.elsewhere.containers.lookup_range(&address, first, last), Lookup::None)
     }
 
@@ -116,6 +133,8 @@ impl Directory {
                 let since = monotonic(one.row.since_ns).min(at);
                 let end = Arc::new(remote_end(&one.row));
                 self.elsewhere.containers.insert(address, end.clone(), since);
+                // its host was lost for a while, and its rows with it
+                self.elsewhere.containers.resume(&address, &end, at);
                 if let Some(until) = one.until_ns.map(monotonic) {
                     let until = if seen { until.max(at + Duration::from_nanos(1)) } else { until };
                     self.elsewhere.containers.close(&address, &end, until);
@@ -167,14 +186,15 @@ impl Directory {
     /// Forgets what was given up long ago.
     pub fn prune(&mut self, now: Timestamp) {
         self.changed |= self.elsewhere.containers.prune(now.before(LINGER)) > 0;
+        self.left.retain(|_, (_, since)| now - *since < MISSED);
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::registry::Candidate;
     use crate::registry::rows::tests::{endpoint, host};
-    use crate::registry::{Candidate, HostRow};
 
     fn address(text: &str) -> IpAddr {
         text.parse().unwrap()
@@ -193,7 +213,7 @@ mod tests {
         };
         hosts.load(vec![row("a", "192.0.2.1"), row("b", "192.0.2.2"), row("c", "192.0.2.3")]);
         let mut directory = Directory::new("a");
-        directory.set_hosts(Arc::new(hosts));
+        directory.set_hosts(Arc::new(hosts), Timestamp(0));
         directory
     }
 
@@ -221,6 +241,28 @@ mod tests {
             "this host's, too: nobody else is called by it from here"
         );
         assert_eq!(d.masks(), None, "nothing new");
+    }
+
+    #[test]
+    fn a_host_that_the_registry_tells_of_no_longer_is_missed_for_a_while() {
+        let mut d = directory();
+        let all = d.hosts.clone();
+        let without = |names: &[&str]| {
+            let mut hosts = Hosts::default();
+            let rest = all.rows.values().filter(|row| !names.contains(&row.name.as_str()));
+            hosts.load(rest.map(|row| HostRow::clone(row)).collect());
+            Arc::new(hosts)
+        };
+        let left = |d: &Directory| d.left().map(|(row, at)| (row.name.clone(), at.0)).collect::<Vec<_>>();
+        d.set_hosts(without(&["a", "b"]), Timestamp(5));
+        d.set_hosts(without(&["a", "b", "c"]), Timestamp(7));
+        assert_eq!(left(&d), [("b".to_owned(), 5), ("c".to_owned(), 7)], "this host itself is never missed");
+        d.set_hosts(without(&["b"]), Timestamp(9));
+        assert_eq!(left(&d), [("b".to_owned(), 5)], "c is back");
+        d.prune(Timestamp(4) + MISSED);
+        assert_eq!(left(&d).len(), 1);
+        d.prune(Timestamp(5) + MISSED);
+        assert_eq!(left(&d), []);
     }
 
     #[test]
@@ -255,6 +297,9 @@ mod tests {
         d.take(at, (Timestamp(200), false), &known(vec![over]), Timestamp);
         assert_eq!((named(&d, 150).as_deref(), named(&d, 201)), (Some("web@b"), None));
         assert!(d.is_unknown(at, Timestamp(300), Timestamp(300)), "the next one is asked for");
+        // its host was lost only, and is back with the same row
+        d.take(at, (Timestamp(400), false), &known(vec![candidate("b", "web", 100, None)]), Timestamp);
+        assert_eq!([150, 300, 400, 500].map(|at| named(&d, at)), [(); 4].map(|()| Some("web@b".to_owned())));
     }
 
     #[test]

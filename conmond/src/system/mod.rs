@@ -7,6 +7,7 @@
 
 mod directory;
 mod ends;
+mod lookups;
 pub mod matrix;
 mod over_tls;
 mod publish;
@@ -21,6 +22,7 @@ use conmon::api::{EndsAnswer, EndsQuestion, MatrixAnswer, MatrixHost, MatrixQuer
 
 use crate::registry::HostRow;
 
+pub use lookups::LookupCounters;
 pub use over_tls::OverTls;
 pub use resolver::Counters;
 pub use task::{System, SystemCounters};

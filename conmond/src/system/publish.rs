@@ -74,8 +74,8 @@ pub fn own(host: &HostRow, names: &Names, networks: &mut Networks, wall: Wall, n
     Own { host: HostRow { addresses, ..host.clone() }, endpoints }
 }
 
-/// Whether others can see the host by this address.
-fn is_reachable(address: IpAddr) -> bool {
+/// Whether others can see a host or its containers by this address.
+pub fn is_reachable(address: IpAddr) -> bool {
     match address {
         IpAddr::V4(a) => !a.is_loopback() && !a.is_link_local() && !a.is_unspecified(),
         IpAddr::V6(a) => !a.is_loopback() && !a.is_unicast_link_local() && !a.is_unspecified(),

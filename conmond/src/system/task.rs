@@ -12,13 +12,14 @@ use conmon::api::{
 };
 use futures_util::future::join_all;
 use ippm::flow::{FlowKey, Role};
-use ippm::measurement::{Batch, FlowEventKind};
+use ippm::measurement::{Batch, FlowEventKind, PairMeasurement};
 use ippm::time::Timestamp;
 use tokio::sync::mpsc::{self, error::TrySendError};
 
 use super::directory::Directory;
 use super::ends::{self, socket};
-use super::publish::{Networks, note_networks, own};
+use super::lookups::{LookupCounters, Lookups, Outcome, Sighting};
+use super::publish::{Networks, is_reachable, note_networks, own};
 use super::resolver::{Asking, Counters, Flow, Known, Resolver};
 use super::{BoxFuture, INCOMPLETE, Peers, matrix};
 use crate::clock::{Wall, monotonic};
@@ -40,7 +41,7 @@ const PRUNE: Duration = Duration::from_secs(10);
 #[derive(Debug, Default)]
 struct Offer {
     flows: Vec<Flow>,
-    addresses: Vec<(IpAddr, Timestamp, Timestamp)>,
+    addresses: Vec<Sighting>,
 }
 
 enum Told {
@@ -57,6 +58,10 @@ pub struct SystemCounters {
     pub resolver: Counters,
     /// Conversations whose far end is being asked for.
     pub waiting: u64,
+    /// Those of the look-ups of addresses.
+    pub lookups: LookupCounters,
+    /// Addresses that are looked for.
+    pub sought: u64,
     /// Reports that found no room.
     pub offers_dropped: u64,
     /// Conversations for whose far ends there was no room.
@@ -76,6 +81,7 @@ pub struct System {
     masks: RwLock<Arc<HashSet<IpAddr>>>,
     directory: Mutex<Directory>,
     resolver: Mutex<Resolver>,
+    lookups: Mutex<Lookups>,
     offers_dropped: AtomicU64,
     answered: AtomicU64,
 }
@@ -135,6 +141,7 @@ impl System {
             masks: RwLock::default(),
             directory: Mutex::new(Directory::new(&host.name)),
             resolver: Mutex::default(),
+            lookups: Mutex::default(),
             offers_dropped: AtomicU64::new(0),
             answered: AtomicU64::new(0),
             shared,
@@ -155,7 +162,7 @@ impl System {
             if masks.contains(&key.remote) {
                 offer.flows.push(Flow { key: *key, role, first, last });
             } else {
-                offer.addresses.push((key.remote, first, last));
+                offer.addresses.push(Sighting { address: key.remote, first, last });
             }
         };
         for event in batch.events.iter().filter(|e| e.kind == FlowEventKind::New) {
@@ -165,10 +172,10 @@ impl System {
             flow(&f.key, f.role, f.first_seen, f.last_seen);
         }
         let pairs = batch.pairs.iter().filter(|p| !masks.contains(&p.key.remote));
-        offer.addresses.extend(pairs.map(|p| (p.key.remote, p.first_seen, p.last_seen)));
-        offer.addresses.retain(|(address, first, last)| !names.is_here(*address, *first, *last));
-        offer.addresses.sort();
-        offer.addresses.dedup_by_key(|(address, ..)| *address);
+        let sighted =
+            |p: &PairMeasurement| Sighting { address: p.key.remote, first: p.first_seen, last: p.last_seen };
+        offer.addresses.extend(pairs.map(sighted));
+        offer.addresses.retain(|s| is_reachable(s.address) && !names.is_here(s.address, s.first, s.last));
         if offer.flows.is_empty() && offer.addresses.is_empty() {
             return;
         }
@@ -201,15 +208,29 @@ impl System {
         query: &MatrixQuery,
         deadline: Duration,
     ) -> MatrixAnswer {
-        let others: Vec<Arc<HostRow>> = lock(&self.directory).others().cloned().collect();
-        let asked = others.into_iter().map(|row| {
+        let others: Vec<(Arc<HostRow>, Option<Timestamp>)> = {
+            let directory = lock(&self.directory);
+            let left = directory.left().map(|(row, since)| (row.clone(), Some(since)));
+            directory.others().map(|row| (row.clone(), None)).chain(left).collect()
+        };
+        let asked = others.into_iter().map(|(row, left)| {
             let answer = self.peers.pairs(row.clone(), scope.tenant().cloned());
             async move {
                 let answer = match tokio::time::timeout(deadline, answer).await {
                     Ok(answer) => answer.map_err(|e| format!("{e:#}")),
                     Err(_) => Err(format!("did not answer within {:.1} s", deadline.as_secs_f64())),
                 };
-                (row.name.clone(), answer, monotonic())
+                let now = monotonic();
+                let answer = answer.map_err(|why| match left {
+                    Some(since) => {
+                        format!(
+                            "{why}; the registry has not told of it for {:.0} s",
+                            (now - since).as_secs_f64()
+                        )
+                    }
+                    None => why,
+                });
+                (row.name.clone(), answer, now)
             }
         });
         let mut parts = vec![(self.shared.info.host.clone(), Ok(mine), monotonic())];
@@ -235,10 +256,16 @@ impl System {
 
     /// What it did so far.
     pub fn counters(&self) -> SystemCounters {
-        let resolver = lock(&self.resolver);
+        let (resolver, waiting) = {
+            let resolver = lock(&self.resolver);
+            (resolver.counters, resolver.waiting() as u64)
+        };
+        let lookups = lock(&self.lookups);
         SystemCounters {
-            resolver: resolver.counters,
-            waiting: resolver.waiting() as u64,
+            resolver,
+            waiting,
+            lookups: lookups.counters,
+            sought: lookups.waiting() as u64,
             offers_dropped: self.offers_dropped.load(Ordering::Relaxed),
             ends_full: lock(&self.translations).abroad.full,
             answered: self.answered.load(Ordering::Relaxed),
@@ -264,7 +291,8 @@ impl System {
         let (mut said, mut pruned_at) = (None, monotonic());
         self.learn_hosts(&hosts.borrow_and_update().clone());
         loop {
-            let due = lock(&self.resolver).due();
+            let (due, lookup) = (lock(&self.resolver).due(), lock(&self.lookups).due());
+            let due = due.into_iter().chain(lookup).min();
             let pause = due.map_or(Duration::from_secs(3600), |due| due - monotonic());
             tokio::select! {
                 told = inbox.recv() => match told {
@@ -305,7 +333,7 @@ impl System {
     }
 
     fn learn_hosts(&self, hosts: &Arc<crate::registry::Hosts>) {
-        lock(&self.directory).set_hosts(hosts.clone());
+        lock(&self.directory).set_hosts(hosts.clone(), monotonic());
     }
 
     fn tell_names(&self) {
@@ -335,10 +363,10 @@ impl System {
                         resolver.seen(flow, now, &here);
                     }
                 }
-                for (address, first, last) in offer.addresses {
-                    let unknown = lock(&self.directory).is_unknown(address, first, last);
-                    if unknown {
-                        self.look_up(address, vec![(first, true), (last, true)]);
+                let (directory, mut lookups) = (lock(&self.directory), lock(&self.lookups));
+                for seen in offer.addresses {
+                    if directory.is_unknown(seen.address, seen.first, seen.last) {
+                        lookups.seen(seen, now);
                     }
                 }
             }
@@ -351,6 +379,16 @@ impl System {
                 for (at, seen, answer) in &answers {
                     directory.take(address, (*at, *seen), answer, monotonic);
                 }
+                let outcome = |first, last| {
+                    if !directory.is_unknown(address, first, last) {
+                        Outcome::Known
+                    } else if self.registry.health().reachable {
+                        Outcome::Nobody
+                    } else {
+                        Outcome::Unheard
+                    }
+                };
+                lock(&self.lookups).answered(address, outcome, crate::clock::monotonic());
             }
             Told::Answered(asking, answer) => {
                 let learnt = lock(&self.resolver).answered(&asking, answer.as_ref(), monotonic());
@@ -393,6 +431,10 @@ impl System {
             let here = Here { names: &names, translations: &self.translations, directory: &directory };
             lock(&self.resolver).questions(monotonic(), &here)
         };
+        let sought = lock(&self.lookups).questions(monotonic());
+        for Sighting { address, first, last } in sought {
+            self.look_up(address, vec![(first, true), (last, true)]);
+        }
         for asking in asked {
             let row = lock(&self.directory).host(&asking.host).cloned();
             let answer: BoxFuture<anyhow::Result<EndsAnswer>> = match row {

@@ -88,6 +88,7 @@ fn memory_is_bounded_and_the_loss_is_counted() {
 enum Step {
     Insert(u8, u64),
     Close(u8, u64),
+    Resume(u8, u64),
     Prune(u64),
 }
 
@@ -97,6 +98,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     let step = prop_oneof![
         5 => (0u8..4, 0..END).prop_map(|(o, t)| Step::Insert(o, t)),
         3 => (0u8..4, 0..END).prop_map(|(o, t)| Step::Close(o, t)),
+        2 => (0u8..4, 0..END).prop_map(|(o, t)| Step::Resume(o, t)),
         1 => (0..END).prop_map(Step::Prune),
     ];
     prop::collection::vec(step, 0..40)
@@ -110,6 +112,11 @@ impl Model {
     /// The first moment after `t` when another stretch ends or begins, with END + 1 for none.
     fn run_end(&self, t: usize) -> usize {
         (t + 1..self.0.len()).find(|&i| self.0[i] != self.0[t]).unwrap_or(self.0.len())
+    }
+
+    /// Who had it last, up to `t`.
+    fn had(&self, t: usize) -> Option<u8> {
+        self.0[..=t].iter().flatten().last().copied()
     }
 
     fn apply(&mut self, step: &Step) {
@@ -129,6 +136,14 @@ impl Model {
                 if self.0[until] == Some(owner) {
                     let end = self.run_end(until);
                     self.0[until..end].fill(None);
+                }
+            }
+            Step::Resume(owner, at) => {
+                let at = at as usize;
+                if self.had(at) == Some(owner) && self.0[at].is_none() {
+                    let from = (0..at).rfind(|&i| self.0[i].is_some()).unwrap_or(0);
+                    let until = (at..self.0.len()).find(|&i| self.0[i].is_some()).unwrap_or(self.0.len());
+                    self.0[from..until].fill(Some(owner));
                 }
             }
             Step::Prune(before) => {
@@ -158,6 +173,10 @@ proptest! {
                 Step::Close(owner, until) => {
                     let had = model.0[*until as usize] == Some(*owner);
                     prop_assert_eq!(map.close(&one(), owner, at(*until)), had);
+                }
+                Step::Resume(owner, t) => {
+                    let had = model.had(*t as usize) == Some(*owner);
+                    prop_assert_eq!(map.resume(&one(), owner, at(*t)), had);
                 }
                 Step::Prune(before) => {
                     let before_count = map.intervals(&one()).len();
@@ -198,6 +217,7 @@ proptest! {
                     match step {
                         Step::Insert(owner, since) => map.insert(one(), *owner, at(*since)),
                         Step::Close(owner, until) => { map.close(&one(), owner, at(*until)); }
+                        Step::Resume(owner, t) => { map.resume(&one(), owner, at(*t)); }
                         Step::Prune(before) => { map.prune(at(*before)); }
                     }
                 }

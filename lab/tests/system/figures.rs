@@ -22,6 +22,17 @@ impl Figures {
         self.0.len()
     }
 
+    /// The value that so many of a thousand do not exceed, in seconds; not a number if there is none.
+    pub fn per_mille(&self, per_mille: usize) -> f64 {
+        Self::rank(&self.sorted(), per_mille)
+    }
+
+    fn sorted(&self) -> Vec<f64> {
+        let mut sorted = self.0.clone();
+        sorted.sort_by(f64::total_cmp);
+        sorted
+    }
+
     /// The value of rank ceil(count * per_mille / 1000), counted from 1: no value is made up by interpolation.
     fn rank(sorted: &[f64], per_mille: usize) -> f64 {
         let rank = (sorted.len() * per_mille).div_ceil(1000).max(1);
@@ -41,8 +52,7 @@ impl fmt::Display for Figures {
         if self.0.is_empty() {
             return f.write_str("none measured");
         }
-        let mut sorted = self.0.clone();
-        sorted.sort_by(f64::total_cmp);
+        let sorted = self.sorted();
         let at = |per_mille| Self::rank(&sorted, per_mille) * 1e3;
         let [p50, p90, p99, max] = [500, 900, 990, 1000].map(at);
         write!(

@@ -1,6 +1,7 @@
 //! Two hosts as one system, over etcd and over gossip: every conversation between them is named at both ends, on either
 //! host, soon after its first packet; routed, through a published port behind a masquerade, over IPv4 and IPv6.
 
+use crate::figures::Figures;
 use crate::support::*;
 use anyhow::{Context, Result, ensure};
 use lab::traffic::UdpSent;
@@ -10,6 +11,7 @@ use nix::time::{ClockId, clock_gettime};
 use nix::unistd::Pid;
 use serde_json::Value;
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -165,6 +167,18 @@ struct Sent {
     said: UdpSent,
 }
 
+/// The generator's words for one conversation.
+fn to_send(to: &str) -> String {
+    format!("udp-send --to {to} --rate 1000 --count {COUNT}")
+}
+
+/// Has one conversation from a container that runs.
+fn send(from: &Container, to: &str) -> Result<UdpSent> {
+    let words = to_send(to);
+    let said = from.exec(&["/labgen"].into_iter().chain(words.split(' ')).collect::<Vec<_>>())?;
+    serde_json::from_str(&said).context(said)
+}
+
 /// Calls all that is there to be called, one after another: from a container that runs already, and from one that is made for it.
 fn call_all(two: &Two<'_>, ways: &[Way]) -> Result<Vec<Sent>> {
     let host = two.host(1);
@@ -173,14 +187,11 @@ fn call_all(two: &Two<'_>, ways: &[Way]) -> Result<Vec<Sent>> {
         let src = format!("{}-caller", way.name);
         let caller = host.run(&on(way.network, &src, "idle"))?;
         for called in &way.called {
-            let words = ["udp-send", "--to", &called.to, "--rate", "1000", "--count", &COUNT.to_string()]
-                .map(str::to_owned);
-            let words: Vec<&str> = words.iter().map(String::as_str).collect();
-            let said = caller.exec(&[&["/labgen"], &words[..]].concat())?;
-            let said: UdpSent = serde_json::from_str(&said).context(said)?;
+            let said = send(&caller, &called.to)?;
             all.push(Sent { src: src.clone(), dst: called.name.clone(), said });
             let fresh = format!("{}-fresh-{}", way.name, called.name);
-            let container = host.run(&on(way.network, &fresh, &format!("{} --hold 1", words.join(" "))))?;
+            let words = format!("{} --hold 1", to_send(&called.to));
+            let container = host.run(&on(way.network, &fresh, &words))?;
             all.push(Sent { src: fresh, dst: called.name.clone(), said: report_of(&container)? });
             container.remove()?;
         }
@@ -188,39 +199,26 @@ fn call_all(two: &Two<'_>, ways: &[Way]) -> Result<Vec<Sent>> {
     Ok(all)
 }
 
-/// The value below which a part of them lies.
-fn quantile(sorted: &[Duration], q: f64) -> Duration {
-    let i = (sorted.len() as f64 * q).ceil() as usize;
-    sorted.get(i.saturating_sub(1)).copied().unwrap_or_default()
-}
-
 fn named_in_time(meeting: Meeting, sent: &[Sent], shown: &[Mutex<Shown>]) -> Result<()> {
     for (number, shown) in shown.iter().enumerate() {
         let shown = shown.lock().unwrap_or_else(|e| e.into_inner());
-        let mut by_way: BTreeMap<String, Vec<Duration>> = BTreeMap::new();
+        let (mut by_way, mut all) = (BTreeMap::<String, Figures>::new(), Figures::default());
         for one in sent {
             let at = shown.get(&(one.src.clone(), one.dst.clone()));
             let at =
                 at.with_context(|| format!("h{} never showed {} to {}", number + 1, one.src, one.dst))?;
-            let late = Duration::from_nanos(at.saturating_sub(one.said.first_ns));
+            let late = Duration::from_nanos(at.saturating_sub(one.said.first_ns)).as_secs_f64();
+            all.push(late);
             let kind = if one.src.contains("fresh") { "from a new container" } else { "from a running one" };
             let way = one.dst.split('-').next().unwrap_or_default();
             by_way.entry(format!("{way}, {kind}")).or_default().push(late);
         }
-        let mut all: Vec<Duration> = by_way.values().flatten().copied().collect();
-        for (way, times) in &mut by_way {
-            times.sort();
-            eprintln!(
-                "{} h{} {way}: both ends named p50 {:.1?} max {:.1?} after the first packet",
-                meeting.name(),
-                number + 1,
-                quantile(times, 0.5),
-                times.last().copied().unwrap_or_default(),
-            );
+        for (way, times) in &by_way {
+            let host = number + 1;
+            eprintln!("{} h{host} {way}: both ends named after the first packet: {times}", meeting.name());
         }
-        all.sort();
-        let p99 = quantile(&all, 0.99);
-        ensure!(p99 < NAMED_WITHIN * BUSY, "h{}: p99 {p99:?}", number + 1);
+        let p99 = all.per_mille(990);
+        ensure!(p99 < (NAMED_WITHIN * BUSY).as_secs_f64(), "h{}: p99 {p99} s", number + 1);
     }
     Ok(())
 }
@@ -361,22 +359,27 @@ fn root_real_applications_on_two_hosts() -> Result<()> {
 /// The matrix as a host tells it says of another host that it is not in it, and why.
 fn misses(conmond: &Conmond, host: &str) -> Result<()> {
     conmond.wait_ctl(&format!("{host} to be missed"), END, &["matrix"], |answer| {
-        let row = row(answer, "hosts", "name", host);
-        row.is_none_or(|h| h["complete"] == false && h["problem"].is_string()).then_some(())
+        let row = row(answer, "hosts", "name", host)?;
+        (row["complete"] == false && row["problem"].is_string()).then_some(())
     })
 }
 
 /// Sends to a sink on the other host and waits until both ends are named with all of it on both hosts that are asked.
 fn heard(sender: &Container, to: &str, sink: &str, conmonds: &[&Conmond], already: u64) -> Result<u64> {
-    let said =
-        sender.exec(&["/labgen", "udp-send", "--to", to, "--rate", "1000", "--count", &COUNT.to_string()])?;
-    let said: UdpSent = serde_json::from_str(&said).context(said)?;
-    let all = already + said.sent;
+    let all = already + send(sender, to)?.sent;
     for conmond in conmonds {
         let pair = pair_with(conmond, sender.name(), sink, all)?;
         ensure!(packets(&pair["sent"]) == all, "{all} were sent: {pair}");
     }
     Ok(all)
+}
+
+/// Waits until something that an address sent is shown.
+fn begins(conmond: &Conmond, from: IpAddr) -> Result<()> {
+    conmond.wait_ctl(&format!("what {from} sends"), END, &["pairs"], |answer| {
+        let is_from = |pair: &Value| rows(&pair["src"], "addresses").iter().any(|a| *a == from.to_string());
+        rows(answer, "pairs").iter().any(is_from).then_some(())
+    })
 }
 
 /// Each fault of what binds hosts together: counting goes on exactly, names that are known stay, and afterwards all is as if
@@ -417,11 +420,23 @@ fn faults(meeting: Meeting) -> Result<()> {
         sent = both(two, sent)?;
 
         if meeting == Meeting::Etcd {
-            // The registry is gone: what is known is known.
+            // The registry is gone: what is known is known, and what begins meanwhile is named when it is back.
             two.site.kill_etcd()?;
             sent = both(two, sent)?;
+            let words = format!("udp-send --to {to} --rate 100 --count 100000");
+            let late = two.host(1).run(&on(ROUTED, "late", &words))?.ipv4(ROUTED)?;
+            for conmond in &two.conmonds {
+                begins(conmond, late)?;
+            }
+            let over = two.host(1).run(&on(ROUTED, "over", &to_send(&to)))?;
+            over.wait_line("sent", READY)?;
+            over.remove()?;
             two.site.start_etcd()?;
             two.are_whole()?;
+            for conmond in &two.conmonds {
+                pair_with(conmond, "late", "sink", 1)?;
+                pair_with(conmond, "over", "sink", COUNT)?;
+            }
 
             // It comes back without its memory.
             two.site.kill_etcd()?;

@@ -251,6 +251,23 @@ async fn a_routed_container_of_another_host_is_named_by_its_address() {
     let silent = matrix.hosts.iter().find(|h| h.name == "b").unwrap();
     assert!(!silent.complete && silent.problem.as_deref().unwrap().contains("does not answer"), "{silent:?}");
     assert_eq!((matrix.pairs.len(), matrix.pairs[0].pair.dst.name.as_str()), (1, "app-b"));
+
+    // so is one that the registry has forgotten; and where it is the registry's fault, its part is there
+    b.registry.close().await;
+    let mut hosts = a.registry.hosts();
+    let gone = hosts.wait_for(|h| !h.rows.contains_key("b"));
+    tokio::time::timeout(Duration::from_secs(20), gone).await.expect("b is forgotten").unwrap();
+    tokio::time::sleep(2 * LOOK).await;
+    let matrix = a.system.matrix(pairs(&a.shared), &Scope::All, &all, patience).await;
+    let silent = matrix.hosts.iter().find(|h| h.name == "b").unwrap();
+    assert!(
+        !silent.complete && silent.problem.as_deref().unwrap().contains("has not told of it"),
+        "{silent:?}"
+    );
+    network.0.write().unwrap().insert("b".into(), (b.system.clone(), b.shared.clone()));
+    let matrix = a.system.matrix(pairs(&a.shared), &Scope::All, &all, patience).await;
+    assert!(matrix.hosts.len() == 2 && matrix.hosts.iter().all(|h| h.complete), "{:?}", matrix.hosts);
+    assert_eq!(matrix.pairs[0].views.dst.as_ref().unwrap().received.packets, 5);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

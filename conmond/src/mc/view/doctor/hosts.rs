@@ -48,18 +48,19 @@ fn registry(health: &Health, others: usize, now_ns: u64) -> Check {
 }
 
 fn far_ends(counters: &SystemCounters) -> Check {
-    let SystemCounters { resolver, waiting, offers_dropped, ends_full, answered } = counters;
+    let SystemCounters { resolver, waiting, lookups, sought, offers_dropped, ends_full, answered } = counters;
     let lost = [
+        ("addresses found no room to be looked up", lookups.full),
         ("conversations found no room to wait", resolver.full),
         ("far ends found no room", *ends_full),
         ("reports found no room and are told again with the next", *offers_dropped),
     ];
     let lost: Vec<String> =
         lost.iter().filter(|(_, n)| *n > 0).map(|(what, n)| format!("{n} {what}")).collect();
-    let problem = (resolver.full + ends_full > 0).then(|| lost.join(", "));
+    let problem = (lookups.full + resolver.full + ends_full > 0).then(|| lost.join(", "));
     let mut detail = format!(
-        "{} far ends behind other hosts' addresses were learnt, {waiting} are being asked for, {} were given up; {answered} questions of others were answered",
-        resolver.learnt, resolver.given_up
+        "{} far ends behind other hosts' addresses were learnt, {waiting} are being asked for, {} were given up; {sought} addresses are being looked up, {} were nobody's; {answered} questions of others were answered",
+        resolver.learnt, resolver.given_up, lookups.given_up
     );
     if resolver.refused > 0 {
         detail.push_str(&format!("; {} answers made no sense and were refused", resolver.refused));
