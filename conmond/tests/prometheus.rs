@@ -108,6 +108,17 @@ fn the_values_are_the_source_s() {
         (r#"conmon_cpu_seconds_total{component="controller"}"#.to_owned(), 1.5),
         (r#"conmon_memory_bytes{component="monitors"}"#.to_owned(), (20 << 20) as f64),
         ("conmon_kernel_memory_bytes".to_owned(), (4 << 20) as f64),
+        ("conmon_registry_connected".to_owned(), 1.0),
+        ("conmon_registry_age_seconds".to_owned(), 1.5),
+        ("conmon_registry_hosts".to_owned(), 3.0),
+        ("conmon_registry_pending_rows".to_owned(), 2.0),
+        (r#"conmon_registry_reads_total{result="failed"}"#.to_owned(), 4.0),
+        ("conmon_registry_resyncs_total".to_owned(), 5.0),
+        (r#"conmon_registry_lookups_total{result="hit"}"#.to_owned(), 600.0),
+        (r#"conmon_far_ends_total{result="learnt"}"#.to_owned(), 10.0),
+        (r#"conmon_far_ends_total{result="nobody"}"#.to_owned(), 15.0),
+        (r#"conmon_pending_far_ends{by="address"}"#.to_owned(), 17.0),
+        (r#"conmon_dropped_far_ends_total{room="reports"}"#.to_owned(), 18.0),
     ] {
         let found = samples.get(&series).unwrap_or_else(|| panic!("{series} is missing in {samples:#?}"));
         assert!((found - value).abs() <= value.abs() * 1e-12, "{series}: {found}, not {value}");

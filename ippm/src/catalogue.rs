@@ -149,6 +149,15 @@ const REASON: Label = Label {
     name: "reason",
     values: "busy, slow, not_tls, no_certificate, bad_certificate, no_credentials, bad_token, not_allowed or protocol",
 };
+const READ: Label = Label { name: "result", values: "`answered` or `failed`" };
+const CACHE: Label = Label { name: "result", values: "`hit` (answered from memory) or `miss`" };
+const FAR_END: Label = Label {
+    name: "result",
+    values: "`learnt`, `given_up` (no host could name it), `refused` (an answer that made no sense) or `nobody` (an address that no host has)",
+};
+const PENDING: Label =
+    Label { name: "by", values: "`address` (the registry is asked) or `conversation` (other hosts are)" };
+const ROOM: Label = Label { name: "room", values: "`addresses`, `conversations`, `ends` or `reports`" };
 const HOOK: Label = Label { name: "hook", values: "the program's name and direction" };
 
 macro_rules! metrics {
@@ -320,6 +329,50 @@ metrics! {
     API_REFUSED: Counter Unit::Count("refusals"), "conmon_api_refusals_total" [REASON]
         "Connections and requests to the API over TLS that were refused.";
         "Only there where conmond listens for TLS (`listen`). docs/security.md says what each reason is.";
+        "";
+
+    REGISTRY_CONNECTED: Gauge Unit::Bool, "conmon_registry_connected" []
+        "Whether the registry that binds this host to others answers.";
+        "Only there where conmond has a registry of many hosts, as are all metrics of the registry and of far ends. With gossip: \
+         whether any other host is heard.";
+        "";
+    REGISTRY_AGE: Gauge Unit::Seconds, "conmon_registry_age_seconds" []
+        "How old what is known of the registry is.";
+        "Since the moment up to which all changes of what is in use are known, by this host's clock. No series before the \
+         first answer.";
+        "";
+    REGISTRY_HOSTS: Gauge Unit::Count("hosts"), "conmon_registry_hosts" []
+        "Other hosts that the registry tells of.";
+        "A host that is lost is no longer told of when its lease has ended.";
+        "";
+    REGISTRY_PENDING: Gauge Unit::Count("rows"), "conmon_registry_pending_rows" []
+        "This host's addresses that the registry is not known to have as they are.";
+        "They are written when the registry answers again.";
+        "";
+    REGISTRY_READS: Counter Unit::Count("reads"), "conmon_registry_reads_total" [READ]
+        "Questions to the registry.";
+        "Each reads one address, or all hosts. With gossip there are none: all is known already.";
+        "";
+    REGISTRY_RESYNCS: Counter Unit::Count("resyncs"), "conmon_registry_resyncs_total" []
+        "Addresses in use that were read anew because the registry could not tell what had changed.";
+        "After a lost connection, a compaction, or a registry that came back with an older memory.";
+        "";
+    REGISTRY_LOOKUPS: Counter Unit::Count("lookups"), "conmon_registry_lookups_total" [CACHE]
+        "Looks for who had an address.";
+        "One that the cache answers takes less than a microsecond; others wait for the registry.";
+        "";
+    FAR_ENDS: Counter Unit::Count("ends"), "conmon_far_ends_total" [FAR_END]
+        "Far ends of conversations with other hosts, by how they became known or did not.";
+        "Only those that an address alone does not tell: behind published ports and masquerades, and addresses that several hosts have. Other hosts are \
+         asked for each.";
+        "";
+    FAR_ENDS_PENDING: Gauge Unit::Count("ends"), "conmon_pending_far_ends" [PENDING]
+        "Far ends that are not known yet and are being asked for.";
+        "Addresses that are nobody's are given up after some 20 s, conversations after 13 s, and are asked for again later if they go on.";
+        "";
+    FAR_ENDS_DROPPED: Counter Unit::Count("ends"), "conmon_dropped_far_ends_total" [ROOM]
+        "Far ends for which there was no room, so that they have no name.";
+        "Their pairs bear the address; no count is touched. `reports` are told again with the next.";
         "";
 
     HOOK_RUNS: Counter Unit::Count("runs"), "conmon_hook_sampled_runs_total" [HOOK]

@@ -26,7 +26,7 @@ pub use server::{ANSWER_TIMEOUT, MAX_CALLS, MAX_CONNECTIONS, MAX_STREAMS, STALL_
 pub use socket::{ApiSocket, ListenError, MetricsSocket, api_group};
 pub(crate) use source::Scoped;
 pub use source::{
-    ClassTotals, EachWay, End, HookRow, PairRow, PortRow, ProtocolTotals, SelfMetrics, SetRow, Source,
-    Subscription, Usage,
+    ClassTotals, EachWay, End, HookRow, HostsMetrics, PairRow, PortRow, ProtocolTotals, SelfMetrics, SetRow,
+    Source, Subscription, Usage,
 };
 pub use tls::{FilesError, Tls, TlsFiles, TlsState};

@@ -15,7 +15,7 @@ use tokio::sync::broadcast;
 
 use crate::build::Build;
 use crate::scope::Scope;
-use crate::system::System;
+use crate::system::{System, SystemCounters};
 
 /// What the controller offers to its readers: a view of what it knows already.
 ///
@@ -236,6 +236,33 @@ pub struct SelfMetrics {
     pub monitors: Usage,
     /// Memory of maps and programs in the kernel, bytes.
     pub kernel_memory_bytes: Option<u64>,
+    /// What binds this host to others; none where there is no registry of many hosts.
+    pub hosts: Option<HostsMetrics>,
+}
+
+/// What the metrics say of the registry and of far ends on other hosts.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct HostsMetrics {
+    /// Whether the registry answers.
+    pub connected: bool,
+    /// How old what is known of it is; none before its first answer.
+    pub age: Option<Duration>,
+    /// Other hosts that it tells of.
+    pub others: u64,
+    /// This host's rows that it is not known to have.
+    pub pending_rows: u64,
+    /// Readings that were answered.
+    pub reads: u64,
+    /// Readings that were not.
+    pub failed_reads: u64,
+    /// Targets read anew.
+    pub resyncs: u64,
+    /// Answers from memory.
+    pub cache_hits: u64,
+    /// Others.
+    pub cache_misses: u64,
+    /// What was found of far ends, and what is looked for.
+    pub system: SystemCounters,
 }
 
 /// What user space uses.

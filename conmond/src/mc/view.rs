@@ -8,6 +8,7 @@ mod ledger;
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use conmon::api::{
     ApiError, ContainersAnswer, ContainersQuery, Counts, DoctorAnswer, Endpoint, EndpointKind, Fill,
@@ -25,12 +26,13 @@ use super::shared::{PortInfo, Published, SetInfo, Shared};
 use super::world::{SetId, SetRole};
 use crate::clock::{Wall, monotonic};
 use crate::http::{
-    ClassTotals, EachWay, End, PairRow, PortRow, ProtocolTotals, SelfMetrics, SetRow, Source, Subscription,
-    Tls,
+    ClassTotals, EachWay, End, HostsMetrics, PairRow, PortRow, ProtocolTotals, SelfMetrics, SetRow, Source,
+    Subscription, Tls,
 };
 use crate::scope::Scope;
 use crate::store::{Delay, Store, Taken, Totals, ended_flow, flow_view, group, measurements};
 use crate::switch::LinkQuery;
+use crate::system::System;
 
 /// What readers are shown.
 pub struct View {
@@ -441,7 +443,25 @@ impl Source for View {
             controller: self.cost.controller(),
             monitors: self.cost.monitors(),
             kernel_memory_bytes: self.cost.kernel_memory_bytes(),
+            hosts: self.shared.system().map(hosts_metrics),
         }
+    }
+}
+
+fn hosts_metrics(system: Arc<System>) -> HostsMetrics {
+    let health = system.registry_health();
+    let now = crate::registry::now().wall_ns;
+    HostsMetrics {
+        connected: health.reachable,
+        age: health.known_as_of_ns.map(|known| Duration::from_nanos(now.saturating_sub(known))),
+        others: system.others() as u64,
+        pending_rows: health.pending_rows as u64,
+        reads: health.reader.reads,
+        failed_reads: health.reader.failures,
+        resyncs: health.reader.resyncs,
+        cache_hits: health.cache.hits,
+        cache_misses: health.cache.misses,
+        system: system.counters(),
     }
 }
 

@@ -9,10 +9,11 @@ use std::time::Duration;
 use conmon::api::*;
 use conmond::build::Build;
 use conmond::http::{
-    ClassTotals, EachWay, End, HookRow, PairRow, PortRow, ProtocolTotals, SelfMetrics, SetRow, Source,
-    Subscription, Usage,
+    ClassTotals, EachWay, End, HookRow, HostsMetrics, PairRow, PortRow, ProtocolTotals, SelfMetrics, SetRow,
+    Source, Subscription, Usage,
 };
 use conmond::scope::Scope;
+use conmond::system::{Counters, LookupCounters, SystemCounters};
 use ippm::histogram::Histogram;
 use jiff::Timestamp;
 use tokio::sync::broadcast;
@@ -179,6 +180,26 @@ fn own() -> SelfMetrics {
         controller: Usage { cpu: Some(Duration::from_millis(1500)), memory_bytes: Some(10 << 20) },
         monitors: Usage { cpu: Some(Duration::from_secs(2)), memory_bytes: Some(20 << 20) },
         kernel_memory_bytes: Some(4 << 20),
+        hosts: Some(HostsMetrics {
+            connected: true,
+            age: Some(Duration::from_millis(1500)),
+            others: 3,
+            pending_rows: 2,
+            reads: 40,
+            failed_reads: 4,
+            resyncs: 5,
+            cache_hits: 600,
+            cache_misses: 44,
+            system: SystemCounters {
+                resolver: Counters { learnt: 10, given_up: 11, full: 12, refused: 13 },
+                waiting: 14,
+                lookups: LookupCounters { given_up: 15, full: 16 },
+                sought: 17,
+                offers_dropped: 18,
+                ends_full: 19,
+                answered: 20,
+            },
+        }),
     }
 }
 

@@ -14,7 +14,8 @@ use prometheus_client::registry::Registry;
 
 use super::Snapshot;
 use super::totals::{PairTotals, ProtocolSum, classes};
-use crate::http::{ClassTotals, EachWay, Reason, Usage};
+use crate::http::{ClassTotals, EachWay, HostsMetrics, Reason, Usage};
+use crate::system::SystemCounters;
 
 /// All series of a snapshot in the text format.
 pub(super) fn text(snapshot: Snapshot) -> Result<String, fmt::Error> {
@@ -280,6 +281,9 @@ impl Snapshot {
                 each.try_for_each(|(reason, &count)| family.counter(&[reason.as_str()], count))
             })?;
         }
+        if let Some(hosts) = &own.hosts {
+            far_ends(hosts, encoder)?;
+        }
         family(encoder, &metrics::HOOK_RUNS, |family| {
             own.hooks.iter().try_for_each(|one| family.counter(&[&one.hook], one.runs))
         })?;
@@ -305,4 +309,54 @@ impl Snapshot {
         let revision = own.build.revision.filter(|revision| !revision.is_empty()).unwrap_or("unknown");
         family(encoder, &metrics::BUILD, |family| family.gauge(&[own.build.version, revision], 1u64))
     }
+}
+
+/// What binds this host to others.
+fn far_ends(hosts: &HostsMetrics, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+    let SystemCounters { resolver, waiting, lookups, sought, offers_dropped, ends_full, answered: _ } =
+        hosts.system;
+    let gauges = [
+        (&metrics::REGISTRY_CONNECTED, u64::from(hosts.connected)),
+        (&metrics::REGISTRY_HOSTS, hosts.others),
+        (&metrics::REGISTRY_PENDING, hosts.pending_rows),
+    ];
+    for (metric, value) in gauges {
+        family(encoder, metric, |family| family.gauge(&[], value))?;
+    }
+    if let Some(age) = hosts.age {
+        family(encoder, &metrics::REGISTRY_AGE, |family| family.gauge(&[], age.as_secs_f64()))?;
+    }
+    family(encoder, &metrics::REGISTRY_RESYNCS, |family| family.counter(&[], hosts.resyncs))?;
+    let pending = [("address", sought), ("conversation", waiting)];
+    family(encoder, &metrics::FAR_ENDS_PENDING, |family| {
+        pending.iter().try_for_each(|(label, value)| family.gauge(&[label], *value))
+    })?;
+    let counters: [(&Metric, &[(&str, u64)]); 4] = [
+        (&metrics::REGISTRY_READS, &[("answered", hosts.reads), ("failed", hosts.failed_reads)]),
+        (&metrics::REGISTRY_LOOKUPS, &[("hit", hosts.cache_hits), ("miss", hosts.cache_misses)]),
+        (
+            &metrics::FAR_ENDS,
+            &[
+                ("learnt", resolver.learnt),
+                ("given_up", resolver.given_up),
+                ("refused", resolver.refused),
+                ("nobody", lookups.given_up),
+            ],
+        ),
+        (
+            &metrics::FAR_ENDS_DROPPED,
+            &[
+                ("addresses", lookups.full),
+                ("conversations", resolver.full),
+                ("ends", ends_full),
+                ("reports", offers_dropped),
+            ],
+        ),
+    ];
+    for (metric, values) in counters {
+        family(encoder, metric, |family| {
+            values.iter().try_for_each(|(label, value)| family.counter(&[label], *value))
+        })?;
+    }
+    Ok(())
 }
