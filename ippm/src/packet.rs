@@ -130,6 +130,7 @@ pub struct Payload {
 
 impl Payload {
     /// The part of it that was captured.
+    #[inline]
     pub fn of<'a>(&self, captured: &'a [u8]) -> &'a [u8] {
         let end = self.at.saturating_add(self.length as usize).min(captured.len());
         captured.get(self.at..end).unwrap_or_default()
@@ -191,6 +192,7 @@ pub fn parse(frame: &[u8]) -> Parsed {
 
 /// Parses the beginning of a frame that was `length` octets long when it was captured. A `length` below what is
 /// there counts as what is there.
+#[inline]
 pub fn parse_captured(captured: &[u8], length: usize) -> Parsed {
     let frame = Frame { captured, length: length.max(captured.len()) };
     let mut vlan = 0;
@@ -221,6 +223,7 @@ impl Frame<'_> {
         self.captured.get(offset..)?.first_chunk().copied()
     }
 
+    #[inline]
     fn ethernet(&self, vlan: &mut u16) -> Class {
         let Some(mut kind) = self.header(12).map(u16::from_be_bytes) else { return Class::Other };
         let mut offset = ETHERNET;
@@ -235,25 +238,24 @@ impl Frame<'_> {
             kind = u16::from_be_bytes([kind0, kind1]);
             offset += VLAN_TAG;
         }
-        let ip = match kind {
+        match kind {
             ethertype::IPV4 => self.ipv4(offset),
             ethertype::IPV6 => self.ipv6(offset),
-            ethertype::ARP => return Class::Arp,
-            _ => return Class::Other,
-        };
-        ip.map_or(Class::Malformed, Class::Ip)
+            ethertype::ARP => Class::Arp,
+            _ => Class::Other,
+        }
     }
 
-    /// `None` for what is not IPv4.
-    fn ipv4(&self, at: usize) -> Option<Ip> {
-        let h: [u8; 20] = self.header(at)?;
+    #[inline]
+    fn ipv4(&self, at: usize) -> Class {
+        let Some(h) = self.header::<20>(at) else { return Class::Malformed };
         let header_length = usize::from(h[0] & 0xf) * 4;
         if h[0] >> 4 != 4 || header_length < 20 || at + header_length > self.length {
-            return None;
+            return Class::Malformed;
         }
         let total = usize::from(be16(&h, 2));
         if total != 0 && total < header_length {
-            return None;
+            return Class::Malformed;
         }
         let end = if total == 0 { self.length } else { at + total };
         let address = |i: usize| IpAddr::from([h[i], h[i + 1], h[i + 2], h[i + 3]]);
@@ -263,14 +265,13 @@ impl Frame<'_> {
             later_fragment: be16(&h, 6) & 0x1fff != 0,
             broken: false,
         };
-        Some(self.transport(walk, end, address(12), address(16), be16(&h, 4)))
+        self.transport(walk, end, address(12), address(16), be16(&h, 4))
     }
 
-    /// `None` for what is not IPv6.
-    fn ipv6(&self, at: usize) -> Option<Ip> {
-        let h: [u8; 40] = self.header(at)?;
+    fn ipv6(&self, at: usize) -> Class {
+        let Some(h) = self.header::<40>(at) else { return Class::Malformed };
         if h[0] >> 4 != 6 {
-            return None;
+            return Class::Malformed;
         }
         let payload = usize::from(be16(&h, 4));
         let end = if payload == 0 { self.length } else { at + 40 + payload };
@@ -281,7 +282,7 @@ impl Frame<'_> {
         };
         let mut walk = Walk { offset: at + 40, proto: h[6], later_fragment: false, broken: false };
         self.extensions(&mut walk);
-        Some(self.transport(walk, end, address(8), address(24), 0))
+        self.transport(walk, end, address(8), address(24), 0)
     }
 
     /// Goes past the extension headers (RFC 8200 section 4).
@@ -313,7 +314,8 @@ impl Frame<'_> {
         walk.broken = is_extension(walk.proto);
     }
 
-    fn transport(&self, walk: Walk, end: usize, source: IpAddr, destination: IpAddr, ip_id: u16) -> Ip {
+    #[inline]
+    fn transport(&self, walk: Walk, end: usize, source: IpAddr, destination: IpAddr, ip_id: u16) -> Class {
         let mut ip = Ip {
             source,
             destination,
@@ -328,11 +330,11 @@ impl Frame<'_> {
         };
         let (at, end) = (walk.offset, end.min(self.length));
         if walk.broken {
-            return ip;
+            return Class::Ip(ip);
         }
         if walk.later_fragment {
             ip.payload = payload(at, end);
-            return ip;
+            return Class::Ip(ip);
         }
         // A `None` on the way means that the header does not fit: what was learned until then stands.
         let _fits = match walk.proto {
@@ -346,9 +348,10 @@ impl Frame<'_> {
                 None
             }
         };
-        ip
+        Class::Ip(ip)
     }
 
+    #[inline]
     fn tcp(&self, at: usize, end: usize, ip: &mut Ip) -> Option<()> {
         let h: [u8; 20] = self.fits(at, end, 20)?;
         ip.source_port = be16(&h, 0);

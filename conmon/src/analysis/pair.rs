@@ -64,6 +64,7 @@ impl PairState {
         }
     }
 
+    #[inline]
     pub fn count(&mut self, forward: bool, length: usize, ns: u64) {
         let count = &mut self.counts[usize::from(!forward)];
         count.bytes = count.bytes.saturating_add(length as u64);
@@ -73,6 +74,7 @@ impl PairState {
         self.last_ns = self.last_ns.max(ns);
     }
 
+    #[inline]
     pub fn told(&mut self, forward: bool, told: &Told) {
         self.tcp = true;
         match told.place {

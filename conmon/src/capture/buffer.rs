@@ -31,6 +31,7 @@ impl<R: Read> Buffer<R> {
     }
 
     /// The next `length` octets, which stay to be taken; `None` if the stream ends before.
+    #[inline(never)]
     pub fn fill(&mut self, length: usize) -> Result<Option<&[u8]>, CaptureError> {
         if length > MAX_BLOCK {
             let what = format!("something claims to be {length} octets long");
@@ -50,6 +51,7 @@ impl<R: Read> Buffer<R> {
     }
 
     /// Takes `length` octets that [`Buffer::fill`] showed.
+    #[inline]
     pub fn take(&mut self, length: usize) -> &[u8] {
         let length = length.min(self.held());
         let taken = &self.bytes[self.start..self.start + length];
@@ -73,8 +75,10 @@ impl<R: Read> Buffer<R> {
     }
 
     /// The next `length` octets of what must be whole, taken; `None` if the stream ends before the first of them.
+    #[inline]
     pub fn whole(&mut self, length: usize, what: &'static str) -> Result<Option<&[u8]>, CaptureError> {
-        if self.fill(length)?.is_none() {
+        // nearly always it is there
+        if (self.held() < length || length > MAX_BLOCK) && self.fill(length)?.is_none() {
             return match self.held() {
                 0 => Ok(None),
                 held => Err(CaptureError::Cut { what, at: self.consumed + held as u64 }),

@@ -35,19 +35,31 @@ const ETHERNET: usize = 14;
 
 /// The packet as an Ethernet frame with its length on the wire: itself, or put together in `scratch` with addresses of
 /// zero. `None` where the link layer is not known or its header is cut.
+#[inline]
 pub fn to_ethernet<'a>(
     link: Link,
     captured: &'a [u8],
     length: usize,
     scratch: &'a mut Vec<u8>,
 ) -> Option<(&'a [u8], usize)> {
+    if link == Link::Ethernet {
+        return Some((captured, length));
+    }
+    put_together(link, captured, length, scratch)
+}
+
+fn put_together<'a>(
+    link: Link,
+    captured: &[u8],
+    length: usize,
+    scratch: &'a mut Vec<u8>,
+) -> Option<(&'a [u8], usize)> {
     let (kind, header) = match link {
-        Link::Ethernet => return Some((captured, length)),
         Link::Raw => (ip_version(captured)?, 0),
         Link::Loopback => (ip_version(captured.get(4..)?)?, 4),
         Link::Cooked => (captured.get(14..16)?.first_chunk().copied()?, 16),
         Link::Cooked2 => (captured.get(..2)?.first_chunk().copied()?, 20),
-        Link::Other(_) => return None,
+        Link::Ethernet | Link::Other(_) => return None,
     };
     let network = captured.get(header..)?;
     scratch.clear();

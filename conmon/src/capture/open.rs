@@ -67,7 +67,9 @@ pub fn decompress<R: Read + 'static>(from: R) -> io::Result<Box<dyn Read>> {
     if head.starts_with(&ZSTD) {
         return Ok(Box::new(Decoded { from: Zstd { state: Some(State::Between(from)) }, format: "zstd" }));
     }
-    Ok(Box::new(from))
+    // What was looked at, then the stream itself: its reader asks for as much at once as the buffer held.
+    let head = io::Cursor::new(head.to_vec());
+    Ok(Box::new(head.chain(from.into_inner())))
 }
 
 /// At most so much is asked of a decoder at once: what it had decoded when it met damage is lost with it.

@@ -28,6 +28,7 @@ impl Kind {
         if self.nanoseconds { 1 } else { 1_000 }
     }
 
+    #[inline]
     fn u32(self, bytes: &[u8], at: usize) -> u32 {
         let bytes = bytes.get(at..at + 4).and_then(|b| b.first_chunk().copied()).unwrap_or_default();
         if self.big_endian { u32::from_be_bytes(bytes) } else { u32::from_le_bytes(bytes) }
@@ -50,7 +51,9 @@ impl Header {
 
     pub fn next<'a, R: Read>(&self, buffer: &'a mut Buffer<R>) -> Result<Option<Packet<'a>>, CaptureError> {
         let at = buffer.at();
-        let Some(record) = buffer.whole(16, "a packet's header")? else { return Ok(None) };
+        let Some(record) = buffer.whole(16, "a packet's header")?.and_then(|r| r.first_chunk::<16>()) else {
+            return Ok(None);
+        };
         let kind = self.kind;
         let field = |at| kind.u32(record, at);
         let (seconds, fraction, captured, length) =

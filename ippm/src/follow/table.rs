@@ -5,11 +5,11 @@ use std::collections::HashMap;
 use std::hash::{BuildHasher, Hash, Hasher};
 use std::net::IpAddr;
 
-use crate::flow::{EndReason, address_to_bytes};
+use crate::flow::EndReason;
 use crate::select::digest::{digest, words};
 
 /// Key of a biflow at one point: both ends in an order that does not depend on the direction.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Eq)]
 pub struct BiKey {
     /// Addresses and ports as words, lesser end first; protocol, VLAN.
     words: [u64; 6],
@@ -17,9 +17,10 @@ pub struct BiKey {
 
 impl BiKey {
     /// The key, and whether the packet goes from its first to its second end.
+    #[inline]
     pub fn of(source: (IpAddr, u16), destination: (IpAddr, u16), proto: u8, vlan: u16) -> (BiKey, bool) {
         let end = |(address, port): (IpAddr, u16)| {
-            let [a, b] = words::<2>(&address_to_bytes(address));
+            let [a, b] = address_words(address);
             (a, b, port)
         };
         let (source, destination) = (end(source), end(destination));
@@ -28,6 +29,25 @@ impl BiKey {
         let ports = u64::from(low.2) << 16 | u64::from(high.2);
         let rest = u64::from(proto) | u64::from(vlan) << 8;
         (BiKey { words: [low.0, low.1, high.0, high.1, ports, rest] }, straight)
+    }
+}
+
+/// [`address_to_bytes`] as words.
+#[inline]
+fn address_words(address: IpAddr) -> [u64; 2] {
+    match address {
+        // ::ffff:a.b.c.d, without the way through memory
+        IpAddr::V4(a) => [0, u64::from(u32::from_le_bytes(a.octets())) << 32 | 0xffff_0000],
+        IpAddr::V6(a) => words(&a.octets()),
+    }
+}
+
+impl PartialEq for BiKey {
+    #[inline]
+    fn eq(&self, other: &Self) -> bool {
+        // six words at once: a call that compares octets costs more
+        let differ = |at: usize| self.words[at] ^ other.words[at];
+        (0..6).fold(0, |all, at| all | differ(at)) == 0
     }
 }
 
@@ -40,40 +60,57 @@ impl BiKey {
 
 impl Hash for BiKey {
     fn hash<H: Hasher>(&self, state: &mut H) {
-        for word in self.words {
-            state.write_u64(word);
+        for [a, b] in self.words.as_chunks::<2>().0 {
+            state.write_u128(u128::from(*a) | u128::from(*b) << 64);
         }
     }
 }
 
-/// Hashes with a secret, so that nobody can choose addresses and ports that meet in one place.
+/// Hashes with secrets, so that nobody can choose addresses and ports that meet in one place: two words at a time are multiplied
+/// with each other, each with a secret in it, and the product's halves folded.
 #[derive(Clone, Copy)]
-struct Keyed(u64);
+struct Keyed([u64; 2]);
 
-struct KeyedHasher(u64);
+impl Keyed {
+    fn new(secret: u64) -> Self {
+        Self([digest(secret, &[1]), digest(secret, &[2])])
+    }
+}
+
+struct KeyedHasher {
+    state: u64,
+    secret: u64,
+}
 
 impl BuildHasher for Keyed {
     type Hasher = KeyedHasher;
 
+    #[inline]
     fn build_hasher(&self) -> KeyedHasher {
-        KeyedHasher(self.0)
+        KeyedHasher { state: self.0[0], secret: self.0[1] }
     }
 }
 
 impl Hasher for KeyedHasher {
     fn write(&mut self, bytes: &[u8]) {
-        for chunk in bytes.chunks(8) {
-            let [word] = words::<1>(chunk);
-            self.write_u64(word);
+        for chunk in bytes.chunks(16) {
+            let [a, b] = words::<2>(chunk);
+            self.write_u128(u128::from(a) | u128::from(b) << 64);
         }
     }
 
-    fn write_u64(&mut self, word: u64) {
-        self.0 = (self.0.rotate_left(23) ^ word).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    #[inline]
+    fn write_u128(&mut self, two: u128) {
+        let (a, b) = (two as u64, (two >> 64) as u64);
+        let product = u128::from(a ^ self.state) * u128::from(b ^ self.secret);
+        // what was there before stays in it where one of the factors is 0
+        self.state = product as u64 ^ (product >> 64) as u64 ^ self.state.rotate_left(29);
     }
 
+    #[inline]
     fn finish(&self) -> u64 {
-        digest(self.0, &[])
+        let product = u128::from(self.state) * u128::from(self.secret | 1);
+        product as u64 ^ (product >> 64) as u64
     }
 }
 
@@ -130,7 +167,7 @@ impl<V> FlowTable<V> {
         let limits = Limits { flows: limits.flows.clamp(1, NONE as usize - 1), ..limits };
         Self {
             limits,
-            index: HashMap::with_hasher(Keyed(secret)),
+            index: HashMap::with_hasher(Keyed::new(secret)),
             entries: Vec::new(),
             free: Vec::new(),
             newest: NONE,
