@@ -109,10 +109,11 @@ fn every_verb_prints_a_table_and_json_of_the_api() {
         serde_json::from_str::<A>(text).is_ok()
     }
     type Check = fn(&str) -> bool;
-    let verbs: [(&str, &str, Check); 8] = [
+    let verbs: [(&str, &str, Check); 9] = [
         ("pairs", "shop-redis-benchmark-1  shop-redis-1", is::<api::PairsAnswer>),
         ("flows", "[fd00:18::2]:80", is::<api::FlowsAnswer>),
         ("containers", "before link up", is::<api::ContainersAnswer>),
+        ("clocks", "-1.20ms", is::<api::ClocksAnswer>),
         ("monitors", "conmon-default-pm-shop", is::<api::MonitorsAnswer>),
         ("measurements", "p50=83.1µs", is::<api::MeasurementsAnswer>),
         ("ledger", "every packet is accounted for", is::<api::LedgerAnswer>),

@@ -38,6 +38,8 @@ fn every_route_is_documented_and_no_other() {
         path::PAIRS,
         path::MATRIX,
         path::ENDS,
+        path::CLOCKS,
+        path::CLOCK_SESSION,
         path::FLOWS,
         path::MEASUREMENTS,
         path::EVENTS,

@@ -24,7 +24,7 @@ use conmond::monitor::MfSettings;
 use conmond::registry::{HostRow, Protocols, Registry};
 use conmond::runtime::{MonitorLimits, Runtime};
 use conmond::store::{Names, Store};
-use conmond::system::{OverTls, System};
+use conmond::system::{OverTls, Reflector, System};
 use tap::filesystem::BPF_FS;
 use tap::{Attach, Port, Set, SetSpec, fault};
 use tokio::signal::unix::{SignalKind, signal};
@@ -273,7 +273,16 @@ async fn join_system(
     };
     let registry = conmond::registry::open(config, &row).await?;
     let peers = Arc::new(Arc::new(OverTls::new(host, tls.clone())));
-    shared.set_system(System::start(row, shared.clone(), registry.clone(), peers));
+    let system = System::start(row, shared.clone(), registry.clone(), peers);
+    if let Some(listen) = config.listen {
+        match Reflector::start(host, listen) {
+            Ok(reflector) => system.reflect(reflector),
+            Err(error) => tracing::warn!(
+                "other hosts cannot compare their clocks with this one's: no UDP socket at {listen}: {error}"
+            ),
+        }
+    }
+    shared.set_system(system);
     Ok(Some(registry))
 }
 

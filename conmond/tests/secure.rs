@@ -315,13 +315,13 @@ enum Decision {
 
 fn decision(path: &str) -> Decision {
     match path {
-        path::ENDS => Decision::Hosts,
+        path::ENDS | path::CLOCK_SESSION => Decision::Hosts,
         path::MATRIX => Decision::OwnRows,
         path::CONTAINERS | path::MONITORS | path::PAIRS | path::FLOWS | path::MEASUREMENTS => {
             Decision::OwnRows
         }
         path::EVENTS | path::HEALTH | path::LEDGER | path::METRICS => Decision::OwnRows,
-        path::STATUS | path::DOCTOR => Decision::Refused,
+        path::STATUS | path::DOCTOR | path::CLOCKS => Decision::Refused,
         path::OPENAPI => Decision::Public,
         other => panic!(
             "decide what a tenant may see of {other}: here, in conmond/src/scope.rs and in docs/security.md"

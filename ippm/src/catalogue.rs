@@ -158,6 +158,7 @@ const FAR_END: Label = Label {
 const PENDING: Label =
     Label { name: "by", values: "`address` (the registry is asked) or `conversation` (other hosts are)" };
 const ROOM: Label = Label { name: "room", values: "`addresses`, `conversations`, `ends` or `reports`" };
+const PEER: Label = Label { name: "host", values: "the other host" };
 const HOOK: Label = Label { name: "hook", values: "the program's name and direction" };
 
 macro_rules! metrics {
@@ -374,6 +375,20 @@ metrics! {
         "Far ends for which there was no room, so that they have no name.";
         "Their pairs bear the address; no count is touched. `reports` are told again with the next.";
         "";
+
+    CLOCK_OFFSET: Gauge Unit::Seconds, "conmon_clock_offset_seconds" [PEER]
+        "How far the other host's clock is ahead of this one's.";
+        "The time of day, from exchanges of test packets over the last 30 s: the middle of what is possible. Hosts that talk with this one have a \
+         series.";
+        "RFC 8762; RFC 7679 section 2.2 (synchronization)";
+    CLOCK_OFFSET_BOUND: Gauge Unit::Seconds, "conmon_clock_offset_bound_seconds" [PEER]
+        "How far conmon_clock_offset_seconds can be from the truth.";
+        "For certain, while both clocks run evenly: half of the least round trip, and what the time since then adds.";
+        "";
+    TEST_PACKETS_REFUSED: Counter Unit::Count("packets"), "conmon_refused_test_packets_total" []
+        "Test packets of other hosts that were not answered.";
+        "Those of no session, without its key's proof, or from long ago: somebody else sends to this port, or a session is over at one end.";
+        "RFC 8762 section 4.4";
 
     HOOK_RUNS: Counter Unit::Count("runs"), "conmon_hook_sampled_runs_total" [HOOK]
         "Runs of a tap program while the kernel measured run times.";

@@ -2,7 +2,8 @@
 //! histograms, measurements, names of addresses in time, and the catalogue of metrics; and the passive methods: which packets
 //! are reported ([`select`]), what became of them between two points ([`oneway`], [`lda`], [`difference`]), how clocks relate
 //! ([`clock`]), round trips at one point ([`follow`]), how long a box between two ports
-//! keeps packets ([`processing`]), who sends most ([`heavy`]). [`model`] is the network they are held to.
+//! keeps packets ([`processing`]), who sends most ([`heavy`]); and the one active method: probes between hosts that have no
+//! traffic to relate their clocks by ([`stamp`]). [`model`] is the network they are held to.
 //!
 //! No input or output, no clock, no async: whoever calls hands in bytes and times, so everything here can be
 //! tested in virtual time and without privilege.
@@ -25,6 +26,7 @@ pub mod oneway;
 pub mod packet;
 pub mod processing;
 pub mod select;
+pub mod stamp;
 #[doc(hidden)]
 pub mod testpackets;
 pub mod time;

@@ -179,6 +179,26 @@ impl Site {
         Ok(fs::remove_dir_all(self.dir.join("etcd"))?)
     }
 
+    /// Keeps a copy of the etcd's memory, or puts the copy in its place. It must not run.
+    pub fn back_etcd_up(&self, restore: bool) -> Result<()> {
+        ensure!(self.etcd.is_none(), "the etcd runs");
+        let (now, copy) = (self.dir.join("etcd"), self.dir.join("etcd.backup"));
+        let (from, to) = if restore { (copy, now) } else { (now, copy) };
+        if to.exists() {
+            fs::remove_dir_all(&to)?;
+        }
+        output(Command::new("cp").arg("-a").arg(from).arg(to)).map(drop)
+    }
+
+    /// Takes the etcd off the network, or puts it back: what is sent to it finds nobody.
+    pub fn reach_etcd(&self, reachable: bool) -> Result<()> {
+        let address = lan_address(false, ETCD);
+        if reachable {
+            return self.switch.add_address("sw0", &address);
+        }
+        self.switch.ip(&["addr", "del", &address, "dev", "sw0"]).map(drop)
+    }
+
     /// Pulls a host's cable out of the switch, or puts it in again. Numbers begin with 1.
     pub fn plug(&self, number: usize, is_in: bool) -> Result<()> {
         let state = if is_in { "up" } else { "down" };

@@ -28,3 +28,32 @@ pub fn tick_ns() -> u64 {
 pub fn wall_offset_ns() -> i128 {
     i128::from(read(ClockId::CLOCK_REALTIME)) - i128::from(read(ClockId::CLOCK_MONOTONIC))
 }
+
+/// The same, nanoseconds, and how far it can be from the truth: whoever reads two clocks may be interrupted between them, so the one is read
+/// between two readings of the other, and the shortest of some tries is taken.
+pub fn wall_offset_within() -> (i128, u64) {
+    let once = || {
+        let before = read(ClockId::CLOCK_MONOTONIC);
+        let wall = read(ClockId::CLOCK_REALTIME);
+        let took = read(ClockId::CLOCK_MONOTONIC).saturating_sub(before);
+        (i128::from(wall) - i128::from(before) - i128::from(took / 2), took.div_ceil(2) + 1)
+    };
+    (1..8).fold(once(), |best, _| {
+        let next = once();
+        if next.1 < best.1 { next } else { best }
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn two_clocks_are_read_as_if_at_once() {
+        let (offset, error) = wall_offset_within();
+        assert!((1..1_000_000).contains(&error), "{error}");
+        // a single reading is late by what lies between its two
+        let early = wall_offset_ns();
+        assert!((early - offset).unsigned_abs() < 100_000_000, "{early} {offset}");
+    }
+}

@@ -10,9 +10,9 @@ use utoipa::openapi::{ContentBuilder, Ref, ResponseBuilder};
 use utoipa::{Modify, OpenApi};
 
 use super::{
-    ApiError, ContainersAnswer, ContainersQuery, DoctorAnswer, EndsAnswer, EndsQuestion, Event, EventsQuery,
-    FlowsAnswer, FlowsQuery, Health, LedgerAnswer, MatrixAnswer, MatrixQuery, MeasurementsAnswer,
-    MeasurementsQuery, MonitorsAnswer, PairsAnswer, PairsQuery, Status,
+    ApiError, ClockSession, ClocksAnswer, ContainersAnswer, ContainersQuery, DoctorAnswer, EndsAnswer,
+    EndsQuestion, Event, EventsQuery, FlowsAnswer, FlowsQuery, Health, LedgerAnswer, MatrixAnswer,
+    MatrixQuery, MeasurementsAnswer, MeasurementsQuery, MonitorsAnswer, PairsAnswer, PairsQuery, Status,
 };
 
 /// The OpenAPI document of the API this version of ConMon serves.
@@ -38,6 +38,8 @@ pub fn openapi() -> utoipa::openapi::OpenApi {
         pairs,
         matrix,
         ends,
+        clocks,
+        clock_session,
         flows,
         measurements,
         events,
@@ -138,6 +140,22 @@ fn matrix() {}
     (status = "5XX", description = "No answer now", body = ApiError),
 ))]
 fn ends() {}
+
+/// How the clocks of hosts that talk with this one relate to its own, with hard bounds.
+#[utoipa::path(get, path = "/v1/clocks", responses(
+    (status = 200, description = "The other hosts' clocks, by host", body = ClocksAnswer),
+    (status = "4XX", description = "The request cannot be understood", body = ApiError),
+    (status = "5XX", description = "No answer now", body = ApiError),
+))]
+fn clocks() {}
+
+/// For the controllers of other hosts: a session in which their test packets (RFC 8762) are answered. Takes a host's certificate.
+#[utoipa::path(post, path = "/v1/clock-session", responses(
+    (status = 200, description = "The session, made or prolonged", body = ClockSession),
+    (status = "4XX", description = "Who asks is no host", body = ApiError),
+    (status = "5XX", description = "No session now", body = ApiError),
+))]
+fn clock_session() {}
 
 /// Flow records, open and recently closed.
 #[utoipa::path(get, path = "/v1/flows", params(FlowsQuery), responses(

@@ -4,6 +4,7 @@
 //! RFC 3339 in UTC. What was not measured is absent: never zero, never null. Answers may gain fields; requests with
 //! a parameter that this version does not know are refused, since ignoring a filter would make the answer a lie.
 
+mod clock;
 mod container;
 mod doctor;
 mod document;
@@ -19,6 +20,7 @@ mod problem;
 mod protocol;
 mod status;
 
+pub use clock::{ClockSession, ClocksAnswer, HostClock};
 pub use container::{Container, ContainersAnswer, ContainersQuery, Network};
 pub use doctor::{Check, DoctorAnswer, Ledger, LedgerAnswer, PortLedger};
 pub use document::openapi;
@@ -49,6 +51,10 @@ pub mod path {
     pub const MATRIX: &str = "/v1/matrix";
     /// What one host's controller asks another: [`super::EndsQuestion`], answered by [`super::EndsAnswer`].
     pub const ENDS: &str = "/v1/ends";
+    /// The clocks of other hosts that talk with this one: [`super::ClocksAnswer`].
+    pub const CLOCKS: &str = "/v1/clocks";
+    /// What one host's controller asks another before it sends test packets; answered by [`super::ClockSession`].
+    pub const CLOCK_SESSION: &str = "/v1/clock-session";
     /// Flow records: [`super::FlowsAnswer`].
     pub const FLOWS: &str = "/v1/flows";
     /// The newest measurements of each pair: [`super::MeasurementsAnswer`].

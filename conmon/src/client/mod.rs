@@ -97,6 +97,16 @@ impl Client {
         self.ask(path::ENDS, question).await
     }
 
+    /// The clocks of other hosts that talk with this one.
+    pub async fn clocks(&self) -> Result<api::ClocksAnswer, ClientError> {
+        self.get(path::CLOCKS, &()).await
+    }
+
+    /// A session in which another host answers this one's test packets.
+    pub async fn clock_session(&self) -> Result<api::ClockSession, ClientError> {
+        self.ask(path::CLOCK_SESSION, &serde_json::json!({})).await
+    }
+
     /// Flow records.
     pub async fn flows(&self, query: &api::FlowsQuery) -> Result<api::FlowsAnswer, ClientError> {
         self.get(path::FLOWS, query).await

@@ -310,6 +310,42 @@ pub fn containers(seconds: f64) -> ContainersAnswer {
     }
 }
 
+/// One clock that is known, one that is being steered, and one that does not answer.
+pub fn clocks() -> ClocksAnswer {
+    let known = HostClock {
+        host: "web2".to_owned(),
+        offset_seconds: Some(-0.001_204),
+        bound_seconds: Some(0.000_042),
+        skew_ppm: Some(12.345),
+        skew_bound_ppm: Some(0.81),
+        round_trip_seconds: Some(0.000_084),
+        window_seconds: 30.0,
+        parts: 1,
+        sent: 12_400,
+        answered: 12_390,
+        age_seconds: Some(0.2),
+        problem: None,
+    };
+    let steered = HostClock {
+        host: "web3".to_owned(),
+        offset_seconds: Some(3.5),
+        skew_bound_ppm: None,
+        parts: 2,
+        ..known.clone()
+    };
+    let silent = HostClock {
+        host: "web4".to_owned(),
+        window_seconds: 30.0,
+        sent: 150,
+        problem: Some(
+            "no answer to test packets for 30 s: UDP port 9478 of 192.0.2.4 must be open to this host"
+                .to_owned(),
+        ),
+        ..HostClock::default()
+    };
+    ClocksAnswer { generated_at: begin(), host: "web1".to_owned(), clocks: vec![known, steered, silent] }
+}
+
 pub fn monitors(seconds: f64) -> MonitorsAnswer {
     let monitor = |name: &str, tenant: Option<&str>| Monitor {
         name: format!("conmon-default-pm-{name}"),

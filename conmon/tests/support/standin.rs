@@ -94,6 +94,7 @@ async fn answer(request: Request<Incoming>, behaviour: Behaviour, seconds: f64) 
         },
         path::CONTAINERS => json(StatusCode::OK, &answers::containers(seconds)),
         path::MONITORS => json(StatusCode::OK, &answers::monitors(seconds)),
+        path::CLOCKS => json(StatusCode::OK, &answers::clocks()),
         path::MEASUREMENTS => json(StatusCode::OK, &answers::measurements(seconds)),
         path::HEALTH => json(StatusCode::OK, &answers::health()),
         path::LEDGER => json(StatusCode::OK, &answers::ledger()),

@@ -35,12 +35,14 @@ const QUESTION_BYTES: usize = 2 << 20;
 /// Other hosts' parts of the matrix are waited for so long.
 const MATRIX_DEADLINE: Duration = Duration::from_secs(3);
 
-const PATHS: [&str; 14] = [
+const PATHS: [&str; 16] = [
     path::CONTAINERS,
     path::MONITORS,
     path::PAIRS,
     path::MATRIX,
     path::ENDS,
+    path::CLOCKS,
+    path::CLOCK_SESSION,
     path::FLOWS,
     path::MEASUREMENTS,
     path::EVENTS,
@@ -67,6 +69,8 @@ pub(super) fn api(shared: Arc<Shared>, shutdown: watch::Receiver<bool>) -> Route
         .route(path::PAIRS, get(pairs))
         .route(path::MATRIX, get(matrix))
         .route(path::ENDS, post(ends).layer(DefaultBodyLimit::max(QUESTION_BYTES)))
+        .route(path::CLOCKS, get(clocks))
+        .route(path::CLOCK_SESSION, post(clock_session).layer(DefaultBodyLimit::max(QUESTION_BYTES)))
         .route(path::FLOWS, get(flows))
         .route(path::MEASUREMENTS, get(measurements))
         .route(path::EVENTS, get(events))
@@ -95,7 +99,7 @@ pub(super) fn metrics_only(shared: Arc<Shared>) -> Router {
 async fn wrong_method(method: Method, uri: Uri) -> Response {
     let error = format!("{} cannot be asked with {}", shorten(uri.path()), shorten(method.as_str()));
     let (allowed, remedy) = match uri.path() {
-        path::ENDS => ("POST", "use POST: the question is in the body"),
+        path::ENDS | path::CLOCK_SESSION => ("POST", "use POST: the question is in the body"),
         _ => ("GET, HEAD", "use GET: the API only reads"),
     };
     let problem = ApiError { status: 405, error, remedy: Some(remedy.to_owned()) };
@@ -206,12 +210,23 @@ async fn matrix(
     Ok(([(header::CONTENT_TYPE, HeaderValue::from_static("application/json"))], text).into_response())
 }
 
+/// The host that asks, by its certificate.
+fn of_host(asker: &Asker) -> Result<String, Problem> {
+    match &asker.0 {
+        Scope::Host(host) => Ok(host.to_string()),
+        _ => Err(ApiError::forbidden("this is for the controllers of other hosts")
+            .with_remedy("it takes a host's certificate (`conmonctl ca host NAME`)")
+            .into()),
+    }
+}
+
+fn no_system() -> ApiError {
+    ApiError::unavailable("this conmond belongs to no system of several hosts")
+        .with_remedy("set `registry` to `gossip` or `etcd` on this host, too")
+}
+
 async fn ends(State(api): State<Api>, asker: Asker, body: Bytes) -> Result<Response, Problem> {
-    let Scope::Host(host) = asker.0.clone() else {
-        let problem = ApiError::forbidden("this is for the controllers of other hosts")
-            .with_remedy("it takes a host's certificate (`conmonctl ca host NAME`)");
-        return Err(problem.into());
-    };
+    let host = of_host(&asker)?;
     let question: EndsQuestion = serde_json::from_slice(&body)
         .map_err(|error| ApiError::bad_request(format!("the question cannot be read: {error}")))?;
     if question.conversations.len() > EndsQuestion::MOST {
@@ -224,10 +239,24 @@ async fn ends(State(api): State<Api>, asker: Asker, body: Bytes) -> Result<Respo
     }
     answer(&api, asker, move |source| match source.system() {
         Some(system) => Ok(system.ends(&host, &question)),
-        None => Err(ApiError::unavailable("this conmond belongs to no system of several hosts")
-            .with_remedy("set `registry` to `gossip` or `etcd` on this host, too")),
+        None => Err(no_system()),
     })
     .await
+}
+
+async fn clocks(
+    State(api): State<Api>,
+    asker: Asker,
+    RawQuery(query): RawQuery,
+) -> Result<Response, Problem> {
+    no_parameters(path::CLOCKS, query.as_deref())?;
+    answer(&api, asker, |source| source.clocks()).await
+}
+
+/// There is nothing to ask: who asks is told by its certificate.
+async fn clock_session(State(api): State<Api>, asker: Asker, _: Bytes) -> Result<Response, Problem> {
+    let host = of_host(&asker)?;
+    answer(&api, asker, move |source| source.system().ok_or_else(no_system)?.clock_session(&host)).await
 }
 
 async fn flows(State(api): State<Api>, asker: Asker, RawQuery(query): RawQuery) -> Result<Response, Problem> {

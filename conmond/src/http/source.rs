@@ -5,9 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use conmon::api::{
-    ApiError, ContainersAnswer, ContainersQuery, Count, DoctorAnswer, EndpointKind, Event, Fill, FlowsAnswer,
-    FlowsQuery, Health, LedgerAnswer, MeasurementsAnswer, MeasurementsQuery, MonitorsAnswer, PairsAnswer,
-    PairsQuery, Status,
+    ApiError, ClocksAnswer, ContainersAnswer, ContainersQuery, Count, DoctorAnswer, EndpointKind, Event,
+    Fill, FlowsAnswer, FlowsQuery, Health, LedgerAnswer, MeasurementsAnswer, MeasurementsQuery,
+    MonitorsAnswer, PairsAnswer, PairsQuery, Status,
 };
 use ippm::histogram::Histogram;
 use jiff::Timestamp;
@@ -49,6 +49,8 @@ pub trait Source: Send + Sync + 'static {
     fn pair_rows(&self, scope: &Scope) -> Vec<PairRow>;
     /// What the metrics need of ConMon itself.
     fn self_metrics(&self, scope: &Scope) -> SelfMetrics;
+    /// The clocks of other hosts.
+    fn clocks(&self, scope: &Scope) -> Result<ClocksAnswer, ApiError>;
     /// The other hosts, where there are any.
     fn system(&self) -> Option<Arc<System>> {
         None
@@ -101,6 +103,10 @@ impl<'a> Scoped<'a> {
 
     pub(crate) fn doctor(&self) -> Result<DoctorAnswer, ApiError> {
         self.source.doctor(self.scope)
+    }
+
+    pub(crate) fn clocks(&self) -> Result<ClocksAnswer, ApiError> {
+        self.source.clocks(self.scope)
     }
 
     pub(crate) fn health(&self) -> Health {
@@ -241,7 +247,7 @@ pub struct SelfMetrics {
 }
 
 /// What the metrics say of the registry and of far ends on other hosts.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct HostsMetrics {
     /// Whether the registry answers.
     pub connected: bool,
@@ -263,6 +269,8 @@ pub struct HostsMetrics {
     pub cache_misses: u64,
     /// What was found of far ends, and what is looked for.
     pub system: SystemCounters,
+    /// The other hosts' clocks: name, offset and its bound, seconds.
+    pub clocks: Vec<(String, f64, f64)>,
 }
 
 /// What user space uses.

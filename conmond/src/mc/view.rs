@@ -11,8 +11,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use conmon::api::{
-    ApiError, ContainersAnswer, ContainersQuery, Counts, DoctorAnswer, Endpoint, EndpointKind, Fill,
-    FlowsAnswer, FlowsQuery, Health, HealthState, HostAnswer, LedgerAnswer, Level, MeasurementsAnswer,
+    ApiError, ClocksAnswer, ContainersAnswer, ContainersQuery, Counts, DoctorAnswer, Endpoint, EndpointKind,
+    Fill, FlowsAnswer, FlowsQuery, Health, HealthState, HostAnswer, LedgerAnswer, Level, MeasurementsAnswer,
     MeasurementsQuery, MonitorMode, MonitorState, MonitorsAnswer, ObservedAt, PairsAnswer, PairsQuery,
     Protocol, SetStatus, Status,
 };
@@ -334,6 +334,13 @@ impl Source for View {
         })
     }
 
+    fn clocks(&self, scope: &Scope) -> Result<ClocksAnswer, ApiError> {
+        scope.whole("what is known of other hosts' clocks")?;
+        let clocks = self.shared.system().map(|system| system.clocks()).unwrap_or_default();
+        let host = self.shared.info.host.clone();
+        Ok(ClocksAnswer { generated_at: Wall::now().utc(monotonic()), host, clocks })
+    }
+
     fn health(&self, scope: &Scope) -> Health {
         let published = self.shared.published();
         let problems = problems(&self.shared, &published);
@@ -462,6 +469,11 @@ fn hosts_metrics(system: Arc<System>) -> HostsMetrics {
         cache_hits: health.cache.hits,
         cache_misses: health.cache.misses,
         system: system.counters(),
+        clocks: system
+            .clocks()
+            .into_iter()
+            .filter_map(|clock| Some((clock.host, clock.offset_seconds?, clock.bound_seconds?)))
+            .collect(),
     }
 }
 

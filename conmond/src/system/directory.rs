@@ -102,6 +102,14 @@ impl Directory {
             && matches!(self.elsewhere.containers.lookup_range(&address, first, last), Lookup::None)
     }
 
+    /// Whose container had an address, if one alone did.
+    pub fn host_of(&self, address: IpAddr, first: Timestamp, last: Timestamp) -> Option<&str> {
+        match self.elsewhere.containers.lookup_range(&address, first, last) {
+            Lookup::Single(end) => Some(&end.host),
+            Lookup::None | Lookup::Mixed => None,
+        }
+    }
+
     /// What the registry says of who had an address at this time. `seen`: a packet of it was seen then, so somebody had it, whatever
     /// the clocks of the two hosts say; else it is the registry's own word that something changed. `monotonic` puts a row's time on this
     /// host's clock.

@@ -5,6 +5,7 @@
 //! looked up in the registry; for the second the two hosts compare what both see, the conversation as it is between them
 //! ([`crate::nat::Wire`]), and each names its own end. Nothing in the data's path waits for any of it.
 
+mod clocks;
 mod directory;
 mod ends;
 mod lookups;
@@ -18,10 +19,13 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 
-use conmon::api::{EndsAnswer, EndsQuestion, MatrixAnswer, MatrixHost, MatrixQuery, PairsAnswer};
+use conmon::api::{
+    ClockSession, EndsAnswer, EndsQuestion, MatrixAnswer, MatrixHost, MatrixQuery, PairsAnswer,
+};
 
 use crate::registry::HostRow;
 
+pub use clocks::Reflector;
 pub use lookups::LookupCounters;
 pub use over_tls::OverTls;
 pub use resolver::Counters;
@@ -34,6 +38,8 @@ pub type BoxFuture<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 pub trait Peers: Send + Sync {
     /// Asks a host for its ends of conversations with this one.
     fn ends(&self, host: Arc<HostRow>, question: EndsQuestion) -> BoxFuture<anyhow::Result<EndsAnswer>>;
+    /// Asks a host for a session of test packets.
+    fn clock_session(&self, host: Arc<HostRow>) -> BoxFuture<anyhow::Result<ClockSession>>;
     /// Asks a host for its pairs of containers; all of them, or what this tenant may see.
     fn pairs(&self, host: Arc<HostRow>, tenant: Option<Arc<str>>) -> BoxFuture<anyhow::Result<PairsAnswer>>;
 }

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context, bail};
-use conmon::api::{EndsAnswer, EndsQuestion, PairsAnswer, PairsQuery};
+use conmon::api::{ClockSession, EndsAnswer, EndsQuestion, PairsAnswer, PairsQuery};
 use conmon::client::Client;
 
 use super::{BoxFuture, Peers};
@@ -64,6 +64,14 @@ impl Peers for Arc<OverTls> {
         let this = self.clone();
         Box::pin(async move {
             let answer = this.client(&host)?.ends(&question).await;
+            answer.inspect_err(|_| this.forget(&host.name)).map_err(Into::into)
+        })
+    }
+
+    fn clock_session(&self, host: Arc<HostRow>) -> BoxFuture<anyhow::Result<ClockSession>> {
+        let this = self.clone();
+        Box::pin(async move {
+            let answer = this.client(&host)?.clock_session().await;
             answer.inspect_err(|_| this.forget(&host.name)).map_err(Into::into)
         })
     }

@@ -4,11 +4,12 @@
 use std::collections::HashSet;
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
 use std::time::Duration;
 
 use conmon::api::{
-    End, EndpointKind, EndsAnswer, EndsQuestion, MatrixAnswer, MatrixHost, MatrixQuery, PairsAnswer,
+    ApiError, ClockSession, End, EndpointKind, EndsAnswer, EndsQuestion, HostClock, MatrixAnswer, MatrixHost,
+    MatrixQuery, PairsAnswer,
 };
 use futures_util::future::join_all;
 use ippm::flow::{FlowKey, Role};
@@ -16,6 +17,7 @@ use ippm::measurement::{Batch, FlowEventKind, PairMeasurement};
 use ippm::time::Timestamp;
 use tokio::sync::mpsc::{self, error::TrySendError};
 
+use super::clocks::{Clocks, Reflector};
 use super::directory::Directory;
 use super::ends::{self, socket};
 use super::lookups::{LookupCounters, Lookups, Outcome, Sighting};
@@ -36,6 +38,8 @@ const OFFERS: usize = 1024;
 /// A question to another host is given up after this.
 const ASK: Duration = Duration::from_secs(2);
 const PRUNE: Duration = Duration::from_secs(10);
+/// How often it is looked for hosts whose clocks are to be compared.
+const CLOCKS: Duration = Duration::from_secs(1);
 
 /// What a set's report says of far ends.
 #[derive(Debug, Default)]
@@ -68,6 +72,10 @@ pub struct SystemCounters {
     pub ends_full: u64,
     /// Questions of other hosts that were answered.
     pub answered: u64,
+    /// How often a host's clock was not compared because so many others' were.
+    pub clocks_full: u64,
+    /// Test packets of others that were not answered: of no session, without its key's proof, or old.
+    pub test_packets_refused: u64,
 }
 
 /// The handle of the running task.
@@ -82,6 +90,8 @@ pub struct System {
     directory: Mutex<Directory>,
     resolver: Mutex<Resolver>,
     lookups: Mutex<Lookups>,
+    clocks: Arc<Clocks>,
+    reflector: OnceLock<Arc<Reflector>>,
     offers_dropped: AtomicU64,
     answered: AtomicU64,
 }
@@ -133,7 +143,9 @@ impl System {
     ) -> Arc<Self> {
         let (told, inbox) = mpsc::channel(OFFERS);
         let translations = shared.store().translations();
+        let clocks = Clocks::new(peers.clone());
         let system = Arc::new(Self {
+            clocks,
             told,
             translations,
             registry,
@@ -142,6 +154,7 @@ impl System {
             directory: Mutex::new(Directory::new(&host.name)),
             resolver: Mutex::default(),
             lookups: Mutex::default(),
+            reflector: OnceLock::new(),
             offers_dropped: AtomicU64::new(0),
             answered: AtomicU64::new(0),
             shared,
@@ -254,6 +267,26 @@ impl System {
         MatrixAnswer { generated_at: Wall::now().utc(now), hosts, pairs }
     }
 
+    /// Test packets of other hosts are answered from now on.
+    pub fn reflect(&self, reflector: Arc<Reflector>) {
+        // a second one changes nothing
+        let _ = self.reflector.set(reflector);
+    }
+
+    /// A session of test packets for the host of this name.
+    pub fn clock_session(&self, asker: &str) -> Result<ClockSession, ApiError> {
+        match self.reflector.get() {
+            Some(reflector) => reflector.open(asker),
+            None => Err(ApiError::unavailable("this conmond has no UDP port for test packets")
+                .with_remedy("its log says why, at its start")),
+        }
+    }
+
+    /// The clocks of hosts that talk with this one, by name.
+    pub fn clocks(&self) -> Vec<HostClock> {
+        self.clocks.known(monotonic())
+    }
+
     /// What it did so far.
     pub fn counters(&self) -> SystemCounters {
         let (resolver, waiting) = {
@@ -269,6 +302,8 @@ impl System {
             offers_dropped: self.offers_dropped.load(Ordering::Relaxed),
             ends_full: lock(&self.translations).abroad.full,
             answered: self.answered.load(Ordering::Relaxed),
+            clocks_full: self.clocks.full(),
+            test_packets_refused: self.reflector.get().map_or(0, |reflector| reflector.refused()),
         }
     }
 
@@ -288,7 +323,7 @@ impl System {
         let mut look = tokio::time::interval(LOOK);
         look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut networks = Networks::new();
-        let (mut said, mut pruned_at) = (None, monotonic());
+        let (mut said, mut pruned_at, mut compared_at) = (None, monotonic(), monotonic());
         self.learn_hosts(&hosts.borrow_and_update().clone());
         loop {
             let (due, lookup) = (lock(&self.resolver).due(), lock(&self.lookups).due());
@@ -317,6 +352,11 @@ impl System {
                         let published = self.shared.published();
                         note_networks(&mut networks, published.containers.iter().map(|c| &**c));
                         self.registry.publish(own(&host, &names, &mut networks, Wall::now(), monotonic()));
+                    }
+                    if monotonic() - compared_at > CLOCKS {
+                        compared_at = monotonic();
+                        let directory = lock(&self.directory);
+                        self.clocks.begin(compared_at, |host| directory.host(host).cloned());
                     }
                     if monotonic() - pruned_at > PRUNE {
                         pruned_at = monotonic();
@@ -360,11 +400,17 @@ impl System {
                         Here { names: &names, translations: &self.translations, directory: &directory };
                     let mut resolver = lock(&self.resolver);
                     for flow in offer.flows {
+                        if let [host] = &directory.to_ask(flow.key.remote)[..] {
+                            self.clocks.talks_with(host, now);
+                        }
                         resolver.seen(flow, now, &here);
                     }
                 }
                 let (directory, mut lookups) = (lock(&self.directory), lock(&self.lookups));
                 for seen in offer.addresses {
+                    if let Some(host) = directory.host_of(seen.address, seen.first, seen.last) {
+                        self.clocks.talks_with(host, now);
+                    }
                     if directory.is_unknown(seen.address, seen.first, seen.last) {
                         lookups.seen(seen, now);
                     }

@@ -198,7 +198,10 @@ fn own() -> SelfMetrics {
                 offers_dropped: 18,
                 ends_full: 19,
                 answered: 20,
+                clocks_full: 21,
+                test_packets_refused: 22,
             },
+            clocks: vec![("h2".to_owned(), -0.002, 0.0001)],
         }),
     }
 }
@@ -391,6 +394,12 @@ impl Source for World {
     fn pair_rows(&self, scope: &Scope) -> Vec<PairRow> {
         self.asked(scope);
         self.rows.lock().unwrap().clone()
+    }
+
+    fn clocks(&self, scope: &Scope) -> Result<ClocksAnswer, ApiError> {
+        self.asked(scope);
+        scope.whole("what is known of other hosts' clocks")?;
+        Ok(ClocksAnswer { generated_at: now(), host: "h1".to_owned(), clocks: Vec::new() })
     }
 
     fn self_metrics(&self, scope: &Scope) -> SelfMetrics {

@@ -22,6 +22,8 @@ const COUNT: u64 = 100;
 const SINKS: u64 = 6;
 /// From a conversation's first packet to both ends' names on a host, p99.
 const NAMED_WITHIN: Duration = Duration::from_millis(100);
+/// What the bound of a clock's offset is below on a way of some microseconds, however busy the machine is, in seconds.
+const CLOCK_BOUND: f64 = 0.02;
 /// The allowance of a machine on which other tests run.
 const BUSY: u32 = 10;
 
@@ -282,8 +284,32 @@ fn every_pair_is_named(meeting: Meeting) -> Result<()> {
         })?;
         named_in_time(meeting, &sent, &shown)?;
         counted_alike(two, &sent)?;
+        clocks_are_compared(two)?;
         nothing_else_is_shown(two)
     })
+}
+
+/// Each host knows the other's clock, which is its own: both are of one kernel.
+fn clocks_are_compared(two: &Two<'_>) -> Result<()> {
+    for (conmond, other) in two.conmonds.iter().zip(["h2", "h1"]) {
+        let clock = conmond.wait_ctl(&format!("{other}'s clock"), END, &["clocks"], |answer| {
+            let clock = row(answer, "clocks", "host", other)?;
+            clock["skew_bound_ppm"].is_number().then(|| clock.clone())
+        })?;
+        let value = |name: &str| clock[name].as_f64().with_context(|| format!("{name}: {clock}"));
+        let (offset, bound) = (value("offset_seconds")?, value("bound_seconds")?);
+        eprintln!(
+            "{other}'s clock: ahead by {:.1} us, for certain within {:.1} us",
+            offset * 1e6,
+            bound * 1e6
+        );
+        ensure!(offset.abs() <= bound && bound < CLOCK_BOUND, "{clock}");
+        ensure!(
+            value("skew_ppm")?.abs() <= value("skew_bound_ppm")? && clock["problem"].is_null(),
+            "{clock}"
+        );
+    }
+    Ok(())
 }
 
 /// No end of a conversation between containers of the two hosts is left with its address.
@@ -382,6 +408,30 @@ fn begins(conmond: &Conmond, from: IpAddr) -> Result<()> {
     })
 }
 
+/// What begins while the registry is away is named when it is back, also if it is over by then.
+fn begins_meanwhile(
+    two: &mut Two<'_>,
+    to: &str,
+    name: &str,
+    back: impl FnOnce(&mut Site) -> Result<()>,
+) -> Result<()> {
+    let words = format!("udp-send --to {to} --rate 100 --count 100000");
+    let lasts = two.host(1).run(&on(ROUTED, name, &words))?;
+    for conmond in &two.conmonds {
+        begins(conmond, lasts.ipv4(ROUTED)?)?;
+    }
+    let over = two.host(1).run(&on(ROUTED, &format!("{name}-over"), &to_send(to)))?;
+    report_of(&over)?;
+    over.remove()?;
+    back(two.site)?;
+    two.are_whole()?;
+    for conmond in &two.conmonds {
+        pair_with(conmond, name, "sink", 1)?;
+        pair_with(conmond, over.name(), "sink", COUNT)?;
+    }
+    lasts.remove()
+}
+
 /// Each fault of what binds hosts together: counting goes on exactly, names that are known stay, and afterwards all is as if
 /// nothing had been.
 fn faults(meeting: Meeting) -> Result<()> {
@@ -420,23 +470,28 @@ fn faults(meeting: Meeting) -> Result<()> {
         sent = both(two, sent)?;
 
         if meeting == Meeting::Etcd {
-            // The registry is gone: what is known is known, and what begins meanwhile is named when it is back.
+            // The registry is gone, stands still, or is out of reach: what is known is known.
             two.site.kill_etcd()?;
             sent = both(two, sent)?;
-            let words = format!("udp-send --to {to} --rate 100 --count 100000");
-            let late = two.host(1).run(&on(ROUTED, "late", &words))?.ipv4(ROUTED)?;
-            for conmond in &two.conmonds {
-                begins(conmond, late)?;
-            }
-            let over = two.host(1).run(&on(ROUTED, "over", &to_send(&to)))?;
-            over.wait_line("sent", READY)?;
-            over.remove()?;
+            begins_meanwhile(two, &to, "dead", Site::start_etcd)?;
+            two.site.signal_etcd(Signal::SIGSTOP)?;
+            begins_meanwhile(two, &to, "still", |site| site.signal_etcd(Signal::SIGCONT))?;
+            two.site.reach_etcd(false)?;
+            begins_meanwhile(two, &to, "apart", |site| site.reach_etcd(true))?;
+            sent = both(two, sent)?;
+
+            // It comes back with an older memory, which knows nothing of one that talks.
+            two.site.kill_etcd()?;
+            two.site.back_etcd_up(false)?;
             two.site.start_etcd()?;
             two.are_whole()?;
-            for conmond in &two.conmonds {
-                pair_with(conmond, "late", "sink", 1)?;
-                pair_with(conmond, "over", "sink", COUNT)?;
-            }
+            let newer = two.host(1).run(&on(ROUTED, "newer", "idle"))?;
+            heard(&newer, &to, "sink", &[&two.conmonds[0], &two.conmonds[1]], 0)?;
+            two.site.kill_etcd()?;
+            two.site.back_etcd_up(true)?;
+            begins_meanwhile(two, &to, "older", Site::start_etcd)?;
+            heard(&newer, &to, "sink", &[&two.conmonds[0], &two.conmonds[1]], COUNT)?;
+            sent = both(two, sent)?;
 
             // It comes back without its memory.
             two.site.kill_etcd()?;

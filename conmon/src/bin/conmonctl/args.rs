@@ -114,6 +114,8 @@ pub enum Command {
     Pairs(Pairs),
     /// Who talks to whom in the whole system, as a heat map; -o wide shows what both ends counted
     Matrix(Matrix),
+    /// How the clocks of hosts that talk with this one differ from its own, with hard bounds
+    Clocks(Show),
     /// All that is known of one pair, in words
     Explain(Explain),
     /// Flow records

@@ -161,6 +161,9 @@ async fn show(client: &Client, command: Command, color: Color) -> anyhow::Result
             let ask = async || Ok(client.matrix(&query).await?);
             watch::show(&options.show, color, ask, view::matrix).await?;
         }
+        Command::Clocks(options) => {
+            watch::show(&options, color, async || Ok(client.clocks().await?), view::clocks).await?;
+        }
         Command::Explain(options) => explain::run(client, &options, color).await?,
         Command::Flows(options) => {
             let query = options.query();

@@ -313,8 +313,7 @@ impl Snapshot {
 
 /// What binds this host to others.
 fn far_ends(hosts: &HostsMetrics, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
-    let SystemCounters { resolver, waiting, lookups, sought, offers_dropped, ends_full, answered: _ } =
-        hosts.system;
+    let SystemCounters { resolver, waiting, lookups, sought, offers_dropped, ends_full, .. } = hosts.system;
     let gauges = [
         (&metrics::REGISTRY_CONNECTED, u64::from(hosts.connected)),
         (&metrics::REGISTRY_HOSTS, hosts.others),
@@ -327,6 +326,15 @@ fn far_ends(hosts: &HostsMetrics, encoder: &mut DescriptorEncoder<'_>) -> fmt::R
         family(encoder, &metrics::REGISTRY_AGE, |family| family.gauge(&[], age.as_secs_f64()))?;
     }
     family(encoder, &metrics::REGISTRY_RESYNCS, |family| family.counter(&[], hosts.resyncs))?;
+    family(encoder, &metrics::CLOCK_OFFSET, |family| {
+        hosts.clocks.iter().try_for_each(|(host, offset, _)| family.gauge(&[host], *offset))
+    })?;
+    family(encoder, &metrics::CLOCK_OFFSET_BOUND, |family| {
+        hosts.clocks.iter().try_for_each(|(host, _, bound)| family.gauge(&[host], *bound))
+    })?;
+    family(encoder, &metrics::TEST_PACKETS_REFUSED, |family| {
+        family.counter(&[], hosts.system.test_packets_refused)
+    })?;
     let pending = [("address", sought), ("conversation", waiting)];
     family(encoder, &metrics::FAR_ENDS_PENDING, |family| {
         pending.iter().try_for_each(|(label, value)| family.gauge(&[label], *value))

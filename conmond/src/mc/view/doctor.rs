@@ -94,7 +94,13 @@ pub fn checks(
     }
     if let Some(system) = shared.system() {
         let now = crate::registry::now().wall_ns;
-        all.extend(hosts::checks(&system.registry_health(), &system.counters(), system.others(), now));
+        all.extend(hosts::checks(
+            &system.registry_health(),
+            &system.counters(),
+            &system.clocks(),
+            system.others(),
+            now,
+        ));
     }
     all
 }

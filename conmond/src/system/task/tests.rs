@@ -39,6 +39,12 @@ impl Peers for From_ {
         })
     }
 
+    fn clock_session(&self, host: Arc<HostRow>) -> BoxFuture<anyhow::Result<ClockSession>> {
+        let network = self.network.0.read().unwrap();
+        let session = network.get(&host.name).map(|(system, _)| system.clock_session(&self.host));
+        Box::pin(async move { Ok(session.ok_or_else(|| anyhow::anyhow!("{} does not answer", host.name))??) })
+    }
+
     fn pairs(&self, host: Arc<HostRow>, _: Option<Arc<str>>) -> BoxFuture<anyhow::Result<PairsAnswer>> {
         let network = self.network.clone();
         Box::pin(async move {
@@ -107,7 +113,7 @@ impl Host {
         let registry = Arc::new(registry.await.unwrap());
         let row = HostRow {
             name: name.into(),
-            api: None,
+            api: Some("https://127.0.0.1:9".into()),
             addresses: vec![],
             version: "0".into(),
             protocol: Protocols { min: 1, max: 1 },
@@ -308,4 +314,38 @@ async fn an_address_used_again_on_another_host_is_the_new_container_s_from_then_
     std::mem::swap(&mut *a.shared.store(), &mut later);
     a.see("10.1.0.2:4001", "10.9.0.9:80", Role::LocalOpened, 5, false);
     a.rows(&[("app-a@a", "app-c@c")]).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn clocks_of_hosts_that_talk_are_compared_and_of_others_are_not() {
+    let network = Arc::new(Network::default());
+    let a = Host::start(&network, "a", "192.0.2.1", "10.1.0.2", &[]).await;
+    let b = Host::start(&network, "b", "192.0.2.2", "10.2.0.2", &[&a]).await;
+    let c = Host::start(&network, "c", "192.0.2.3", "10.3.0.2", &[&a]).await;
+    for host in [&a, &b, &c] {
+        host.knows(3).await;
+    }
+    b.system.reflect(Reflector::start("b", "127.0.0.1:0".parse().unwrap()).unwrap());
+    let talk = || {
+        a.see("10.1.0.2:4000", "10.2.0.2:80", Role::LocalOpened, 5, false);
+        b.see("10.2.0.2:80", "10.1.0.2:4000", Role::RemoteOpened, 5, false);
+    };
+    let mut known = Vec::new();
+    for _ in 0..200 {
+        talk();
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        known = a.system.clocks();
+        if known.iter().any(|clock| clock.skew_bound_ppm.is_some()) {
+            break;
+        }
+    }
+    let [clock] = &known[..] else { panic!("{known:?}") };
+    let (offset, bound) = (clock.offset_seconds.unwrap(), clock.bound_seconds.unwrap());
+    // it is one clock
+    assert!(clock.host == "b" && offset.abs() <= bound, "{clock:?}");
+    assert!(bound < 0.05 && clock.round_trip_seconds.unwrap() < 0.1 && clock.answered > 1, "{clock:?}");
+    // the other way nobody answers, and it is said
+    let known = b.system.clocks();
+    assert!(known[0].host == "a" && known[0].problem.as_deref().unwrap().contains("no session"), "{known:?}");
+    assert!(c.system.clocks().is_empty(), "it talks with nobody");
 }

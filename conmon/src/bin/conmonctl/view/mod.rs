@@ -1,6 +1,7 @@
 //! The API's answers as tables. Each view is a pure function of an answer, so it can be tested as text; numbers are for
 //! people here, and JSON is printed from the answer itself.
 
+mod clocks;
 mod containers;
 mod doctor;
 mod events;
@@ -14,6 +15,7 @@ mod status;
 #[cfg(test)]
 mod tests;
 
+pub use clocks::clocks;
 pub use containers::containers;
 pub use doctor::doctor;
 pub use events::event;

@@ -90,6 +90,14 @@ fn containers_wide() {
 }
 
 #[test]
+fn clocks_of_other_hosts() {
+    assert_snapshot!(whole(clocks(&answers::clocks(), PIPE)));
+    assert_snapshot!(whole(clocks(&answers::clocks(), WIDE)));
+    let none = conmon::api::ClocksAnswer { clocks: Vec::new(), ..answers::clocks() };
+    assert!(whole(clocks(&none, PIPE)).contains("no other host's clock"));
+}
+
+#[test]
 fn monitors_narrow() {
     assert_snapshot!(whole(monitors(&answers::monitors(AGE), PIPE)));
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use conmon::api::Check;
+use conmon::api::{Check, HostClock};
 
 use super::check;
 use crate::registry::Health;
@@ -12,8 +12,35 @@ use crate::system::SystemCounters;
 const OLD: Duration = Duration::from_secs(30);
 
 /// `now_ns` is this host's clock, as the registry's times are.
-pub(super) fn checks(health: &Health, counters: &SystemCounters, others: usize, now_ns: u64) -> [Check; 2] {
-    [registry(health, others, now_ns), far_ends(counters)]
+pub(super) fn checks(
+    health: &Health,
+    counters: &SystemCounters,
+    clocks_known: &[HostClock],
+    others: usize,
+    now_ns: u64,
+) -> [Check; 3] {
+    [registry(health, others, now_ns), far_ends(counters), clocks(clocks_known, counters.clocks_full)]
+}
+
+fn clocks(known: &[HostClock], full: u64) -> Check {
+    let silent: Vec<String> = known
+        .iter()
+        .filter_map(|clock| Some(format!("{}: {}", clock.host, clock.problem.as_deref()?)))
+        .collect();
+    let without = match full {
+        0 => String::new(),
+        _ => "; further hosts talk with this one and are not, for want of room".to_owned(),
+    };
+    let bounds = known.iter().filter_map(|clock| clock.bound_seconds);
+    let widest = bounds.reduce(f64::max).map_or(String::new(), |bound| {
+        format!("; offsets are known to within {:.3} ms at most", bound * 1e3)
+    });
+    check(
+        "other clocks",
+        (!silent.is_empty()).then(|| silent.join("; ")),
+        format!("{} hosts that talk with this one are compared{widest}{without}", known.len() - silent.len()),
+        "names, counts and round trips need no clock of others; `conmonctl clocks` shows what is known of each",
+    )
 }
 
 fn registry(health: &Health, others: usize, now_ns: u64) -> Check {
@@ -48,7 +75,8 @@ fn registry(health: &Health, others: usize, now_ns: u64) -> Check {
 }
 
 fn far_ends(counters: &SystemCounters) -> Check {
-    let SystemCounters { resolver, waiting, lookups, sought, offers_dropped, ends_full, answered } = counters;
+    let SystemCounters { resolver, waiting, lookups, sought, offers_dropped, ends_full, answered, .. } =
+        counters;
     let lost = [
         ("addresses found no room to be looked up", lookups.full),
         ("conversations found no room to wait", resolver.full),
@@ -105,6 +133,22 @@ mod tests {
             let told = registry(&health, 0, NOW);
             assert!(!told.ok && told.detail.contains(words) && told.remedy.is_some(), "{told:?}");
         }
+    }
+
+    #[test]
+    fn a_host_whose_clock_cannot_be_compared_is_named() {
+        let known = |host: &str, bound, problem: Option<&str>| HostClock {
+            host: host.to_owned(),
+            bound_seconds: bound,
+            problem: problem.map(str::to_owned),
+            ..HostClock::default()
+        };
+        let mut all = vec![known("b", Some(0.001), None), known("c", Some(0.0005), None)];
+        let told = clocks(&all, 0);
+        assert!(told.ok && told.detail.contains("2 hosts") && told.detail.contains("1.000 ms"), "{told:?}");
+        all.push(known("d", None, Some("no answer")));
+        let told = clocks(&all, 0);
+        assert!(!told.ok && told.detail.contains("d: no answer"), "{told:?}");
     }
 
     #[test]
