@@ -418,11 +418,11 @@ fn begins_meanwhile(
     // addresses that nobody had before: one whose owner changes while others talk to it is `reused address` to them
     let ip = |last: u8| format!("--ip=10.91.1.{last}");
     let words = format!("udp-send --to {to} --rate 100 --count 100000");
-    let lasts = two.host(1).run(&on(ROUTED, name, &words).option(&ip(fresh)))?;
+    let lasts = two.host(1).run(&on(ROUTED, name, &words).option(ip(fresh)))?;
     for conmond in &two.conmonds {
         begins(conmond, lasts.ipv4(ROUTED)?)?;
     }
-    let over = on(ROUTED, &format!("{name}-over"), &to_send(to)).option(&ip(fresh + 1));
+    let over = on(ROUTED, &format!("{name}-over"), &to_send(to)).option(ip(fresh + 1));
     let over = two.host(1).run(&over)?;
     report_of(&over)?;
     over.remove()?;
