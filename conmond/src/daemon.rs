@@ -274,7 +274,8 @@ async fn join_system(
     let registry = conmond::registry::open(config, &row).await?;
     let peers = Arc::new(Arc::new(OverTls::new(host, tls.clone())));
     let system = System::start(row, shared.clone(), registry.clone(), peers);
-    if let Some(listen) = config.listen {
+    // at the address that others are told: an answer must come from where the question went
+    if let Some(listen) = api.or(config.listen) {
         match Reflector::start(host, listen) {
             Ok(reflector) => system.reflect(reflector),
             Err(error) => tracing::warn!(

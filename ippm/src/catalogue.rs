@@ -153,7 +153,7 @@ const READ: Label = Label { name: "result", values: "`answered` or `failed`" };
 const CACHE: Label = Label { name: "result", values: "`hit` (answered from memory) or `miss`" };
 const FAR_END: Label = Label {
     name: "result",
-    values: "`learnt`, `given_up` (no host could name it), `refused` (an answer that made no sense) or `nobody` (an address that no host has)",
+    values: "`learnt`, `given_up` (no host could name it), `refused` (an answer that made no sense) or `nobody` (an address that no host has: peers outside are among them)",
 };
 const PENDING: Label =
     Label { name: "by", values: "`address` (the registry is asked) or `conversation` (other hosts are)" };
@@ -364,8 +364,8 @@ metrics! {
         "";
     FAR_ENDS: Counter Unit::Count("ends"), "conmon_far_ends_total" [FAR_END]
         "Far ends of conversations with other hosts, by how they became known or did not.";
-        "Only those that an address alone does not tell: behind published ports and masquerades, and addresses that several hosts have. Other hosts are \
-         asked for each.";
+        "Other hosts are asked for those that an address alone does not tell: behind published ports and masquerades, and addresses that several \
+         hosts have. `nobody` counts look-ups of addresses.";
         "";
     FAR_ENDS_PENDING: Gauge Unit::Count("ends"), "conmon_pending_far_ends" [PENDING]
         "Far ends that are not known yet and are being asked for.";
@@ -387,7 +387,7 @@ metrics! {
         "";
     TEST_PACKETS_REFUSED: Counter Unit::Count("packets"), "conmon_refused_test_packets_total" []
         "Test packets of other hosts that were not answered.";
-        "Those of no session, without its key's proof, or from long ago: somebody else sends to this port, or a session is over at one end.";
+        "Those of no session, or without its key's proof: somebody else sends to this port, or a session is over at one end.";
         "RFC 8762 section 4.4";
 
     HOOK_RUNS: Counter Unit::Count("runs"), "conmon_hook_sampled_runs_total" [HOOK]

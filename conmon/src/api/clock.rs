@@ -27,7 +27,7 @@ pub struct HostClock {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub offset_seconds: Option<f64>,
     /// How far that can be from the truth, seconds: for certain, while both clocks run evenly. Half of the least round trip, what the time
-    /// since then adds to it, and what reading two clocks of a host takes: a difference between the two ways cannot be seen. A step of a clock is seen within 15 s.
+    /// since then adds to it, and what reading two clocks of a host takes: a difference between the two ways cannot be seen. A step of a clock is seen within 25 s.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bound_seconds: Option<f64>,
     /// How much faster the other host's clock runs, parts in a million.

@@ -829,6 +829,7 @@ impl Work {
 
     /// Waits for the threads that end with this one.
     fn end(self) {
+        self.shared.set_jobs(None);
         let Work { asks, engine, growing, .. } = self;
         // a janitor that waits for ports to be moved waits no more
         drop(growing);

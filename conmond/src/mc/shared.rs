@@ -3,6 +3,8 @@
 //! The controller's thread publishes after each round of work; readers never make it wait, nor does it wait for them.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::net::IpAddr;
+use std::sync::mpsc::Sender;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -13,6 +15,7 @@ use ippm::time::{Timestamp, nanos};
 use tap::{Set, SetSpec};
 use tokio::sync::broadcast;
 
+use super::janitor::Job;
 use super::world::{SetId, SetRole};
 use crate::build::Build;
 use crate::clock::{Wall, monotonic};
@@ -222,6 +225,8 @@ pub struct Shared {
     stream: Mutex<Stream>,
     /// The other hosts, once they are spoken with.
     system: OnceLock<Arc<System>>,
+    /// Where records are ended, while that is possible.
+    jobs: Mutex<Option<Sender<Job>>>,
 }
 
 impl Shared {
@@ -238,6 +243,7 @@ impl Shared {
             stops: Mutex::default(),
             stream: Mutex::new(stream),
             system: OnceLock::new(),
+            jobs: Mutex::default(),
         }
     }
 
@@ -250,6 +256,22 @@ impl Shared {
     pub fn set_system(&self, system: Arc<System>) {
         // there is one for the daemon's whole life
         let _ = self.system.set(system);
+    }
+
+    /// Where records can be ended from now on; none when that is over.
+    pub(super) fn set_jobs(&self, jobs: Option<Sender<Job>>) {
+        *self.jobs.lock().unwrap_or_else(PoisonError::into_inner) = jobs;
+    }
+
+    /// An address on another host has another owner, or none any more: no record of it may go on under the next.
+    pub fn changed_hands(&self, address: IpAddr) {
+        if !self.store().has_remote(address) {
+            return;
+        }
+        if let Some(jobs) = &*self.jobs.lock().unwrap_or_else(PoisonError::into_inner) {
+            // it may just have ended
+            let _ = jobs.send(Job::Address(address));
+        }
     }
 
     /// The store, for a moment.

@@ -453,6 +453,11 @@ impl Store {
         self.masks = masks;
     }
 
+    /// Whether a live pair has this far end.
+    pub fn has_remote(&self, address: IpAddr) -> bool {
+        self.pairs.values().any(|live| live.record.pair.key.remote == address)
+    }
+
     /// Far ends were learnt: flows that had ended before have theirs.
     pub fn settle_late(&mut self, now: Timestamp) {
         for (set, event, since) in std::mem::take(&mut self.late) {

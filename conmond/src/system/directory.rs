@@ -11,7 +11,7 @@ use ippm::naming::Lookup;
 use ippm::time::Timestamp;
 
 use crate::nat::RemoteEnd;
-use crate::registry::{Answer, EndpointRow, HostRow, Hosts};
+use crate::registry::{Answer, Candidate, EndpointRow, HostRow, Hosts};
 use crate::store::Elsewhere;
 
 /// Addresses on other hosts are kept for this long after they were given up.
@@ -112,14 +112,17 @@ impl Directory {
 
     /// What the registry says of who had an address at this time. `seen`: a packet of it was seen then, so somebody had it, whatever
     /// the clocks of the two hosts say; else it is the registry's own word that something changed. `monotonic` puts a row's time on this
-    /// host's clock.
+    /// host's clock. Returns whether it has changed hands: who had it at this time, as far as was known, has ended, or
+    /// somebody else has it. A host that is lost takes its containers' names along, not what they say.
     pub fn take(
         &mut self,
         address: IpAddr,
         (at, seen): (Timestamp, bool),
         answer: &Answer,
         monotonic: impl Fn(u64) -> Timestamp,
-    ) {
+    ) -> bool {
+        let before = self.elsewhere.containers.lookup_at(&address, at).cloned();
+        let mut changed_hands = false;
         let others: Vec<_> = answer
             .candidates
             .iter()
@@ -131,15 +134,19 @@ impl Directory {
         match &others[..] {
             [] => {
                 // whoever had it has given it up; without the registry's word nobody has
-                let open = self.elsewhere.containers.lookup_at(&address, at).cloned();
-                if let Some(end) = open.filter(|_| !seen && answer.known_as_of_ns.is_some()) {
-                    self.elsewhere.containers.close(&address, &end, at);
+                let open = before.as_ref().filter(|_| !seen && answer.known_as_of_ns.is_some());
+                if let Some(end) = open {
+                    self.elsewhere.containers.close(&address, end, at);
+                    let is_told = |c: &Candidate| c.row.until_ns.is_some() && remote_end(&c.row) == **end;
+                    changed_hands = answer.candidates.iter().any(is_told);
                     self.changed = true;
                 }
             }
             [one] => {
                 let since = monotonic(one.row.since_ns).min(at);
                 let end = Arc::new(remote_end(&one.row));
+                let has_ended = !seen && one.row.until_ns.is_some();
+                changed_hands = before.as_ref().is_some_and(|before| *before != end || has_ended);
                 self.elsewhere.containers.insert(address, end.clone(), since);
                 // its host was lost for a while, and its rows with it
                 self.elsewhere.containers.resume(&address, &end, at);
@@ -152,13 +159,14 @@ impl Directory {
             _ => {
                 if self.shared.len() >= SHARED && !self.shared.contains_key(&address) {
                     self.full += 1;
-                    return;
+                    return false;
                 }
                 let hosts: BTreeSet<String> = others.iter().map(|c| c.row.host.clone()).collect();
                 let hosts: Vec<String> = hosts.into_iter().collect();
                 self.masks_changed |= self.shared.insert(address, hosts.clone()) != Some(hosts);
             }
         }
+        changed_hands
     }
 
     /// Hosts that may be behind an address that does not tell by itself.
@@ -201,7 +209,6 @@ impl Directory {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::registry::Candidate;
     use crate::registry::rows::tests::{endpoint, host};
 
     fn address(text: &str) -> IpAddr {
@@ -299,15 +306,32 @@ mod tests {
         d.take(at, (Timestamp(150), true), &known(vec![candidate("b", "web", 100, None)]), Timestamp);
         assert_eq!(named(&d, 1000).as_deref(), Some("web@b"));
         // the registry tells of a change, and nobody has it
-        d.take(at, (Timestamp(200), false), &Answer::default(), Timestamp);
+        let silent = d.take(at, (Timestamp(200), false), &Answer::default(), Timestamp);
+        assert!(!silent);
         assert_eq!(named(&d, 1000).as_deref(), Some("web@b"), "a registry that does not answer says nothing");
         let over = Candidate { margin_ns: -1, ..candidate("b", "web", 100, Some(199)) };
-        d.take(at, (Timestamp(200), false), &known(vec![over]), Timestamp);
+        assert!(d.take(at, (Timestamp(200), false), &known(vec![over]), Timestamp), "it has changed hands");
         assert_eq!((named(&d, 150).as_deref(), named(&d, 201)), (Some("web@b"), None));
         assert!(d.is_unknown(at, Timestamp(300), Timestamp(300)), "the next one is asked for");
+        // its host is lost: its rows are gone, and nobody says that it ended
+        let mut lost = directory();
+        lost.take(at, (Timestamp(150), true), &known(vec![candidate("b", "web", 100, None)]), Timestamp);
+        assert!(
+            !lost.take(at, (Timestamp(200), false), &known(vec![]), Timestamp) && named(&lost, 201).is_none()
+        );
         // its host was lost only, and is back with the same row
-        d.take(at, (Timestamp(400), false), &known(vec![candidate("b", "web", 100, None)]), Timestamp);
-        assert_eq!([150, 300, 400, 500].map(|at| named(&d, at)), [(); 4].map(|()| Some("web@b".to_owned())));
+        assert!(!d.take(
+            at,
+            (Timestamp(400), false),
+            &known(vec![candidate("b", "web", 100, None)]),
+            Timestamp
+        ));
+        let next = known(vec![candidate("c", "db", 450, None)]);
+        assert!(
+            d.take(at, (Timestamp(500), true), &next, Timestamp)
+                && !d.take(at, (Timestamp(500), true), &next, Timestamp)
+        );
+        assert_eq!((named(&d, 449).as_deref(), named(&d, 450).as_deref()), (Some("web@b"), Some("db@c")));
     }
 
     #[test]

@@ -26,6 +26,8 @@ const AGAIN: [Duration; 10] = [
 ];
 /// An address that nobody has after all that is left alone for this long.
 const GIVEN_UP: Duration = Duration::from_secs(30);
+/// An address that was not seen for so long is looked for no longer while the registry does not answer.
+const FORGOTTEN: Duration = Duration::from_secs(900);
 /// A registry that does not answer is asked again after this, at first; then after twice as long each time.
 const UNHEARD: Duration = Duration::from_millis(200);
 /// And at most.
@@ -61,6 +63,8 @@ struct Sought {
     tries: usize,
     /// Questions without an answer, one after the other.
     unheard: u32,
+    /// When somebody saw it last.
+    seen_at: Timestamp,
     /// When it is asked for; none while it is being asked for.
     due: Option<Timestamp>,
 }
@@ -103,10 +107,12 @@ impl Lookups {
         if let Some(sought) = self.sought.get_mut(&address) {
             sought.first = sought.first.min(first);
             sought.last = sought.last.max(last);
+            sought.seen_at = now;
         } else if self.sought.len() >= self.room {
             self.counters.full += 1;
         } else {
-            self.sought.insert(address, Sought { first, last, tries: 0, unheard: 0, due: Some(now) });
+            self.sought
+                .insert(address, Sought { first, last, tries: 0, unheard: 0, seen_at: now, due: Some(now) });
             self.due.insert((now, address));
         }
     }
@@ -122,7 +128,9 @@ impl Lookups {
         while let Some((due, address)) = self.due.first().copied().filter(|(due, _)| *due <= now) {
             self.due.remove(&(due, address));
             let Some(sought) = self.sought.get_mut(&address) else { continue };
-            if sought.tries > AGAIN.len() {
+            let is_forgotten = sought.unheard > 0 && now - sought.seen_at > FORGOTTEN;
+            self.counters.given_up += u64::from(is_forgotten);
+            if is_forgotten || sought.tries > AGAIN.len() {
                 // whoever sees it from now on asks for it anew
                 self.sought.remove(&address);
                 continue;
@@ -169,9 +177,9 @@ impl Lookups {
         self.due.insert((now + pause, address));
     }
 
-    /// Addresses that are looked for.
+    /// Addresses that are looked for; those that were given up are not.
     pub fn waiting(&self) -> usize {
-        self.sought.len()
+        self.sought.values().filter(|sought| sought.tries <= AGAIN.len()).count()
     }
 }
 
@@ -208,11 +216,11 @@ mod tests {
         let at = asked(&mut l, Outcome::Nobody, Timestamp(10) + 20 * SECOND + SECOND);
         assert_eq!(at.len(), AGAIN.len() + 1);
         assert!(at.windows(3).all(|w| w[2] - w[1] > w[1] - w[0]), "{at:?}");
-        assert_eq!((l.counters.given_up, l.waiting()), (1, 1));
+        assert_eq!((l.counters.given_up, l.waiting(), l.sought.len()), (1, 0, 1));
         // seen again meanwhile: not asked for
         l.seen(sighting(1, 5, 99), Timestamp(10) + 22 * SECOND);
         assert_eq!(asked(&mut l, Outcome::Nobody, Timestamp(10) + 100 * SECOND), []);
-        assert_eq!(l.waiting(), 0);
+        assert_eq!(l.sought.len(), 0);
         l.seen(sighting(1, 5, 99), Timestamp(10) + 100 * SECOND);
         assert_eq!(l.questions(Timestamp(10) + 100 * SECOND), [sighting(1, 5, 99)]);
     }
@@ -221,12 +229,16 @@ mod tests {
     fn a_registry_that_does_not_answer_is_asked_for_as_long_as_it_takes() {
         let mut l = Lookups::default();
         l.seen(sighting(1, 5, 6), Timestamp(10));
-        let hour = Timestamp(10) + 3600 * SECOND;
-        let at = asked(&mut l, Outcome::Unheard, hour);
-        assert!((710..740).contains(&at.len()) && l.counters.given_up == 0, "{}", at.len());
-        assert!(l.due().unwrap() - hour <= UNHEARD_MOST);
+        let later = Timestamp(10) + 800 * SECOND;
+        let at = asked(&mut l, Outcome::Unheard, later);
+        assert!((160..175).contains(&at.len()) && l.counters.given_up == 0, "{}", at.len());
+        assert!(l.due().unwrap() - later <= UNHEARD_MOST);
         // it is back: as if it had been there at once
-        assert_eq!(asked(&mut l, Outcome::Nobody, hour + 60 * SECOND).len(), AGAIN.len() + 1);
+        assert_eq!(asked(&mut l, Outcome::Nobody, later + 60 * SECOND).len(), AGAIN.len() + 1);
+        // for a conversation that was over long ago it is given up
+        l.seen(sighting(2, 5, 6), Timestamp(10));
+        asked(&mut l, Outcome::Unheard, Timestamp(10) + FORGOTTEN + 2 * UNHEARD_MOST);
+        assert_eq!((l.sought.len(), l.counters.given_up), (0, 2));
     }
 
     #[test]

@@ -72,9 +72,9 @@ pub struct SystemCounters {
     pub ends_full: u64,
     /// Questions of other hosts that were answered.
     pub answered: u64,
-    /// How often a host's clock was not compared because so many others' were.
-    pub clocks_full: u64,
-    /// Test packets of others that were not answered: of no session, without its key's proof, or old.
+    /// Hosts that talk with this one whose clocks are not compared now, because so many others' are.
+    pub clocks_left_out: u64,
+    /// Test packets of others that were not answered: of no session, or without its key's proof.
     pub test_packets_refused: u64,
 }
 
@@ -87,6 +87,8 @@ pub struct System {
     peers: Arc<dyn Peers>,
     /// Addresses with which flows are worth a look.
     masks: RwLock<Arc<HashSet<IpAddr>>>,
+    /// Addresses that have another owner, whose records are to be ended once the names are told.
+    changed_hands: Mutex<HashSet<IpAddr>>,
     directory: Mutex<Directory>,
     resolver: Mutex<Resolver>,
     lookups: Mutex<Lookups>,
@@ -151,6 +153,7 @@ impl System {
             registry,
             peers,
             masks: RwLock::default(),
+            changed_hands: Mutex::default(),
             directory: Mutex::new(Directory::new(&host.name)),
             resolver: Mutex::default(),
             lookups: Mutex::default(),
@@ -302,7 +305,7 @@ impl System {
             offers_dropped: self.offers_dropped.load(Ordering::Relaxed),
             ends_full: lock(&self.translations).abroad.full,
             answered: self.answered.load(Ordering::Relaxed),
-            clocks_full: self.clocks.full(),
+            clocks_left_out: self.clocks.left_out(),
             test_packets_refused: self.reflector.get().map_or(0, |reflector| reflector.refused()),
         }
     }
@@ -384,6 +387,9 @@ impl System {
         if let Some(elsewhere) = changed {
             self.shared.names_mut().set_elsewhere(elsewhere);
         }
+        for address in std::mem::take(&mut *lock(&self.changed_hands)) {
+            self.shared.changed_hands(address);
+        }
         if let Some(masks) = masks {
             self.shared.store().set_masks(masks.clone());
             *self.masks.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(masks);
@@ -421,14 +427,17 @@ impl System {
                 let monotonic = |ns: u64| {
                     wall.monotonic(jiff::Timestamp::from_nanosecond(i128::from(ns)).unwrap_or_default())
                 };
-                let mut directory = lock(&self.directory);
+                let (mut directory, mut changed_hands) = (lock(&self.directory), false);
                 for (at, seen, answer) in &answers {
-                    directory.take(address, (*at, *seen), answer, monotonic);
+                    changed_hands |= directory.take(address, (*at, *seen), answer, monotonic);
+                }
+                if changed_hands {
+                    lock(&self.changed_hands).insert(address);
                 }
                 let outcome = |first, last| {
                     if !directory.is_unknown(address, first, last) {
                         Outcome::Known
-                    } else if self.registry.health().reachable {
+                    } else if self.has_said(&answers, &directory) {
                         Outcome::Nobody
                     } else {
                         Outcome::Unheard
@@ -450,6 +459,15 @@ impl System {
                 self.shared.store().settle_late(monotonic());
             }
         }
+    }
+
+    /// Whether answers that name nobody are the registry's word, and not its silence.
+    fn has_said(&self, answers: &[(Timestamp, bool, Answer)], directory: &Directory) -> bool {
+        let health = self.registry.health();
+        // with gossip, whoever is alone knows all there is
+        let is_alone = health.backend == "gossip" && directory.others().next().is_none();
+        let heard = answers.iter().all(|(.., answer)| answer.known_as_of_ns.is_some());
+        is_alone || (health.reachable && heard)
     }
 
     /// Who had an address at these times.

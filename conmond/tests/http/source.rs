@@ -198,7 +198,7 @@ fn own() -> SelfMetrics {
                 offers_dropped: 18,
                 ends_full: 19,
                 answered: 20,
-                clocks_full: 21,
+                clocks_left_out: 21,
                 test_packets_refused: 22,
             },
             clocks: vec![("h2".to_owned(), -0.002, 0.0001)],

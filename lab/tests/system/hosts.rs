@@ -408,22 +408,36 @@ fn begins(conmond: &Conmond, from: IpAddr) -> Result<()> {
     })
 }
 
+/// One address of three containers, one after the other: what each said is its own, on both hosts.
+fn changes_hands(two: &Two<'_>, to: &str) -> Result<()> {
+    let names = ["first", "second", "third"];
+    for name in names {
+        let owner = two.host(1).run(&on(ROUTED, name, &to_send(to)).option("--ip=10.91.1.77"))?;
+        report_of(&owner)?;
+        owner.remove()?;
+    }
+    for conmond in &two.conmonds {
+        for name in names {
+            let pair = pair_with(conmond, name, "sink", COUNT)?;
+            ensure!(packets(&pair["sent"]) == COUNT, "{pair}");
+        }
+    }
+    Ok(())
+}
+
 /// What begins while the registry is away is named when it is back, also if it is over by then.
 fn begins_meanwhile(
     two: &mut Two<'_>,
     to: &str,
-    (name, fresh): (&str, u8),
+    name: &str,
     back: impl FnOnce(&mut Site) -> Result<()>,
 ) -> Result<()> {
-    // addresses that nobody had before: one whose owner changes while others talk to it is `reused address` to them
-    let ip = |last: u8| format!("--ip=10.91.1.{last}");
     let words = format!("udp-send --to {to} --rate 100 --count 100000");
-    let lasts = two.host(1).run(&on(ROUTED, name, &words).option(ip(fresh)))?;
+    let lasts = two.host(1).run(&on(ROUTED, name, &words))?;
     for conmond in &two.conmonds {
         begins(conmond, lasts.ipv4(ROUTED)?)?;
     }
-    let over = on(ROUTED, &format!("{name}-over"), &to_send(to)).option(ip(fresh + 1));
-    let over = two.host(1).run(&over)?;
+    let over = two.host(1).run(&on(ROUTED, &format!("{name}-over"), &to_send(to)))?;
     report_of(&over)?;
     over.remove()?;
     back(two.site)?;
@@ -446,6 +460,7 @@ fn faults(meeting: Meeting) -> Result<()> {
         let both =
             |two: &Two<'_>, sent| heard(&sender, &to, "sink", &[&two.conmonds[0], &two.conmonds[1]], sent);
         let mut sent = both(two, 0)?;
+        changes_hands(two, &to)?;
 
         // The other host's controller dies: its kernel counts on, and it knows all when it is back.
         two.conmonds[1].kill9()?;
@@ -476,11 +491,11 @@ fn faults(meeting: Meeting) -> Result<()> {
             // The registry is gone, stands still, or is out of reach: what is known is known.
             two.site.kill_etcd()?;
             sent = both(two, sent)?;
-            begins_meanwhile(two, &to, ("dead", 100), Site::start_etcd)?;
+            begins_meanwhile(two, &to, "dead", Site::start_etcd)?;
             two.site.signal_etcd(Signal::SIGSTOP)?;
-            begins_meanwhile(two, &to, ("still", 102), |site| site.signal_etcd(Signal::SIGCONT))?;
+            begins_meanwhile(two, &to, "still", |site| site.signal_etcd(Signal::SIGCONT))?;
             two.site.reach_etcd(false)?;
-            begins_meanwhile(two, &to, ("apart", 104), |site| site.reach_etcd(true))?;
+            begins_meanwhile(two, &to, "apart", |site| site.reach_etcd(true))?;
             sent = both(two, sent)?;
 
             // It comes back with an older memory, which knows nothing of one that talks.
@@ -492,7 +507,7 @@ fn faults(meeting: Meeting) -> Result<()> {
             heard(&newer, &to, "sink", &[&two.conmonds[0], &two.conmonds[1]], 0)?;
             two.site.kill_etcd()?;
             two.site.back_etcd_up(true)?;
-            begins_meanwhile(two, &to, ("older", 106), Site::start_etcd)?;
+            begins_meanwhile(two, &to, "older", Site::start_etcd)?;
             heard(&newer, &to, "sink", &[&two.conmonds[0], &two.conmonds[1]], COUNT)?;
             sent = both(two, sent)?;
 

@@ -134,7 +134,9 @@ fn root_a_tenants_token_shows_that_tenants_rows_and_nothing_else() -> Result<()>
             let (status, own) = ask(host, &pki, &path, &as_tenant)?;
             ensure!(!own.contains(OTHER), "{path} tells tenant {TENANT} of {OTHER}: {own}");
             match path.as_str() {
-                "/v1/status" | "/v1/doctor" | "/v1/clocks" => ensure!(status == 403, "{path}: {status} {own}"),
+                "/v1/status" | "/v1/doctor" | "/v1/clocks" => {
+                    ensure!(status == 403, "{path}: {status} {own}")
+                }
                 "/v1/health" | "/v1/openapi.json" => ensure!(status == 200, "{path}: {status} {own}"),
                 _ => {
                     ensure!(status == 200 && own.contains(TENANT), "{path}: {status} {own}");

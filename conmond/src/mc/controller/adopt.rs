@@ -162,7 +162,9 @@ impl Work {
             self.shared.store().restore(record);
         }
         let (store, names) = (self.shared.store_handle(), self.shared.names_handle());
-        self.janitor = Some(Janitor::start(store, names, self.shared.delays_handle(), journal)?);
+        let janitor = Janitor::start(store, names, self.shared.delays_handle(), journal)?;
+        self.shared.set_jobs(Some(janitor.jobs()));
+        self.janitor = Some(janitor);
         Ok(())
     }
 

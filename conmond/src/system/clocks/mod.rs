@@ -26,6 +26,8 @@ pub use reflector::Reflector;
 const SESSIONS: usize = 200;
 /// A host that has not been heard of in any conversation for so long has no session any more.
 const QUIET: Duration = Duration::from_secs(120);
+/// A relation is told for so long after the newest answer.
+const TRUE_FOR: Duration = Duration::from_secs(60);
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
@@ -39,7 +41,8 @@ pub struct Clocks {
     /// Hosts with a session.
     running: Mutex<HashSet<String>>,
     known: Mutex<BTreeMap<String, Known>>,
-    full: AtomicU64,
+    /// Hosts that talk and had no room at the last look.
+    left_out: AtomicU64,
 }
 
 /// What is known of a host's clock, and when that was so.
@@ -57,7 +60,7 @@ impl Clocks {
             talking: Mutex::default(),
             running: Mutex::default(),
             known: Mutex::default(),
-            full: AtomicU64::new(0),
+            left_out: AtomicU64::new(0),
         })
     }
 
@@ -76,32 +79,44 @@ impl Clocks {
         talking.retain(|_, last| now - *last < QUIET);
         let mut running = lock(&self.running);
         lock(&self.known).retain(|host, _| talking.contains_key(host) || running.contains(host));
+        let mut left_out = 0;
         for host in talking.keys() {
             if running.contains(host) {
                 continue;
             }
             let Some(row) = row(host) else { continue };
             if running.len() >= SESSIONS {
-                self.full.fetch_add(1, Ordering::Relaxed);
+                left_out += 1;
                 continue;
             }
             running.insert(host.clone());
             tokio::spawn(session::run(self.clone(), row));
         }
+        self.left_out.store(left_out, Ordering::Relaxed);
     }
 
-    /// What is known of each, by name.
+    /// What is known of each, by name. What was true long ago is not told any more.
     pub fn known(&self, now: Timestamp) -> Vec<HostClock> {
-        let aged = |known: &Known| HostClock {
-            age_seconds: known.answered_at.map(|at| (now - at).as_secs_f64()),
-            ..known.clock.clone()
+        let aged = |known: &Known| {
+            let age = known.answered_at.map(|at| now - at);
+            let clock = HostClock { age_seconds: age.map(|age| age.as_secs_f64()), ..known.clock.clone() };
+            if age.is_some_and(|age| age <= TRUE_FOR) {
+                return clock;
+            }
+            HostClock {
+                offset_seconds: None,
+                bound_seconds: None,
+                skew_ppm: None,
+                skew_bound_ppm: None,
+                ..clock
+            }
         };
         lock(&self.known).values().map(aged).collect()
     }
 
-    /// How often a host had to go without a session because there were [`SESSIONS`].
-    pub fn full(&self) -> u64 {
-        self.full.load(Ordering::Relaxed)
+    /// Hosts that talk and have no session, because there are [`SESSIONS`].
+    pub fn left_out(&self) -> u64 {
+        self.left_out.load(Ordering::Relaxed)
     }
 
     fn is_talking(&self, host: &str) -> bool {
@@ -110,6 +125,14 @@ impl Clocks {
 
     fn tell(&self, clock: HostClock, answered_at: Option<Timestamp>) {
         lock(&self.known).insert(clock.host.clone(), Known { clock, answered_at });
+    }
+
+    /// A session is over, and why. The values stay as they were.
+    fn trouble(&self, host: &str, why: String) {
+        let mut all = lock(&self.known);
+        let known = all.entry(host.to_owned()).or_default();
+        host.clone_into(&mut known.clock.host);
+        known.clock.problem = Some(why);
     }
 
     /// A session is over. What is known of a host stays while it talks: a new session begins.

@@ -25,6 +25,8 @@ const WINDOW: Duration = Duration::from_secs(30);
 const RECKON: Duration = Duration::from_secs(5);
 /// The session is prolonged, and the other host's time of day asked for, so often.
 const RENEW: Duration = Duration::from_secs(15);
+/// Without having been prolonged a session is over after this, a little before the other host ends it.
+const LIFETIME: Duration = Duration::from_secs(50);
 /// A question for a session is given up after this.
 const ASK: Duration = Duration::from_secs(2);
 /// A host that gave no session is asked again after this.
@@ -36,6 +38,8 @@ const SILENT: Duration = Duration::from_secs(10);
 struct Open {
     ssid: u16,
     to: SocketAddr,
+    /// As the other host told it.
+    secret: String,
     key: hmac::Key,
     /// The other host's time of day less its clock that never steps, nanoseconds.
     wall_ns: i128,
@@ -67,14 +71,23 @@ fn address_of(row: &HostRow) -> anyhow::Result<IpAddr> {
 
 /// Runs it until nobody talks with the host any more.
 pub(super) async fn run(clocks: Arc<Clocks>, row: Arc<HostRow>) {
-    let name = row.name.clone();
-    if let Err(error) = measure(&clocks, row).await {
-        let problem = Some(format!("{error:#}"));
-        clocks.tell(HostClock { host: name.clone(), problem, ..HostClock::default() }, None);
+    let running = Running { clocks, host: row.name.clone() };
+    if let Err(error) = measure(&running.clocks, row).await {
+        running.clocks.trouble(&running.host, format!("{error:#}"));
         tokio::time::sleep(AGAIN).await;
     }
-    // its host may have another address now: whoever begins anew looks
-    clocks.ended(&name);
+}
+
+/// Gives the host's place back, however the session ends. The host may have another address then: whoever begins anew looks.
+struct Running {
+    clocks: Arc<Clocks>,
+    host: String,
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.clocks.ended(&self.host);
+    }
 }
 
 async fn measure(clocks: &Clocks, row: Arc<HostRow>) -> anyhow::Result<()> {
@@ -85,11 +98,16 @@ async fn measure(clocks: &Clocks, row: Arc<HostRow>) -> anyhow::Result<()> {
     let mut open = open(clocks, &row, ip).await?;
     let mut ticks = interval(PROBE);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut reckon_at = Instant::now() + RECKON / 10;
+    let (mut reckon_at, mut renew_at) = (Instant::now() + RECKON / 10, Instant::now() + RENEW);
     while clocks.is_talking(&host) {
         let next = ticks.tick().await + PROBE;
-        if open.renewed_at.elapsed() > RENEW {
-            renew(clocks, &row, ip, &mut open).await?;
+        if Instant::now() >= renew_at {
+            renew_at = Instant::now() + RENEW;
+            let renewed = renew(clocks, &row, ip, &mut open).await;
+            // it goes on for a while without: the other host may just be busy, or being upgraded
+            if renewed.is_err() && open.renewed_at.elapsed() > LIFETIME {
+                return renewed;
+            }
         }
         let packet = open.exchanges.next(monotonic().as_nanos());
         let octets = packet.encode(|covered| mac(&open.key, covered));
@@ -134,6 +152,7 @@ impl Open {
         Ok(Self {
             ssid: session.ssid,
             to: SocketAddr::new(ip, session.port),
+            secret: session.key.clone(),
             key,
             wall_ns: wall_of(session),
             wall_error_ns: session.unix_error_ns,
@@ -153,7 +172,7 @@ fn wall_of(session: &ClockSession) -> i128 {
 /// Prolongs it; a host that has started anew gives another one.
 async fn renew(clocks: &Clocks, row: &Arc<HostRow>, ip: IpAddr, open: &mut Open) -> anyhow::Result<()> {
     let session = ask(clocks, row).await?;
-    if session.ssid == open.ssid && session.port == open.to.port() {
+    if (session.ssid, session.port, &session.key) == (open.ssid, open.to.port(), &open.secret) {
         (open.wall_ns, open.wall_error_ns) = (wall_of(&session), session.unix_error_ns);
         open.renewed_at = Instant::now();
     } else {

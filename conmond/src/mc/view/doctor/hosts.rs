@@ -19,17 +19,17 @@ pub(super) fn checks(
     others: usize,
     now_ns: u64,
 ) -> [Check; 3] {
-    [registry(health, others, now_ns), far_ends(counters), clocks(clocks_known, counters.clocks_full)]
+    [registry(health, others, now_ns), far_ends(counters), clocks(clocks_known, counters.clocks_left_out)]
 }
 
-fn clocks(known: &[HostClock], full: u64) -> Check {
+fn clocks(known: &[HostClock], left_out: u64) -> Check {
     let silent: Vec<String> = known
         .iter()
         .filter_map(|clock| Some(format!("{}: {}", clock.host, clock.problem.as_deref()?)))
         .collect();
-    let without = match full {
+    let without = match left_out {
         0 => String::new(),
-        _ => "; further hosts talk with this one and are not, for want of room".to_owned(),
+        n => format!("; {n} more are not, for want of room"),
     };
     let bounds = known.iter().filter_map(|clock| clock.bound_seconds);
     let widest = bounds.reduce(f64::max).map_or(String::new(), |bound| {
