@@ -453,9 +453,10 @@ impl Store {
         self.masks = masks;
     }
 
-    /// Whether a live pair has this far end.
+    /// Whether a live pair has this far end, or a flow that began since the tables were read last.
     pub fn has_remote(&self, address: IpAddr) -> bool {
         self.pairs.values().any(|live| live.record.pair.key.remote == address)
+            || self.begun.iter().any(|(_, event)| event.key.remote == address)
     }
 
     /// Far ends were learnt: flows that had ended before have theirs.

@@ -145,8 +145,8 @@ impl Directory {
             [one] => {
                 let since = monotonic(one.row.since_ns).min(at);
                 let end = Arc::new(remote_end(&one.row));
-                let has_ended = !seen && one.row.until_ns.is_some();
-                changed_hands = before.as_ref().is_some_and(|before| *before != end || has_ended);
+                let is_another = before.as_ref().is_some_and(|before| *before != end);
+                changed_hands = is_another || one.row.until_ns.is_some();
                 self.elsewhere.containers.insert(address, end.clone(), since);
                 // its host was lost for a while, and its rows with it
                 self.elsewhere.containers.resume(&address, &end, at);

@@ -429,15 +429,18 @@ fn changes_hands(two: &Two<'_>, to: &str) -> Result<()> {
 fn begins_meanwhile(
     two: &mut Two<'_>,
     to: &str,
-    name: &str,
+    (name, fresh): (&str, u8),
     back: impl FnOnce(&mut Site) -> Result<()>,
 ) -> Result<()> {
+    // addresses that nobody had before: while the registry is away others do not hear that one has another owner
+    let ip = |last: u8| format!("--ip=10.91.1.{last}");
     let words = format!("udp-send --to {to} --rate 100 --count 100000");
-    let lasts = two.host(1).run(&on(ROUTED, name, &words))?;
+    let lasts = two.host(1).run(&on(ROUTED, name, &words).option(ip(fresh)))?;
     for conmond in &two.conmonds {
         begins(conmond, lasts.ipv4(ROUTED)?)?;
     }
-    let over = two.host(1).run(&on(ROUTED, &format!("{name}-over"), &to_send(to)))?;
+    let over = on(ROUTED, &format!("{name}-over"), &to_send(to)).option(ip(fresh + 1));
+    let over = two.host(1).run(&over)?;
     report_of(&over)?;
     over.remove()?;
     back(two.site)?;
@@ -491,11 +494,11 @@ fn faults(meeting: Meeting) -> Result<()> {
             // The registry is gone, stands still, or is out of reach: what is known is known.
             two.site.kill_etcd()?;
             sent = both(two, sent)?;
-            begins_meanwhile(two, &to, "dead", Site::start_etcd)?;
+            begins_meanwhile(two, &to, ("dead", 100), Site::start_etcd)?;
             two.site.signal_etcd(Signal::SIGSTOP)?;
-            begins_meanwhile(two, &to, "still", |site| site.signal_etcd(Signal::SIGCONT))?;
+            begins_meanwhile(two, &to, ("still", 102), |site| site.signal_etcd(Signal::SIGCONT))?;
             two.site.reach_etcd(false)?;
-            begins_meanwhile(two, &to, "apart", |site| site.reach_etcd(true))?;
+            begins_meanwhile(two, &to, ("apart", 104), |site| site.reach_etcd(true))?;
             sent = both(two, sent)?;
 
             // It comes back with an older memory, which knows nothing of one that talks.
@@ -507,7 +510,7 @@ fn faults(meeting: Meeting) -> Result<()> {
             heard(&newer, &to, "sink", &[&two.conmonds[0], &two.conmonds[1]], 0)?;
             two.site.kill_etcd()?;
             two.site.back_etcd_up(true)?;
-            begins_meanwhile(two, &to, "older", Site::start_etcd)?;
+            begins_meanwhile(two, &to, ("older", 106), Site::start_etcd)?;
             heard(&newer, &to, "sink", &[&two.conmonds[0], &two.conmonds[1]], COUNT)?;
             sent = both(two, sent)?;
 
