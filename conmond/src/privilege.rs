@@ -41,8 +41,8 @@ pub const NEEDS: [Need; 5] = [
     },
     Need {
         capability: Capability::CAP_SYS_ADMIN,
-        why: "switch the kernel's run-time statistics of BPF on for moments",
-        without: Some("`status` shows no ns per packet"),
+        why: "enter the network namespaces of overlay networks, switch the kernel's run-time statistics of BPF on for moments",
+        without: Some("nothing is measured on overlay networks, and `status` shows no ns per packet"),
     },
 ];
 

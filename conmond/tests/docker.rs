@@ -14,7 +14,7 @@ use conmond::runtime::{
     ContainerAction, ContainerState, EngineEvent, EventTime, MonitorLimits, MonitorSpec, NetworkEndpoint,
     NetworkMode, Runtime, RuntimeError,
 };
-use conmond::switch::{LinkEvent, LinkListener, LinkQuery};
+use conmond::switch::{LinkEvent, LinkListener, LinkQuery, Namespaces};
 use engine::{Engine, Kind, installed};
 use netns::privileged;
 
@@ -474,7 +474,7 @@ impl Ports {
         let ports = Ports::default();
         let sink = ports.clone();
         let listener = engine.ns.within(move || {
-            let mut query = LinkQuery::open().expect("a query socket");
+            let mut query = LinkQuery::open(Namespaces::default()).expect("a query socket");
             let mut joined: HashMap<u32, u64> = HashMap::new();
             LinkListener::start(move |event| {
                 let LinkEvent::New { link, at } = event else { return };

@@ -19,7 +19,7 @@ use conmond::mc::view::View;
 use conmond::mc::{SetId, SetRole};
 use conmond::scope::Scope;
 use conmond::store::{Journal, Names, Store};
-use conmond::switch::LinkQuery;
+use conmond::switch::{LinkQuery, Namespaces};
 use ippm::flow::Direction;
 use netns::{Netns, privileged};
 use tap::{Attach, Port, Set, SetSpec};
@@ -79,7 +79,7 @@ fn shared(set: &Arc<Set>, ports: Vec<PortInfo>) -> Arc<Shared> {
 
 /// Taps a link of the calling thread's namespace.
 fn tap(set: &Set, ifindex: u32, interface: &str) -> (Port, PortInfo) {
-    let mut query = LinkQuery::open().unwrap();
+    let mut query = LinkQuery::open(Namespaces::default()).unwrap();
     let before = query.link_stats(ifindex).unwrap().unwrap();
     let port = Port::attach(ifindex, set.programs(), Attach::Auto, None).unwrap();
     let after = query.link_stats(ifindex).unwrap().unwrap();

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
 
-use conmond::switch::{Link, LinkEvent, LinkListener, LinkQuery};
+use conmond::switch::{Link, LinkEvent, LinkListener, LinkQuery, Namespaces};
 use netns::{Netns, privileged};
 
 const WAIT: Duration = Duration::from_secs(5);
@@ -76,7 +76,7 @@ fn root_a_ports_life_is_told_in_order() {
     assert_eq!(up.peer_ifindex, Some(container.ifindex("eth0")));
 
     let (peer, nobody, nowhere) = host.within(|| {
-        let mut query = LinkQuery::open().expect("a query socket");
+        let mut query = LinkQuery::open(Namespaces::default()).expect("a query socket");
         let index = up.peer_ifindex.unwrap_or(0);
         (
             query.peer(Some(netnsid), index),
@@ -137,7 +137,7 @@ fn root_lists_links_addresses_and_counters() {
     host.ip("link set w0 up");
     let bridge = host.ifindex("br0");
     let (links, addresses, none) = host.within(|| {
-        let mut query = LinkQuery::open().expect("a query socket");
+        let mut query = LinkQuery::open(Namespaces::default()).expect("a query socket");
         (
             query.links(),
             query.host_addresses(),
@@ -178,7 +178,7 @@ fn root_counters_are_the_interfaces_own() {
     container.ip("link set vc up");
     let port = host.ifindex("vh");
     let stats = || {
-        host.within(|| LinkQuery::open().and_then(|mut q| q.link_stats(port)))
+        host.within(|| LinkQuery::open(Namespaces::default()).and_then(|mut q| q.link_stats(port)))
             .expect("an answer")
             .expect("the link")
     };

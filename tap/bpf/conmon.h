@@ -16,7 +16,8 @@
  *   sum(flows) + sum(pairs) + port classes (+ no_port) == packets seen by the programs.
  *
  * A *port* is an interface, by its index, or a control group, by CM_GROUP and the low bits of its number: what has no interface
- * of its own is counted where its sockets send and receive.
+ * of its own is counted where its sockets send and receive. An interface of another network namespace, whose index may be another's
+ * here, is a port by CM_ELSEWHERE and the index plus a number that is the namespace's own.
  *
  * All arrays are mmapable and frozen: user space reads them without a system call and cannot write them.
  * Slots are released by the `cm_janitor` program, which the controller runs; life of a slot:
@@ -41,6 +42,7 @@ enum cm_const {
 	CM_HIST_BUCKETS = 400,	/* up to 2^34 ns (17 s); the last bucket also takes what is longer */
 	CM_CMDS = 64,		/* commands in one run of the janitor */
 	CM_GROUP = 0x80000000,	/* set in the number of a port that is a control group */
+	CM_ELSEWHERE = 0x40000000, /* set, without CM_GROUP, in that of an interface of another network namespace */
 };
 
 /* Direction, as the container sees it. Index of every two-element array below. */
@@ -117,7 +119,7 @@ struct cm_settings {
 	__u32 flags;
 	__u32 older_mask;	/* with CM_FLAG_OLDER: of the table before */
 	__u32 group;		/* the port's number, for the programs of a control group */
-	__u32 _pad;
+	__u32 elsewhere;	/* for the programs of another network namespace: what its interfaces' indices are counted from */
 };
 
 /* Addresses are 16 bytes in network order, IPv4 as ::ffff:a.b.c.d. Ports are in host order. */

@@ -427,12 +427,20 @@ static always_inline void count(struct __sk_buff *skb, struct cm_ctl *c, const e
 	}
 }
 
+/* The settings do not change: the verifier knows the number, and leaves one way out. */
+static always_inline __u32 port_of(struct __sk_buff *skb)
+{
+	if (cm_settings.elsewhere)
+		return CM_ELSEWHERE | ((skb->ifindex + cm_settings.elsewhere) & (CM_ELSEWHERE - 1));
+	return skb->ifindex;
+}
+
 static always_inline int tap(struct __sk_buff *skb, const enum cm_dir dir)
 {
 	struct cm_ctl *c = ctl_get();
 
 	if (c && !(unlikely(READ_ONCE(c->overlap)) && counted_before(skb, dir)))
-		count(skb, c, dir, skb->ifindex, 1);
+		count(skb, c, dir, port_of(skb), 1);
 	return CM_PASS;
 }
 

@@ -16,6 +16,8 @@ pub const HIST_BUCKETS: usize = 400;
 pub const CMDS: usize = 64;
 /// `CM_GROUP`.
 pub const GROUP: u32 = 1 << 31;
+/// `CM_ELSEWHERE`.
+pub const ELSEWHERE: u32 = 1 << 30;
 /// `CM_CLASSES`.
 pub const CLASSES: usize = 4;
 
@@ -113,7 +115,7 @@ plain! {
         pub flags: u32,
         pub older_mask: u32,
         pub group: u32,
-        pub _pad: u32,
+        pub elsewhere: u32,
     }
 
     /// `struct cm_flow_key`.

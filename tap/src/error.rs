@@ -59,6 +59,23 @@ pub enum Error {
         /// The port.
         ifindex: u32,
     },
+    /// A port in another network namespace was to be tapped without TCX.
+    #[error(
+        "cannot attach to port {ifindex}: ports of overlay networks, which are in another network namespace, are tapped by TCX only; set `tap` to `auto`"
+    )]
+    OnlyTcx {
+        /// The port.
+        ifindex: u32,
+    },
+    /// The network namespace that a port is in could not be entered.
+    #[error("cannot enter the network namespace of port {ifindex}; it takes CAP_SYS_ADMIN")]
+    Enter {
+        /// The port.
+        ifindex: u32,
+        /// What the kernel said.
+        #[source]
+        source: io::Error,
+    },
     /// An attached program could not be exchanged for another.
     #[error("cannot move port {ifindex} ({direction}) to another set{}", hint(source))]
     Update {

@@ -34,7 +34,9 @@ pub use error::Error;
 pub use grow::Drained;
 pub use janitor::{Command, Janitor};
 pub use look::{Census, Found, PairNow, PortCensus, each_flow};
-pub use port::{Attach, Port, group_number, has_tcx, is_group, kernel_has_tcx, tcx_programs};
+pub use port::{
+    Attach, Namespace, Port, group_number, has_tcx, is_elsewhere, is_group, kernel_has_tcx, tcx_programs,
+};
 pub use reader::{Events, LiveFlow, QuietPair, Reader, Scan};
 pub use set::{Descriptors, Programs, Set, SetSpec};
 

@@ -17,8 +17,11 @@
 //! A container without an interface of its own is tapped at its control group, by a link for each direction, with programs that know
 //! the group's number: [`Port::attach_group`]. Its pins bear that number in place of an interface's.
 //!
+//! A port in another network namespace is tapped by TCX, from within that namespace: [`Port::attach_elsewhere`].
+//!
 //! Nothing is ever missed: a new program replaces the old one between two packets.
 
+mod elsewhere;
 mod group;
 
 use std::collections::BTreeMap;
@@ -36,6 +39,7 @@ use crate::netlink;
 use crate::set::{Programs, Set, pin_error};
 use crate::sys;
 
+pub use elsewhere::{Namespace, is_elsewhere};
 pub use group::{group_number, is_group};
 
 /// How programs get onto a port.
@@ -107,6 +111,7 @@ enum Hold {
 
 /// A tapped port. Dropping it leaves a pinned tap in place, and removes one that is not pinned (TCX only).
 pub struct Port {
+    /// The port's number: the interface's index, where that is one of this network namespace.
     ifindex: u32,
     hold: Hold,
     dir: Option<PathBuf>,
@@ -365,7 +370,7 @@ impl Port {
         Ok(())
     }
 
-    /// The interface's index.
+    /// The interface's index; of a control group, and of an interface in another network namespace, the number that it has as a port.
     pub fn ifindex(&self) -> u32 {
         self.ifindex
     }
@@ -386,8 +391,13 @@ impl Port {
 
     /// Moves the port to this set, or to its newest programs, see [`Port::move_to`].
     pub fn move_to_set(&mut self, set: &Set, set_dir: Option<&Path>) -> Result<(), Error> {
-        match self.hold {
+        match &self.hold {
             Hold::Group(_) => self.move_to(&set.group_programs(self.ifindex)?, set_dir),
+            Hold::Tcx(links) if is_elsewhere(self.ifindex) => {
+                let base = elsewhere::base_of(links, self.ifindex)
+                    .map_err(|source| Error::Query { ifindex: self.ifindex, source })?;
+                self.move_to(&*set.programs_elsewhere(base)?, set_dir)
+            }
             _ => self.move_to(set.programs(), set_dir),
         }
     }
@@ -438,6 +448,7 @@ impl Port {
     /// Whether the interface, or the control group, is still there with the tap on it.
     pub fn is_alive(&self) -> bool {
         match &self.hold {
+            Hold::Tcx(links) if is_elsewhere(self.ifindex) => elsewhere::holds(links),
             Hold::Tcx(links) | Hold::Both(links, _) => {
                 matches!(sys::link_info(links.tx.as_fd()), Ok((_, ifindex)) if ifindex == self.ifindex)
             }

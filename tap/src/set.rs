@@ -3,11 +3,12 @@
 //! Pinned as `DIR/{flows,pairs,ports,hists,ctl,ring,settings}`, with `older` while its flow table grows; a set that is pinned goes on counting when
 //! its owner dies, and the next owner adopts it: it loads its own build of the programs over the same maps.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::abi::{self, Settings};
 use crate::error::Error;
@@ -84,7 +85,7 @@ impl SetSpec {
             flags,
             older_mask: 0,
             group: 0,
-            _pad: 0,
+            elsewhere: 0,
         })
     }
 }
@@ -140,6 +141,8 @@ pub struct Set {
     janitor: OwnedFd,
     janitor_one: OwnedFd,
     pub(crate) older: Option<Older>,
+    /// The programs for ports in other network namespaces, by [`Settings::elsewhere`].
+    elsewhere: Mutex<BTreeMap<u32, Arc<Programs>>>,
 }
 
 /// The set with the flow table that this one's takes the place of, while there may be records in that yet.
@@ -238,18 +241,37 @@ impl Set {
             return Err(Error::Object("no programs".into()));
         };
         let older = older.zip(fds.next()).map(|(set, mover)| Older { set, mover });
-        Ok(Self { spec, maps, settings, programs: Programs { tx, rx }, janitor, janitor_one, older })
+        let programs = Programs { tx, rx };
+        Ok(Self { spec, maps, settings, programs, janitor, janitor_one, older, elsewhere: Mutex::default() })
     }
 
     /// The programs for a control group, over the same maps; `number` is the port's.
     pub(crate) fn group_programs(&self, number: u32) -> Result<Programs, Error> {
-        let plain = Settings { group: number, ..read_settings(self.settings.as_fd())? };
+        self.more_programs(["cm_group_tx", "cm_group_rx"], |plain| Settings { group: number, ..plain })
+    }
+
+    /// The programs for the interfaces of another network namespace, over the same maps. They are loaded once.
+    pub(crate) fn programs_elsewhere(&self, base: u32) -> Result<Arc<Programs>, Error> {
+        let mut loaded = self.elsewhere.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(programs) = loaded.get(&base) {
+            return Ok(programs.clone());
+        }
+        let programs =
+            self.more_programs(["cm_tx", "cm_rx"], |plain| Settings { elsewhere: base, ..plain })?;
+        Ok(loaded.entry(base).or_insert(Arc::new(programs)).clone())
+    }
+
+    fn more_programs(
+        &self,
+        names: [&'static str; 2],
+        settings: impl FnOnce(Settings) -> Settings,
+    ) -> Result<Programs, Error> {
+        let plain = settings(read_settings(self.settings.as_fd())?);
         let (settings, older) = match &self.older {
             None => (plain, None),
             Some(older) => (with_older(plain, older.set.spec.flows), Some(older.set.flows())),
         };
         let settings = settings_map(&settings)?;
-        let names = ["cm_group_tx", "cm_group_rx"];
         let mut fds = object::load(&names, &wiring(&self.maps, &settings, older))?.into_iter();
         match (fds.next(), fds.next()) {
             (Some(tx), Some(rx)) => Ok(Programs { tx, rx }),

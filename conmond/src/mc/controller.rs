@@ -11,6 +11,7 @@ mod groups;
 mod grow;
 mod inbox;
 mod note;
+mod overlays;
 mod ports;
 mod publish;
 mod standin;
@@ -31,9 +32,11 @@ use tap::{Attach, Port, Set, SetSpec, fault};
 use tokio::sync::mpsc::UnboundedSender;
 
 use self::inbox::Inbox;
+use self::overlays::Sandboxes;
 use super::callers::Callers;
 use super::engine::{Answer, Ask, Engine};
 use super::janitor::{Janitor, Job};
+use super::overlays::{News, Overlays};
 use super::persist::{Saved, SavedPort, SavedStats};
 use super::reconcile::{Action, reconcile};
 use super::rigger::{self, Job as RiggerJob, Rigger};
@@ -50,7 +53,7 @@ use crate::nat::NatWatch;
 use crate::priority;
 use crate::runtime::EngineEvent;
 use crate::store::ContainerName;
-use crate::switch::{HostAddress, LinkEvent, LinkListener, LinkQuery, LinkStats, SwitchError};
+use crate::switch::{HostAddress, LinkEvent, LinkListener, LinkQuery, LinkStats, Namespaces, SwitchError};
 
 /// Work done while nothing happens: retries, timeouts, saving.
 const TICK: Duration = Duration::from_millis(100);
@@ -102,6 +105,8 @@ pub enum Event {
     Tapped(Box<tapper::Done>),
     /// The surveyor's.
     Found(surveyor::Found),
+    /// Of overlay networks' namespaces.
+    Overlays(News),
     /// The roles of sets that are on disk now.
     Saved(BTreeMap<u32, SetRole>),
     /// A flow table's growing has come a step further.
@@ -204,6 +209,11 @@ struct Work {
     engine_version: Option<crate::runtime::EngineVersion>,
     engine_error: Option<String>,
     query: LinkQuery,
+    namespaces: Namespaces,
+    overlays: Overlays,
+    /// Overlay networks whose namespace cannot be watched, and why.
+    overlays_failed: BTreeMap<String, String>,
+    sandboxes: Sandboxes,
     janitor: Option<Janitor>,
     world: World,
     hands: BTreeMap<SetId, Hand>,
@@ -306,6 +316,7 @@ impl Work {
             },
             Event::Tapped(done) => self.take_tapped(*done),
             Event::Found(found) => self.take_found(found),
+            Event::Overlays(news) => self.take_overlays(news),
             Event::Saved(roles) => self.take_saved(&roles),
             Event::Grow(set, step) => self.take_growth(set, step),
             Event::Stop => {}
@@ -324,7 +335,9 @@ impl Work {
             self.dirty = true;
         }
         for link in links {
-            self.see_link(link, at, true);
+            // a namespace that has just been found is a new one, and what is not up yet in it has just come
+            let found = !tap::is_elsewhere(link.ifindex) || link.up;
+            self.see_link(link, at, found);
         }
         match self.query.host_addresses() {
             Ok(all) => self.set_host_addresses(all),
@@ -342,7 +355,10 @@ impl Work {
         match event {
             LinkEvent::New { link, at } => self.see_link(link, at, false),
             LinkEvent::Del { ifindex, at, .. } => {
-                self.world.links.remove(&ifindex);
+                let link = self.world.links.remove(&ifindex).map(|seen| seen.link);
+                if link.is_some_and(|l| l.leads_off() && l.master.is_some()) {
+                    self.tell_own_networks();
+                }
                 if self.ports.contains_key(&ifindex) || self.world.tapping.contains_key(&ifindex) {
                     self.gone.insert(ifindex, at);
                 }
@@ -363,6 +379,8 @@ impl Work {
     /// `found`: it was there when we looked, rather than told of by a message.
     fn see_link(&mut self, link: crate::switch::Link, at: Timestamp, found: bool) {
         let before = self.world.links.get(&link.ifindex);
+        let (leads_off, joined_before) = (link.leads_off(), before.and_then(|b| b.link.master));
+        let rewired = leads_off && joined_before != link.master;
         let fresh_bridge = link.is_bridge() && before.is_none_or(|b| b.link.name != link.name);
         let joined = match before {
             Some(b) if b.link.master == link.master => b.joined_at,
@@ -396,6 +414,10 @@ impl Work {
             // nothing, if it was there before the port joined
             let took = joined.map_or(Duration::ZERO, |joined| tap.tapped_at - joined);
             self.shared.note_delay(|d| &mut d.tap, took);
+        }
+        if rewired {
+            // a bridge's addresses may be shared with other hosts from now on, or not any more
+            self.tell_own_networks();
         }
         if fresh_bridge && !found {
             self.surveyor.ask(Question::HostAddresses);
@@ -824,7 +846,8 @@ impl Work {
         let ended = self.closing.iter();
         let ended =
             ended.map(|(at, address, id)| (*address, id.clone(), at.before(ADDRESS_LINGER))).collect();
-        self.saver.save(State { at: self.saved_at, sets, ports, names: self.shared.names(), ended });
+        let (names, overlays) = (self.shared.names(), self.namespaces.open());
+        self.saver.save(State { at: self.saved_at, sets, ports, names, ended, overlays });
     }
 
     /// Waits for the threads that end with this one.

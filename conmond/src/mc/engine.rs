@@ -24,6 +24,8 @@ pub enum Ask {
     Members(String),
     /// Whose network a container uses.
     Mode(String),
+    /// Where the engine keeps the network namespace of a container.
+    Sandbox(String),
     /// Have a monitoring container made and started for a set, in place of one there may be.
     StartMonitor {
         /// The set.
@@ -50,6 +52,8 @@ pub enum Answer {
     Members(String, Result<Option<NetworkMembers>, RuntimeError>),
     /// To [`Ask::Mode`].
     Mode(String, Result<Option<NetworkMode>, RuntimeError>),
+    /// To [`Ask::Sandbox`].
+    Sandbox(Result<Option<PathBuf>, RuntimeError>),
     /// To [`Ask::StartMonitor`]: the container's id and its process.
     Started(SetId, Result<(String, Option<u32>), RuntimeError>),
     /// To [`Ask::Monitors`], with each running one's process and whether it is made of this build.
@@ -114,6 +118,7 @@ async fn run(
                     let mode = engine.runtime.network_mode(&id).await;
                     sink(Answer::Mode(id, mode));
                 }
+                Ask::Sandbox(id) => sink(Answer::Sandbox(engine.runtime.sandbox(&id).await)),
                 Ask::StartMonitor { set, dir } => {
                     let _one = making.acquire().await;
                     let started = start_monitor(&engine, &image, set, dir).await;

@@ -16,7 +16,9 @@ use tap::{Command, Drained, Set, fault};
 
 use super::shared::Delays;
 use super::world::SetId;
-use crate::store::{Journal, Names, PairLife, PairRecord, RetiredPair, Snapshots, Store, far_end, split};
+use crate::store::{
+    Journal, Names, PairLife, PairRecord, RetiredPair, Snapshots, Store, far_end, is_copy, split,
+};
 use crate::{clock, priority};
 
 /// Something to settle.
@@ -293,6 +295,7 @@ impl Work {
             }
             let (key, first, last) = (measurement.key, measurement.first_seen, measurement.last_seen);
             let record = PairRecord { pair: measurement, rtts };
+            let is_copy = is_copy(&self.names.now(), &record.pair);
             let shares = self.lock().shares_of(id, &key);
             let names = self.names.now();
             free.push(Command::FreePair(pair));
@@ -303,6 +306,7 @@ impl Work {
                     remote: far_end(&names, &key, part.real.as_ref(), (first, last)),
                     via: part.via,
                     partial: part.partial,
+                    is_copy,
                     record: part.record.into_owned(),
                 });
             }

@@ -58,6 +58,9 @@ pub struct Saved {
     /// Whose share of a pair's record is whose, where addresses are translated.
     #[serde(default)]
     pub shares: Vec<SavedShare>,
+    /// Files of the overlay networks' namespaces, by our names for them.
+    #[serde(default)]
+    pub overlays: BTreeMap<String, PathBuf>,
 }
 
 /// The kernel's name for this boot.
@@ -73,8 +76,9 @@ impl Saved {
         ports: BTreeMap<u32, SavedPort>,
         names: SavedNames,
         shares: Vec<SavedShare>,
+        overlays: BTreeMap<String, PathBuf>,
     ) -> Self {
-        Self { version: VERSION, boot: boot_id(), at, sets, ports, names, shares }
+        Self { version: VERSION, boot: boot_id(), at, sets, ports, names, shares, overlays }
     }
 
     /// What is there of this boot; nothing is there on a first start.

@@ -32,6 +32,8 @@ pub struct State {
     pub names: Arc<Names>,
     /// Addresses whose container has ended, and when: they are its own for a while here, but not for who comes next.
     pub ended: Vec<(IpAddr, String, Timestamp)>,
+    /// Files of the overlay networks' namespaces, by our names for them.
+    pub overlays: BTreeMap<String, PathBuf>,
 }
 
 /// The running thread.
@@ -89,7 +91,7 @@ fn run(
         for (address, container, at) in state.ended {
             names.close_address(address, &container, at);
         }
-        let saved = Saved::new(state.at, state.sets, state.ports, names.saved(), shares);
+        let saved = Saved::new(state.at, state.sets, state.ports, names.saved(), shares, state.overlays);
         match saved.store(path) {
             Ok(()) => written(roles),
             Err(error) => {

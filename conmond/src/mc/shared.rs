@@ -22,7 +22,7 @@ use crate::clock::{Wall, monotonic};
 use crate::http::Subscription;
 use crate::runtime::EventTime;
 use crate::store::{Changing, ContainerName, Names, Snapshots, Store};
-use crate::switch::LinkStats;
+use crate::switch::{LinkStats, Namespaces};
 use crate::system::System;
 
 /// Recent events that are kept for newcomers.
@@ -227,6 +227,8 @@ pub struct Shared {
     system: OnceLock<Arc<System>>,
     /// Where records are ended, while that is possible.
     jobs: Mutex<Option<Sender<Job>>>,
+    /// Other network namespaces whose ports are watched.
+    namespaces: Namespaces,
 }
 
 impl Shared {
@@ -244,7 +246,13 @@ impl Shared {
             stream: Mutex::new(stream),
             system: OnceLock::new(),
             jobs: Mutex::default(),
+            namespaces: Namespaces::default(),
         }
+    }
+
+    /// Other network namespaces whose ports are watched.
+    pub fn namespaces(&self) -> &Namespaces {
+        &self.namespaces
     }
 
     /// The other hosts, where there are any.

@@ -6,7 +6,7 @@ use std::sync::mpsc::{Sender, channel};
 use std::thread::JoinHandle;
 
 use super::world::FarEnd;
-use crate::switch::{HostAddress, LinkQuery, LinkStats, Peer, SwitchError};
+use crate::switch::{HostAddress, LinkQuery, LinkStats, Namespaces, Peer, SwitchError};
 
 /// Something to ask about a port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,11 +59,14 @@ pub struct Surveyor {
 }
 
 impl Surveyor {
-    /// Starts the threads, in the caller's network namespace; `tell` gets every answer.
-    pub fn start(tell: impl Fn(Found) + Clone + Send + 'static) -> anyhow::Result<Self> {
+    /// Starts the threads, in the caller's network namespace, beside which these are watched; `tell` gets every answer.
+    pub fn start(
+        namespaces: &Namespaces,
+        tell: impl Fn(Found) + Clone + Send + 'static,
+    ) -> anyhow::Result<Self> {
         Ok(Self {
-            quick: Asked::start("surveyor", tell.clone())?,
-            slow: Asked::start("surveyor-slow", tell)?,
+            quick: Asked::start("surveyor", namespaces, tell.clone())?,
+            slow: Asked::start("surveyor-slow", namespaces, tell)?,
         })
     }
 
@@ -84,9 +87,13 @@ struct Asked {
 }
 
 impl Asked {
-    fn start(name: &str, tell: impl Fn(Found) + Send + 'static) -> anyhow::Result<Self> {
+    fn start(
+        name: &str,
+        namespaces: &Namespaces,
+        tell: impl Fn(Found) + Send + 'static,
+    ) -> anyhow::Result<Self> {
         let (questions, inbox) = channel();
-        let mut query = LinkQuery::open()?;
+        let mut query = LinkQuery::open(namespaces.clone())?;
         let thread = std::thread::Builder::new().name(name.into()).spawn(move || {
             for question in inbox {
                 tell(answer(question, &mut query));
@@ -99,13 +106,13 @@ impl Asked {
 fn answer(question: Question, query: &mut LinkQuery) -> Found {
     match question {
         Question::FarEnd { ifindex, netnsid, peer, whole: false } => {
-            let addresses = query.peer_addresses(netnsid, peer);
+            let addresses = query.peer_addresses_of(ifindex, netnsid, peer);
             let far_end = |addresses| FarEnd { mac: None, addresses };
             Found::FarEnd(ifindex, addresses.map(|found| found.map(far_end)))
         }
         Question::FarEnd { ifindex, netnsid, peer, whole: true } => {
             let far_end = |peer: Peer| FarEnd { mac: peer.mac, addresses: peer.addresses };
-            Found::FarEnd(ifindex, query.peer(netnsid, peer).map(|found| found.map(far_end)))
+            Found::FarEnd(ifindex, query.peer_of(ifindex, netnsid, peer).map(|found| found.map(far_end)))
         }
         Question::Stats { ifindex } => Found::Stats(ifindex, query.link_stats(ifindex)),
         Question::HostAddresses => Found::HostAddresses(query.host_addresses()),

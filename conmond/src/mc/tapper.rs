@@ -6,6 +6,7 @@
 //! they end what they are at; what waits is left as it is.
 
 use std::collections::VecDeque;
+use std::io;
 use std::path::PathBuf;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
@@ -14,7 +15,7 @@ use ippm::time::Timestamp;
 use tap::{Attach, Port, Set, fault};
 
 use crate::clock::monotonic;
-use crate::switch::{LinkQuery, LinkStats};
+use crate::switch::{LinkQuery, LinkStats, NamespaceError, Namespaces};
 
 /// Taps that may be under way at once.
 const THREADS: usize = 4;
@@ -72,15 +73,20 @@ pub struct Tapper {
 }
 
 impl Tapper {
-    /// Starts the threads, in the caller's network namespace; `done` gets every port back that is not left when they end.
-    pub fn start(done: impl Fn(Done) + Send + Sync + 'static) -> anyhow::Result<Self> {
+    /// Starts the threads, in the caller's network namespace, beside which these are watched; `done` gets every port back that is not
+    /// left when they end.
+    pub fn start(
+        namespaces: &Namespaces,
+        done: impl Fn(Done) + Send + Sync + 'static,
+    ) -> anyhow::Result<Self> {
         let mut tapper = Self { desk: Arc::default(), threads: Vec::new() };
         let done = Arc::new(done);
         for _ in 0..THREADS {
-            let (desk, done, mut query) = (tapper.desk.clone(), done.clone(), LinkQuery::open()?);
+            let (desk, done, namespaces) = (tapper.desk.clone(), done.clone(), namespaces.clone());
+            let mut query = LinkQuery::open(namespaces.clone())?;
             let work = move || {
                 while let Some(order) = desk.next() {
-                    done(tap(order, &mut query));
+                    done(tap(order, &mut query, &namespaces));
                 }
             };
             tapper.threads.push(std::thread::Builder::new().name("tapper".into()).spawn(work)?);
@@ -167,11 +173,16 @@ impl<T> Desk<T> {
     }
 }
 
-fn tap(order: Order, query: &mut LinkQuery) -> Done {
-    let Order { ifindex, set, dir, attach, is_new, .. } = order;
+fn tap(order: Order, query: &mut LinkQuery, namespaces: &Namespaces) -> Done {
+    let Order { ifindex, is_new, .. } = order;
     let mut stats = || query.link_stats(ifindex).ok().flatten();
     let before = if is_new { Some(LinkStats::default()) } else { stats() };
-    let result = match Port::attach(ifindex, set.programs(), attach, Some(&dir)) {
+    let attached = if tap::is_elsewhere(ifindex) {
+        attach_elsewhere(&order, namespaces)
+    } else {
+        Port::attach(ifindex, order.set.programs(), order.attach, Some(&order.dir))
+    };
+    let result = match attached {
         Ok(port) => {
             let at = monotonic();
             fault::point("tap.attached");
@@ -184,6 +195,26 @@ fn tap(order: Order, query: &mut LinkQuery) -> Done {
         }
     };
     Done { ifindex, is_new, result }
+}
+
+/// A port of a bridge in another network namespace.
+fn attach_elsewhere(order: &Order, namespaces: &Namespaces) -> Result<Port, tap::Error> {
+    let ifindex = order.ifindex;
+    if order.attach == Attach::Clsact {
+        return Err(tap::Error::OnlyTcx { ifindex });
+    }
+    let attached = namespaces
+        .enter(ifindex, |namespace, index| Port::attach_elsewhere(namespace, index, &order.set, &order.dir));
+    match attached {
+        Ok(Some(attached)) => attached,
+        Ok(None) => Err(tap::Error::Enter { ifindex, source: io::ErrorKind::NotFound.into() }),
+        Err(NamespaceError::Enter { source, .. } | NamespaceError::Open { source, .. }) => {
+            Err(tap::Error::Enter { ifindex, source })
+        }
+        Err(NamespaceError::Switch(error)) => {
+            Err(tap::Error::Enter { ifindex, source: io::Error::other(error) })
+        }
+    }
 }
 
 #[cfg(test)]

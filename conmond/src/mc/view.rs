@@ -59,7 +59,8 @@ impl View {
         let mut query = self.query.lock().unwrap_or_else(PoisonError::into_inner);
         let mut open = match query.take() {
             Some(open) => open,
-            None => LinkQuery::open().map_err(|e| ApiError::unavailable(e.to_string()))?,
+            None => LinkQuery::open(self.shared.namespaces().clone())
+                .map_err(|e| ApiError::unavailable(e.to_string()))?,
         };
         let reckoning = ledger::reckon(&self.shared, &mut open, scope)?;
         *query = Some(open);
@@ -225,14 +226,17 @@ impl Source for View {
             }
         };
         for (id, set) in &sets {
-            let listed = tap::each_flow(set, |f| take(flow_view(&names, &f, real(&f).as_ref(), None, wall)));
+            let listed = tap::each_flow(set, |f| {
+                flow_view(&names, &f, real(&f).as_ref(), None, wall).into_iter().for_each(&mut take);
+            });
             listed.map_err(|e| {
                 let why = super::controller::chain(&e);
                 ApiError::internal(format!("the flows of set {id} cannot be read: {why}"))
             })?;
         }
         for e in &ended {
-            take(flow_view(&names, &ended_flow(&e.event), e.real.as_ref(), Some(&e.event), wall));
+            let flow = flow_view(&names, &ended_flow(&e.event), e.real.as_ref(), Some(&e.event), wall);
+            flow.into_iter().for_each(&mut take);
         }
         let matched = cut + largest(&mut flows, limit, bytes);
         Ok(FlowsAnswer { generated_at: wall.utc(monotonic()), matched, flows })

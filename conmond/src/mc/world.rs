@@ -425,6 +425,14 @@ impl World {
         (master.link.is_bridge() && (known || is_engine_bridge(name))).then_some(name)
     }
 
+    /// Whether a bridge has a port that leads off this host: a tunnel (VXLAN, Geneve, GRE), a VLAN, a bond, or a wire. What is a virtual
+    /// machine's or a container's is not one.
+    pub fn reaches_beyond(&self, bridge: &str) -> bool {
+        let is_it = |l: &&LinkSeen| l.link.is_bridge() && l.link.name == bridge;
+        let Some(number) = self.links.values().find(is_it).map(|l| l.link.ifindex) else { return false };
+        self.links.values().any(|l| l.link.master == Some(number) && l.link.leads_off())
+    }
+
     /// Whether a link that was just made may become a port of a watched bridge: an engine makes such a pair under a name like this,
     /// both ends here and down, the end that stays with the greater number, and has it join its bridge some steps later. To tap
     /// it at once is to be there before it joins, whatever the engine's other containers keep the kernel busy with.

@@ -193,6 +193,12 @@ impl Docker {
         Ok(found.map(|host| NetworkMode::parse(host.network_mode.as_deref().unwrap_or_default())))
     }
 
+    /// The file of a running container's network namespace, none when it is not there or does not run. Needs the lock as well.
+    pub async fn sandbox(&self, container_id: &str) -> Result<Option<PathBuf>, RuntimeError> {
+        let found = self.inspect(container_id).await?.and_then(|container| container.network_settings);
+        Ok(found.and_then(|network| network.sandbox_key).filter(|key| !key.is_empty()).map(PathBuf::from))
+    }
+
     async fn inspect(
         &self,
         container_id: &str,

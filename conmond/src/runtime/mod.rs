@@ -35,6 +35,14 @@ pub const MONITOR_RUN_DIR: &str = "/run/conmon";
 /// The user and group that a monitoring container runs as: nobody.
 pub const MONITOR_UID: u32 = 65534;
 
+/// The kind of networks whose bridge is in a network namespace of its own on each host, with tunnels between them.
+pub const OVERLAY: &str = "overlay";
+
+/// What the bridge of an overlay network, and the namespace that it is in, is called here; to the engine, all of them are `br0`.
+pub fn overlay_name(network_id: &str) -> String {
+    format!("ov-{}", network_id.get(..10).unwrap_or(network_id))
+}
+
 /// An application container. Monitoring containers never appear as one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Container {
@@ -144,7 +152,7 @@ pub struct Network {
     pub name: String,
     /// Its kind: `bridge`, `macvlan`, `overlay`, `host`, `null`, …
     pub driver: String,
-    /// The bridge interface on the host, for the `bridge` kind.
+    /// The bridge interface on the host, for the `bridge` kind; for the `overlay` kind, [`overlay_name`].
     pub bridge: Option<String>,
     /// Its address ranges, as `address/bits`.
     pub subnets: Vec<String>,
@@ -531,6 +539,13 @@ impl Runtime {
     pub async fn network_mode(&self, container_id: &str) -> Result<Option<NetworkMode>, RuntimeError> {
         match self {
             Runtime::Docker(docker) => docker.network_mode(container_id).await,
+        }
+    }
+
+    /// The file of a running container's network namespace, none when it is not there or does not run. Waits while the engine starts it.
+    pub async fn sandbox(&self, container_id: &str) -> Result<Option<PathBuf>, RuntimeError> {
+        match self {
+            Runtime::Docker(docker) => docker.sandbox(container_id).await,
         }
     }
 

@@ -27,7 +27,7 @@ use serde::{Deserialize, Serialize};
 
 pub use journal::{Journal, JournalError};
 pub use names::{ContainerName, Elsewhere, Names, PortName, SavedNames};
-pub use pairs::{Delay, ProtocolSums, Totals, at_level, ended_flow, flow_view, group, measurements};
+pub use pairs::{Delay, ProtocolSums, Totals, at_level, ended_flow, flow_view, group, is_copy, measurements};
 pub use shares::{Part, SavedShare, Share, Shares, Who, far_end, split};
 pub use snapshot::{Changing, Snapshots};
 
@@ -96,6 +96,9 @@ pub struct RetiredPair {
     /// It is a part of the record, see [`Part`].
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub partial: bool,
+    /// It is of copies, see [`Names::is_copy`]: counted at the port, and no row.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub is_copy: bool,
 }
 
 impl RetiredPair {
@@ -141,6 +144,7 @@ impl RetiredPair {
             remote: end,
             via: Vec::new(),
             partial: false,
+            is_copy: false,
         }
     }
 

@@ -315,6 +315,19 @@ impl Names {
         }
     }
 
+    /// Whether what came to a port, and was never answered there, is a copy of what went to another container of this host: a bridge
+    /// that has not learnt where an address is sends to all its ports. It is no conversation of this port's container, and the
+    /// one whose address it is has it at its own port.
+    pub fn is_copy(&self, ifindex: u32, address: IpAddr, (first, last): (Timestamp, Timestamp)) -> bool {
+        let Lookup::Single(owner) = self.addresses.lookup_range(&address, first, last) else { return false };
+        let at_port = self.ports.get(&ifindex).and_then(|port| port.container.as_ref());
+        match at_port {
+            Some(container) => container != owner,
+            // it may be the owner's own, which will be known in a moment, unless it is known to have others
+            None => self.ports.values().any(|port| port.container.as_ref() == Some(owner)),
+        }
+    }
+
     /// The other side, who had the address between `first` and `last`.
     pub fn remote(
         &self,
@@ -416,6 +429,31 @@ mod tests {
         assert_eq!(remote(&n, "172.17.0.2", 300, 310), "container:db");
         assert_eq!(remote(&n, "172.17.0.2", 150, 310), "external:reused address");
         assert_eq!(remote(&n, "172.17.0.2", 10, 20), "external:external");
+    }
+
+    #[test]
+    fn what_a_bridge_floods_is_no_conversation_of_who_overhears_it() {
+        let address: IpAddr = "172.17.0.2".parse().unwrap();
+        let known = || {
+            let mut n = names();
+            n.set_address(address, "a", Timestamp(100));
+            n
+        };
+        let mut n = known();
+        n.set_port(7, "veth7", Some("a"));
+        n.set_port(8, "veth8", Some("b"));
+        n.set_port(9, "veth9", None);
+        let span = (Timestamp(150), Timestamp(160));
+        assert!(!n.is_copy(7, address, span), "its own");
+        assert!(n.is_copy(8, address, span), "another's");
+        assert!(n.is_copy(9, address, span), "nobody's port, and the owner has another");
+        let nobodys = "172.17.0.99".parse().unwrap();
+        assert!(!n.is_copy(8, nobodys, span), "an address of nobody's may be the container's own");
+        let before = (Timestamp(10), Timestamp(20));
+        assert!(!n.is_copy(8, address, before), "it was nobody's then");
+        let mut unnamed = known();
+        unnamed.set_port(7, "veth7", None);
+        assert!(!unnamed.is_copy(7, address, span), "it will be named in a moment");
     }
 
     #[test]

@@ -13,7 +13,7 @@ use conmon::api::{
 };
 use ippm::flow::{Both, Counters, EndReason, Leg, Role, proto_name};
 use ippm::histogram::Histogram;
-use ippm::measurement::{FlowEvent, FlowMeasurement};
+use ippm::measurement::{FlowEvent, FlowMeasurement, PairMeasurement};
 use ippm::time::Timestamp;
 
 use super::shares::pair_of;
@@ -310,12 +310,20 @@ pub fn at_level(e: &Endpoint, level: Level) -> Endpoint {
     }
 }
 
-/// The two ends of a part of a record and at whose port it was counted.
-fn ends(names: &Names, part: &Part<'_>) -> (Endpoint, Endpoint, ObservedAt) {
+/// The two ends of a part of a record and at whose port it was counted; none of a copy, see [`Names::is_copy`].
+fn ends(names: &Names, part: &Part<'_>) -> Option<(Endpoint, Endpoint, ObservedAt)> {
     let p = &part.record.pair;
+    if is_copy(names, p) {
+        return None;
+    }
     let local = names.local(p.key.ifindex, p.key.local);
     let remote = far_end(names, &p.key, part.real.as_ref(), (p.first_seen, p.last_seen));
-    orient(local, remote, p.key.role)
+    Some(orient(local, remote, p.key.role))
+}
+
+/// Whether a record is of copies, see [`Names::is_copy`].
+pub fn is_copy(names: &Names, p: &PairMeasurement) -> bool {
+    p.counters.tx.packets == 0 && names.is_copy(p.key.ifindex, p.key.local, (p.first_seen, p.last_seen))
 }
 
 fn orient(local: Endpoint, remote: Endpoint, role: Role) -> (Endpoint, Endpoint, ObservedAt) {
@@ -356,10 +364,12 @@ pub fn group(store: &Store, names: &Names, level: Level, scope: &Scope) -> (Vec<
         let current = report.is_some_and(|r| live.last_at > r.before);
         let last = if current { live.last } else { Both::default() };
         for part in split(&live.record, last, shares.get(&(set, live.record.pair.key))) {
-            add(&mut rows, ends(names, &part), &part);
+            if let Some(ends) = ends(names, &part) {
+                add(&mut rows, ends, &part);
+            }
         }
     }
-    for r in store.retired().iter().filter(|r| !r.is_remainder()) {
+    for r in store.retired().iter().filter(|r| !r.is_remainder() && !r.is_copy) {
         let part = Part {
             real: None,
             via: r.via.clone(),
@@ -372,7 +382,7 @@ pub fn group(store: &Store, names: &Names, level: Level, scope: &Scope) -> (Vec<
     let mut begun = Rows::new();
     for (event, real) in store.begun() {
         let part = Part::of_begun(event, real.as_ref());
-        let ends = ends(names, &part);
+        let Some(ends) = ends(names, &part) else { continue };
         if !rows.contains_key(&(key(&ends.0), key(&ends.1))) {
             add(&mut begun, ends, &part);
         }
@@ -422,16 +432,20 @@ fn api_reason(reason: EndReason) -> Option<conmon::api::EndReason> {
     conmon::api::EndReason::from_ipfix(reason.number())
 }
 
-/// A flow record as the API has it.
+/// A flow record as the API has it; none of a copy, see [`Names::is_copy`].
 pub fn flow_view(
     names: &Names,
     flow: &FlowMeasurement,
     real: Option<&Real>,
     ended: Option<&FlowEvent>,
     wall: Wall,
-) -> Flow {
+) -> Option<Flow> {
     use ippm::packet::proto;
     let key = &flow.key;
+    let silent = flow.counters.tx.packets == 0;
+    if silent && names.is_copy(key.ifindex, key.local, (flow.first_seen, flow.last_seen)) {
+        return None;
+    }
     let local = names.local(key.ifindex, key.local);
     let who = real.map(Who::from);
     let remote = far_end(names, &pair_of(key, flow.role), who.as_ref(), (flow.first_seen, flow.last_seen));
@@ -448,7 +462,7 @@ pub fn flow_view(
     let (a, b) = if at_src { (near, far) } else { (far, near) };
     let icmp = matches!(key.proto, proto::ICMP | proto::ICMPV6);
     let tcp = key.proto == proto::TCP;
-    Flow {
+    Some(Flow {
         src,
         dst,
         protocol: proto_name(key.proto).into_owned(),
@@ -477,7 +491,7 @@ pub fn flow_view(
         role_guessed: flow.guessed,
         observed_at,
         interface: names.port(key.ifindex).map(|p| p.interface.clone()),
-    }
+    })
 }
 
 /// A closed flow's last values as a flow.
@@ -510,7 +524,7 @@ pub fn measurements(
     for (set, live) in store.live() {
         let p = &live.record.pair;
         for part in split(&live.record, Both::default(), shares.get(&(set, p.key))) {
-            let (src, dst, observed_at) = ends(names, &part);
+            let Some((src, dst, observed_at)) = ends(names, &part) else { continue };
             let mut one = Totals::new(src, dst, observed_at);
             one.add_record(&part.record, Both::default());
             let base = |metric: &str, unit: &str, method: &str| Measurement {

@@ -54,6 +54,7 @@ fn retired(pair: PairMeasurement) -> RetiredPair {
         record: PairRecord { pair, rtts: [const { None }; 4] },
         via: Vec::new(),
         partial: false,
+        is_copy: false,
     }
 }
 

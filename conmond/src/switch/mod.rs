@@ -6,6 +6,7 @@
 //! Nothing here is asynchronous: the thread that taps ports must not wait behind other work.
 
 mod listen;
+mod namespaces;
 mod query;
 mod wire;
 
@@ -17,18 +18,20 @@ use ippm::time::Timestamp;
 use crate::mac::Mac;
 
 pub use listen::LinkListener;
+pub use namespaces::{Looked, NamespaceError, Namespaces};
 pub use query::LinkQuery;
 
-/// A network interface of our own network namespace.
+/// A network interface of our own network namespace, or of one of the [`Namespaces`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Link {
-    /// The kernel's number for it, unique in the namespace for as long as the interface lives.
+    /// The kernel's number for it, unique in the namespace for as long as the interface lives; in another namespace than our own the
+    /// number that it has as a port ([`tap::Namespace::number`]).
     pub ifindex: u32,
     /// Its name, empty when the kernel sent none.
     pub name: String,
     /// The bridge (or bond, VRF, OVS datapath) that it is a port of.
     pub master: Option<u32>,
-    /// Our number for the namespace in which the peer lives, none when the peer is in our own.
+    /// The number, in the link's namespace, for the one in which the peer lives; none when that is the same.
     pub link_netnsid: Option<i32>,
     /// The peer's ifindex in the peer's namespace (for other kinds than veth: the interface below this one).
     pub peer_ifindex: Option<u32>,
@@ -46,6 +49,12 @@ impl Link {
     /// Whether other links can be ports of it.
     pub fn is_bridge(&self) -> bool {
         self.kind.as_deref() == Some("bridge")
+    }
+
+    /// Whether, as a port of a bridge, it joins that with what is not on this host.
+    pub fn leads_off(&self) -> bool {
+        const HERE: [&str; 6] = ["veth", "tun", "macvtap", "ifb", "dummy", "netkit"];
+        self.kind.as_deref().is_none_or(|kind| !HERE.contains(&kind))
     }
 
     /// Whether it is one end of a virtual cable.

@@ -1,4 +1,5 @@
-//! Asks the kernel about links and addresses, here and in containers' namespaces, on one socket that stays open.
+//! Asks the kernel about links and addresses, here and in containers' namespaces, on one socket that stays open. About a link in another
+//! namespace that is watched, its own socket is asked.
 //!
 //! Answers are matched by sequence number; what belongs to a question given up earlier is passed over. Every question
 //! ends within its timeout.
@@ -15,7 +16,7 @@ use nix::sys::socket::{MsgFlags, recv, setsockopt, sockopt};
 use nix::sys::time::TimeVal;
 
 use super::wire::{self, AF_INET, AF_INET6, Request};
-use super::{HostAddress, Link, LinkStats, Peer, SwitchError};
+use super::{HostAddress, Link, LinkStats, Namespaces, Peer, SwitchError};
 use crate::netlink::{Message, NLM_F_DUMP_INTR, NLMSG_DONE, NLMSG_ERROR, errno, messages};
 
 /// The kernel answers within microseconds unless its configuration lock is held, as it is while namespaces go.
@@ -31,11 +32,12 @@ pub struct LinkQuery {
     socket: Socket,
     seq: u32,
     buffer: Vec<u8>,
+    namespaces: Namespaces,
 }
 
 impl LinkQuery {
-    /// Opens the socket in the calling thread's network namespace.
-    pub fn open() -> Result<LinkQuery, SwitchError> {
+    /// Opens the socket in the calling thread's network namespace, beside which these are watched.
+    pub fn open(namespaces: Namespaces) -> Result<LinkQuery, SwitchError> {
         let step = |step| move |source| SwitchError::Open { step, source };
         let mut socket = Socket::new(NETLINK_ROUTE).map_err(step("socket"))?;
         socket.bind(&SocketAddr::new(0, 0)).map_err(step("bind"))?;
@@ -45,22 +47,57 @@ impl LinkQuery {
         let timeout = TimeVal::new(TIMEOUT.as_secs() as i64, TIMEOUT.subsec_micros().into());
         setsockopt(&socket, sockopt::ReceiveTimeout, &timeout)
             .map_err(|e| step("receive timeout")(io::Error::from(e)))?;
-        Ok(LinkQuery { socket, seq: 0, buffer: vec![0; BUFFER_BYTES] })
+        Ok(LinkQuery { socket, seq: 0, buffer: vec![0; BUFFER_BYTES], namespaces })
     }
 
-    /// All links of our namespace.
+    /// All links of our namespace and of the others that are watched.
     pub fn links(&mut self) -> Result<Vec<Link>, SwitchError> {
-        self.dump("links", |seq| Request::links(seq, 0, None, false), wire::link)
+        let mut links = self.dump("links", |seq| Request::links(seq, 0, None, false), wire::link)?;
+        links.extend(self.namespaces.links());
+        Ok(links)
     }
 
-    /// One link of our namespace, none when it is not there.
+    /// One link, none when it is not there.
     pub fn link(&mut self, ifindex: u32) -> Result<Option<Link>, SwitchError> {
+        if tap::is_elsewhere(ifindex) {
+            let found = self.namespaces.ask(ifindex, |query, index| query.link(index))?;
+            return Ok(found.map(|link| self.namespaces.named(ifindex, link)));
+        }
         self.one("a link", ifindex, None, false, wire::link)
     }
 
     /// A link's counters, none when it is not there.
     pub fn link_stats(&mut self, ifindex: u32) -> Result<Option<LinkStats>, SwitchError> {
+        if tap::is_elsewhere(ifindex) {
+            return self.namespaces.ask(ifindex, |query, index| query.link_stats(index));
+        }
         self.one("a link's counters", ifindex, None, true, wire::stats)
+    }
+
+    /// The far end of a port as [`LinkQuery::peer`] has it, asked in the port's own namespace.
+    pub fn peer_of(
+        &mut self,
+        port: u32,
+        netnsid: Option<i32>,
+        peer_ifindex: u32,
+    ) -> Result<Option<Peer>, SwitchError> {
+        if tap::is_elsewhere(port) {
+            return self.namespaces.ask(port, |query, _| query.peer(netnsid, peer_ifindex));
+        }
+        self.peer(netnsid, peer_ifindex)
+    }
+
+    /// Its addresses as [`LinkQuery::peer_addresses`] has them, asked in the port's own namespace.
+    pub fn peer_addresses_of(
+        &mut self,
+        port: u32,
+        netnsid: Option<i32>,
+        peer_ifindex: u32,
+    ) -> Result<Option<Vec<IpAddr>>, SwitchError> {
+        if tap::is_elsewhere(port) {
+            return self.namespaces.ask(port, |query, _| query.peer_addresses(netnsid, peer_ifindex));
+        }
+        self.peer_addresses(netnsid, peer_ifindex)
     }
 
     /// The far end of a port, by our number for its namespace and its ifindex there; none when namespace or link are

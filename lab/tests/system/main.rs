@@ -13,6 +13,7 @@ mod faults;
 mod figures;
 mod hosts;
 mod outage;
+mod overlay;
 mod starts;
 mod state;
 mod storm;

@@ -3,6 +3,7 @@
 
 mod cost;
 mod differential;
+mod elsewhere;
 mod group;
 mod grow;
 mod imposed;

@@ -99,11 +99,21 @@ fn assert_settles<T: PartialEq + std::fmt::Debug>(what: &str, mut look: impl FnM
 }
 
 pub fn assert_exact(what: &str, net: &Net, port: &str, readers: &mut [&mut Reader]) -> Both<(u64, u64)> {
-    let ifindex = net.port(port);
+    assert_exact_at(what, net, port, net.port(port), readers)
+}
+
+/// The same where the tap knows the port by another number than the interface's.
+pub fn assert_exact_at(
+    what: &str,
+    net: &Net,
+    port: &str,
+    number: u32,
+    readers: &mut [&mut Reader],
+) -> Both<(u64, u64)> {
     assert_settles(&format!("{what}, {port}"), || {
         let mut all = Both::default();
         for r in readers.iter_mut() {
-            all += counted(r, ifindex);
+            all += counted(r, number);
         }
         let tap = all.map(packets_and_bytes);
         (tap, interface_with_dropped(&net.host, port, tap))

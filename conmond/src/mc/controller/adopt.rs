@@ -15,9 +15,11 @@ impl Work {
         let engine_address = engine.runtime.address();
         let (asks, inbox) = tokio::sync::mpsc::unbounded_channel();
         let started = monotonic();
+        let namespaces = shared.namespaces().clone();
+        let overlays = overlays::start(&namespaces, &saved.overlays, &events)?;
         let tapper = {
             let events = events.clone();
-            Tapper::start(move |done| {
+            Tapper::start(&namespaces, move |done| {
                 let _ = events.send(Event::Tapped(Box::new(done)));
             })
             .context("cannot start the threads that tap")?
@@ -31,7 +33,7 @@ impl Work {
         };
         let surveyor = {
             let events = events.clone();
-            Surveyor::start(move |found| {
+            Surveyor::start(&namespaces, move |found| {
                 let _ = events.send(Event::Found(found));
             })
             .context("cannot start the surveyor's thread")?
@@ -55,7 +57,11 @@ impl Work {
             engine_address,
             engine_version: None,
             engine_error: None,
-            query: LinkQuery::open()?,
+            query: LinkQuery::open(namespaces.clone())?,
+            namespaces,
+            overlays,
+            overlays_failed: BTreeMap::new(),
+            sandboxes: Sandboxes::Unknown,
             janitor: None,
             hands: BTreeMap::new(),
             ports: BTreeMap::new(),
@@ -229,7 +235,7 @@ impl Work {
                         continue;
                     };
                     self.take_over_group(ifindex, owner);
-                } else {
+                } else if !tap::is_elsewhere(ifindex) {
                     self.attachment = how;
                 }
                 // it was made, and tapped, and did not come to join a bridge before the daemon died

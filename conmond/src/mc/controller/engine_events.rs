@@ -28,6 +28,7 @@ impl Work {
             Answer::Snapshot(result) => self.take_snapshot(result),
             Answer::Members(id, result) => self.take_members(&id, result),
             Answer::Mode(id, result) => self.take_mode(&id, result),
+            Answer::Sandbox(result) => self.take_sandbox(result),
             Answer::Started(set, result) => self.take_started(set, result),
             Answer::Monitors(result) => self.take_monitors(result),
         }
@@ -90,8 +91,9 @@ impl Work {
                         self.expect_group(&container_id);
                     }
                     Some(network) => {
-                        network.connects.insert(container_id, told);
+                        network.connects.insert(container_id.clone(), told);
                         network.stale = true;
+                        self.ask_sandbox(&container_id);
                     }
                     None => self.ask_snapshot(),
                 }
@@ -316,9 +318,13 @@ impl Work {
         self.tell_own_networks();
     }
 
-    /// Addresses of the bridges' networks are this host's to name: what another host has by the same is another's.
-    fn tell_own_networks(&self) {
+    /// Addresses of the bridges' networks are this host's to name: what another host has by the same is another's. A bridge that is joined
+    /// with others', by a tunnel or a wire, shares its addresses with them.
+    pub(super) fn tell_own_networks(&mut self) {
+        self.tell_overlays();
+        let alone = |bridge: &String| !self.world.reaches_beyond(bridge);
         let bridges = self.world.networks.values().filter(|n| n.network.driver == "bridge");
+        let bridges = bridges.filter(|n| n.network.bridge.as_ref().is_none_or(alone));
         let own = bridges.flat_map(|n| &n.network.subnets).filter_map(|subnet| subnet.parse().ok()).collect();
         self.shared.names_mut().set_own_networks(own);
     }

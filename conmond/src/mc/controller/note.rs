@@ -99,7 +99,8 @@ fn place(name: &str, kind: &str) -> Option<String> {
              measured"
         )),
         "overlay" => Some(format!(
-            "on {name}, of kind overlay, its port is on a bridge in another network namespace and is not measured"
+            "on {name}, of kind overlay, its port is on a bridge in another network namespace and is not tapped yet (it takes \
+             Linux 6.6, and `tap` not at `clsact`)"
         )),
         // the mode has said it
         "host" | "null" => None,

@@ -57,7 +57,9 @@ impl Work {
             self.send(Job::Port(ifindex, None));
             return;
         }
-        self.attachment = port.how();
+        if !tap::is_elsewhere(ifindex) {
+            self.attachment = port.how();
+        }
         let seen = self.world.links.get(&ifindex);
         let joined = seen.filter(|seen| self.world.watched_bridge(&seen.link).is_some());
         // nothing, if it was there before the port joined

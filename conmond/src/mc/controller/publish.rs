@@ -117,6 +117,9 @@ impl Work {
             all.push(format!("no set can be loaded for new tenants ({error})"));
         }
         all.extend(self.grow_problem());
+        for (network, why) in &self.overlays_failed {
+            all.push(format!("the overlay network {network} is not watched: {why}"));
+        }
         for (ifindex, (why, _)) in &self.world.refused {
             all.push(format!("{} is not tapped: {why}", self.interface(*ifindex)));
         }

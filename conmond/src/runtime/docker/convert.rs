@@ -9,7 +9,8 @@ use ippm::time::Timestamp;
 
 use crate::runtime::{
     Container, ContainerAction, ContainerState, Endpoint, EngineEvent, EventTime, LABEL_INSTANCE, LABEL_ROLE,
-    LABEL_SLOT, Network, NetworkEndpoint, NetworkMembers, NetworkMode, Policy, ROLE_MONITOR, Snapshot,
+    LABEL_SLOT, Network, NetworkEndpoint, NetworkMembers, NetworkMode, OVERLAY, Policy, ROLE_MONITOR,
+    Snapshot, overlay_name,
 };
 
 /// Attributes of container events that are not labels.
@@ -182,11 +183,15 @@ fn network_of(
     let id = text(id)?;
     let driver = driver.unwrap_or_default();
     let ranges = ipam.and_then(|ipam| ipam.config).unwrap_or_default();
-    let bridge = (driver == "bridge").then(|| {
-        let given = options.unwrap_or_default().remove("com.docker.network.bridge.name");
-        // Without a name the engine makes one of the identifier's first 12 digits.
-        text(given).unwrap_or_else(|| format!("br-{}", id.get(..12).unwrap_or(&id)))
-    });
+    let bridge = match driver.as_str() {
+        "bridge" => {
+            let given = options.unwrap_or_default().remove("com.docker.network.bridge.name");
+            // Without a name the engine makes one of the identifier's first 12 digits.
+            Some(text(given).unwrap_or_else(|| format!("br-{}", id.get(..12).unwrap_or(&id))))
+        }
+        OVERLAY => Some(overlay_name(&id)),
+        _ => None,
+    };
     Some(Network {
         name: name.unwrap_or_default(),
         bridge,
