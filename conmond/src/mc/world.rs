@@ -544,7 +544,59 @@ pub fn is_engine_bridge(name: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::is_engine_bridge;
+    use super::*;
+    use crate::switch::Link;
+
+    /// A world of which only links are known: number, name, kind, master.
+    fn linked(links: &[(u32, &str, Option<&str>, Option<u32>)]) -> World {
+        let mut world = World::new(Wishes {
+            opt_in: false,
+            pool: 0,
+            monitors: false,
+            silence: Duration::ZERO,
+            linger: Duration::ZERO,
+            fasten: false,
+            max_flows: 0,
+        });
+        for (ifindex, name, kind, master) in links {
+            let link = Link {
+                ifindex: *ifindex,
+                name: (*name).to_owned(),
+                master: *master,
+                link_netnsid: None,
+                peer_ifindex: None,
+                up: true,
+                kind: kind.map(str::to_owned),
+                mac: None,
+                mtu: 1500,
+            };
+            let seen = LinkSeen {
+                link,
+                made_at: None,
+                joined_at: None,
+                up_at: None,
+                peer: None,
+                look_at: Timestamp::ZERO,
+                looked: 0,
+                asking: false,
+            };
+            world.links.insert(*ifindex, seen);
+        }
+        world
+    }
+
+    #[test]
+    fn a_bridge_reaches_beyond_by_what_leads_off() {
+        let bridge = (2, "br0", Some("bridge"), None);
+        let reaches = |port| linked(&[bridge, (3, "br1", Some("bridge"), None), port]).reaches_beyond("br0");
+        assert!(reaches((9, "vx0", Some("vxlan"), Some(2))));
+        assert!(reaches((9, "eth0", None, Some(2))), "a wire");
+        assert!(!reaches((9, "eth0", None, None)), "a wire that is no port");
+        assert!(!reaches((9, "vx0", Some("vxlan"), Some(3))), "another bridge's");
+        assert!(!reaches((9, "veth0", Some("veth"), Some(2))), "a container's");
+        assert!(!reaches((9, "tap0", Some("tun"), Some(2))), "a virtual machine's");
+        assert!(!linked(&[]).reaches_beyond("br0"), "no such bridge");
+    }
 
     #[test]
     fn bridges_of_engines_are_known_by_their_names() {

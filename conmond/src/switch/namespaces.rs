@@ -284,3 +284,53 @@ impl State {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn link(ifindex: u32, kind: &str, name: &str, master: Option<u32>) -> Link {
+        Link {
+            ifindex,
+            name: name.into(),
+            master,
+            link_netnsid: Some(1),
+            peer_ifindex: Some(77),
+            up: true,
+            kind: Some(kind.into()),
+            mac: None,
+            mtu: 1450,
+        }
+    }
+
+    #[test]
+    fn links_there_have_numbers_and_names_of_ours() {
+        let mut state = State::default();
+        let names = ["ov-0123456789", "ov-abcdef0123"];
+        let [one, other] = names.map(tap::Namespace::named);
+        let bridge = state.take(names[0], one, link(2, "bridge", "br0", None));
+        let port = state.take(names[0], one, link(7, "veth", "veth1", Some(2)));
+        assert_eq!((bridge.name.as_str(), port.name.as_str()), ("ov-0123456789", "veth1@ov-0123456789"));
+        assert_eq!(port.master, Some(bridge.ifindex));
+        assert!(tap::is_elsewhere(port.ifindex) && tap::is_elsewhere(bridge.ifindex));
+        assert_eq!((port.link_netnsid, port.peer_ifindex), (Some(1), Some(77)), "as they are there");
+        let same = state.take(names[1], other, link(7, "veth", "veth1", Some(2)));
+        assert_ne!((same.ifindex, same.master), (port.ifindex, port.master));
+        assert!(state.numbers.is_empty(), "of what is not open nothing is kept");
+    }
+
+    #[test]
+    fn what_is_no_namespace_is_passed_over() {
+        let namespaces = Namespaces::default();
+        let look = |path: &Path| namespaces.look("ov-0123456789", path, |_| {});
+        let missing = std::env::temp_dir().join("conmon-no-such-namespace");
+        assert_eq!(look(&missing).unwrap(), Looked::Same);
+        // an empty file: it is not mounted yet, or not any more
+        let file = std::env::temp_dir().join(format!("conmon-namespace-{}", std::process::id()));
+        std::fs::write(&file, "").unwrap();
+        assert_eq!(look(&file).unwrap(), Looked::Same);
+        std::fs::remove_file(&file).unwrap();
+        assert!(namespaces.open().is_empty());
+        assert_eq!(namespaces.enter(tap::Namespace::named("x").number(3), |_, _| ()).unwrap(), None);
+    }
+}

@@ -50,20 +50,14 @@ fn stretch(two: &Two<'_>) -> Result<()> {
     for number in [1, 2] {
         let host = two.host(number);
         let bridge = format!("com.docker.network.bridge.name={STRETCHED}");
-        let (range, gateway) = (format!("10.98.{number}.0/24"), format!("10.98.{number}.1"));
-        host.docker(&[
-            "network",
-            "create",
-            "--opt",
-            &bridge,
-            "--subnet",
-            "10.98.0.0/16",
-            "--ip-range",
-            &range,
-            "--gateway",
-            &gateway,
-            STRETCHED,
-        ])?;
+        let four = [format!("10.98.{number}.0/24"), format!("10.98.{number}.1")];
+        let six = [format!("fd98::{number}:0/112"), format!("fd98::{number}:1")];
+        let mut words = vec!["network", "create", "--opt", &bridge, "--ipv6"];
+        for (subnet, [range, gateway]) in [("10.98.0.0/16", &four), ("fd98::/64", &six)] {
+            words.extend(["--subnet", subnet, "--ip-range", range, "--gateway", gateway]);
+        }
+        words.push(STRETCHED);
+        host.docker(&words)?;
         let (own, other) = (two.site.address(number), two.site.address(3 - number));
         host.namespace().ip(&[
             "link", "add", "vx0", "type", "vxlan", "id", "98", "dstport", "4790", "local", &own, "remote",
@@ -77,14 +71,19 @@ fn stretch(two: &Two<'_>) -> Result<()> {
 /// Starts sinks on the second host.
 fn ways(two: &Two<'_>) -> Result<Vec<Way>> {
     let sinks = setting("CONMON_HOSTS_SINKS", SINKS)?;
-    [("overlay", OVERLAY), ("stretched", STRETCHED)]
+    [("overlay", OVERLAY), ("stretched", STRETCHED), ("stretched6", STRETCHED)]
         .into_iter()
         .map(|(name, network)| {
             let called = (0..sinks).map(|i| {
                 let name = format!("{name}-sink{i}");
                 let sink = two.host(2).run(&on(network, &name, "udp-sink"))?;
                 sink.wait_line("listening", READY)?;
-                Ok(Called { name, to: format!("{}:9000", sink.ipv4(network)?) })
+                let to = if name.contains('6') {
+                    format!("[{}]:9000", sink.ipv6(network)?)
+                } else {
+                    format!("{}:9000", sink.ipv4(network)?)
+                };
+                Ok(Called { name, to })
             });
             Ok(Way { name, network, called: called.collect::<Result<_>>()? })
         })

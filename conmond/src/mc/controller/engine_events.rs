@@ -376,9 +376,25 @@ impl Work {
         }
     }
 
+    /// The same of a container of whose joining nobody has told yet: the list of those on the network was quicker. It had the address at no time
+    /// before it was heard of, before it came, or before another's end who had it.
+    fn since_unheard(&self, id: &str, address: std::net::IpAddr, came_after: Timestamp) -> Timestamp {
+        let heard_at = self.world.containers.get(id).map_or(Timestamp::ZERO, |seen| seen.heard_at);
+        let of_another =
+            |(_, of, owner): &&(Timestamp, std::net::IpAddr, String)| *of == address && owner != id;
+        let ended = self.closing.iter().filter(of_another).map(|(at, ..)| at.before(ADDRESS_LINGER)).max();
+        self.started.max(heard_at).max(came_after).max(ended.unwrap_or(Timestamp::ZERO))
+    }
+
     fn take_members(&mut self, id: &str, result: Result<Option<NetworkMembers>, RuntimeError>) {
         let Some(network) = self.world.networks.get_mut(id) else { return };
         network.asked = false;
+        // who was not there when this was asked has come since
+        let (before, there) = (network.as_of, std::mem::take(&mut network.endpoints));
+        let came_after = |id: &str| match there.iter().any(|e| e.container_id == id) {
+            true => Timestamp::ZERO,
+            false => before,
+        };
         match result {
             Ok(Some(members)) => {
                 network.network = members.network;
@@ -401,7 +417,7 @@ impl Work {
                                 let since = match told {
                                     Some(told) => told,
                                     None if is_older => self.since_of(owner, address, &mut names),
-                                    None => self.started,
+                                    None => self.since_unheard(owner, address, came_after(owner)),
                                 };
                                 names.set_address(address, owner, since);
                             }
@@ -424,6 +440,7 @@ impl Work {
                 self.world.networks.remove(id);
             }
             Err(error) => {
+                network.endpoints = there;
                 tracing::debug!(
                     network = id,
                     error = &error as &dyn std::error::Error,
