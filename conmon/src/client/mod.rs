@@ -87,6 +87,21 @@ impl Client {
         self.get(path::PAIRS, query).await
     }
 
+    /// Who talks to whom, in a form of this media type if the other side knows it, else in JSON: the form, and the answer's octets.
+    pub async fn pairs_as(&self, media_type: &str) -> Result<(PairsForm, Bytes), ClientError> {
+        let accept = format!("{media_type}, application/json;q=0.5");
+        let deadline = Instant::now() + self.timeout;
+        let (response, connection) = self.send(path::PAIRS, &accept, None, deadline).await?;
+        let (status, head) = (response.status(), response.headers().get(header::CONTENT_TYPE).cloned());
+        let body = self.body(path::PAIRS, response, deadline).await?;
+        self.place.keep(connection);
+        if !status.is_success() {
+            return Err(refusal(path::PAIRS, status, &body));
+        }
+        let is_asked_for = head.is_some_and(|head| head.as_bytes() == media_type.as_bytes());
+        Ok((if is_asked_for { PairsForm::AsAsked } else { PairsForm::Json }, body))
+    }
+
     /// Who talks to whom on all hosts.
     pub async fn matrix(&self, query: &api::MatrixQuery) -> Result<api::MatrixAnswer, ClientError> {
         self.get(path::MATRIX, query).await
@@ -318,6 +333,15 @@ impl Client {
     fn late(&self, target: &str) -> ClientError {
         ClientError::Timeout { place: self.place.to_string(), target: target.to_owned(), after: self.timeout }
     }
+}
+
+/// In which form pairs came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PairsForm {
+    /// In that which was asked for.
+    AsAsked,
+    /// In JSON, [`api::PairsAnswer`].
+    Json,
 }
 
 fn target<Q: Serialize>(path: &str, query: &Q) -> Result<String, ClientError> {

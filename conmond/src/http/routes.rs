@@ -9,7 +9,7 @@ use axum::Router;
 use axum::body::Body;
 use axum::body::Bytes;
 use axum::extract::{DefaultBodyLimit, RawQuery, State};
-use axum::http::{HeaderValue, Method, StatusCode, Uri, header};
+use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use conmon::api::{
@@ -29,6 +29,7 @@ use super::{events, source::Scoped};
 use crate::config::suggest::nearest;
 use crate::export::prometheus::CONTENT_TYPE;
 use crate::scope::Scope;
+use crate::system::sheet::{self, Sheet};
 
 /// Longest question of another host that is read, bytes.
 const QUESTION_BYTES: usize = 2 << 20;
@@ -182,8 +183,26 @@ async fn monitors(
     answer(&api, asker, |source| source.monitors()).await
 }
 
-async fn pairs(State(api): State<Api>, asker: Asker, RawQuery(query): RawQuery) -> Result<Response, Problem> {
+async fn pairs(
+    State(api): State<Api>,
+    asker: Asker,
+    headers: HeaderMap,
+    RawQuery(query): RawQuery,
+) -> Result<Response, Problem> {
     let query: PairsQuery = parse(path::PAIRS, query.as_deref())?;
+    let accepts = headers.get(header::ACCEPT).and_then(|accept| accept.to_str().ok()).unwrap_or_default();
+    // a sheet has no room for distributions
+    if accepts.split(',').any(|one| one.trim() == sheet::MEDIA_TYPE) && query.histograms != Some(true) {
+        let octets = api
+            .shared
+            .call(asker.0, move |source, _| {
+                let sheet = Sheet::of(&source.pairs(&query)?);
+                sheet.to_bytes().map_err(|error| ApiError::internal(format!("{error:#}")))
+            })
+            .await?;
+        let media_type = HeaderValue::from_static(sheet::MEDIA_TYPE);
+        return Ok(([(header::CONTENT_TYPE, media_type)], octets).into_response());
+    }
     answer(&api, asker, move |source| source.pairs(&query)).await
 }
 
@@ -198,16 +217,14 @@ async fn matrix(
         .shared
         .call(asker.0, |source, _| Ok((source.pairs(&PairsQuery::default())?, source.system())))
         .await?;
-    let level = query.level.unwrap_or_default();
-    let mut answer = match system {
-        Some(system) => system.matrix(mine, &scope, &query, MATRIX_DEADLINE).await,
-        None => crate::system::alone(mine, &query),
+    let snapshot = match system {
+        Some(system) => system.matrix(&mine, &scope, &query, MATRIX_DEADLINE).await,
+        None => crate::system::alone(&mine, &query),
     };
-    answer.pairs = crate::system::matrix::group(answer.pairs, level);
-    let mut text = serde_json::to_vec(&answer)
-        .map_err(|error| ApiError::internal(format!("the answer cannot be written: {error}")))?;
-    text.push(b'\n');
-    Ok(([(header::CONTENT_TYPE, HeaderValue::from_static("application/json"))], text).into_response())
+    drop(mine);
+    let json = HeaderValue::from_static("application/json");
+    Ok(([(header::CONTENT_TYPE, json)], Body::from_stream(futures_util::stream::iter(snapshot.written())))
+        .into_response())
 }
 
 /// The host that asks, by its certificate.

@@ -1,176 +1,258 @@
 //! Puts the hosts' pairs together: one row for each pair of the system, with both ends' counters.
 //!
 //! Hosts are asked for pairs of containers whatever the level: a host does not know which of its groups' packets another
-//! one has counted, too.
+//! one has counted, too. Rows are held as [`Line`]s, some 0.5 KB each, and written one by one.
 
+use std::cmp::Ordering;
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 
-use conmon::api::{Endpoint, EndpointKind, HostView, Level, MatrixPair, ObservedAt, Pair, Views};
+use conmon::api::{Count, EndpointKind, HostView, Level, MatrixPair, MatrixQuery, ObservedAt, Views};
 
-use crate::store::at_level;
+use super::sheet::{End, Line, Sheet, Words};
 
-/// What makes two endpoints the same on whatever host they are seen from.
-type Key = (EndpointKind, String, Option<String>, Option<String>);
+/// What one end's host counted: the host's name, from src to dst, and back.
+type View = (u32, [Count; 2]);
 
-fn key(end: &Endpoint) -> Key {
-    (end.kind, end.name.clone(), end.id.clone(), end.host.clone())
+/// A row: the pair, and what was counted at src's and at dst's port.
+#[derive(Clone, Debug)]
+struct Row {
+    line: Line,
+    views: [Option<View>; 2],
 }
 
-fn view(host: &str, pair: &Pair) -> HostView {
-    HostView { host: host.to_owned(), sent: pair.sent, received: pair.received }
+/// The system's pairs.
+#[derive(Clone, Debug, Default)]
+pub struct Matrix {
+    words: Words,
+    rows: Vec<Row>,
+    /// Rows by their ends.
+    places: HashMap<[u32; 2], u32>,
 }
 
-/// The system's pairs out of each host's, the one with most bytes first.
-///
-/// A conversation between two hosts is in both hosts' pairs, observed at src's port by the one and at dst's by the other: it
-/// becomes one row, whose values are src's. What only one host saw, or what lies within a host, is that host's row.
-pub fn merge(parts: impl IntoIterator<Item = (String, Vec<Pair>)>) -> Vec<MatrixPair> {
-    let mut rows: HashMap<(Key, Key), MatrixPair> = HashMap::new();
-    for (host, pairs) in parts {
-        for pair in pairs {
-            let seen = view(&host, &pair);
-            match rows.entry((key(&pair.src), key(&pair.dst))) {
+impl Matrix {
+    /// Adds a host's pairs.
+    ///
+    /// A conversation between two hosts is in both hosts' pairs, observed at src's port by the one and at dst's by the other: it
+    /// becomes one row, whose values are src's. What only one host saw, or what lies within a host, is that host's row.
+    pub fn add(&mut self, host: &str, sheet: Sheet) {
+        let host = self.words.texts.number(host.to_owned());
+        let lines: Vec<Line> = sheet.into_lines(&mut self.words).collect();
+        for line in lines {
+            let mut views = [None; 2];
+            views[at(line.observed_at)] = Some((host, line.counts));
+            let place = self.rows.len() as u32;
+            match self.places.entry(line.ends) {
                 Entry::Vacant(free) => {
-                    let mut views = Views::default();
-                    *end_of(&mut views, pair.observed_at) = Some(seen);
-                    free.insert(MatrixPair { pair, views });
+                    free.insert(place);
+                    self.rows.push(Row { line, views });
                 }
-                Entry::Occupied(mut row) => {
-                    let row = row.get_mut();
-                    let place = end_of(&mut row.views, pair.observed_at);
-                    match place {
+                Entry::Occupied(held) => {
+                    let row = &mut self.rows[*held.get() as usize];
+                    let seen = &mut row.views[at(line.observed_at)];
+                    match seen {
                         // two hosts that both say to be the same end's: a host that is known by two names, or an outside peer
                         // that both know by one name; neither's packets are the other's
-                        Some(held) => {
-                            held.sent += seen.sent;
-                            held.received += seen.received;
-                        }
-                        None => *place = Some(seen),
+                        Some((_, counts)) => *counts = sums(*counts, line.counts),
+                        None => *seen = Some((host, line.counts)),
                     }
-                    row.pair = join(std::mem::replace(&mut row.pair, pair.clone()), pair);
+                    join(&mut self.words, &mut row.line, line);
                 }
             }
         }
     }
-    sorted(rows)
-}
 
-/// Rows of containers put together at a level. Delays cannot be put together without their distributions: they are there
-/// where a row is of one pair alone.
-pub fn group(rows: Vec<MatrixPair>, level: Level) -> Vec<MatrixPair> {
-    if level == Level::Container {
-        return rows;
+    /// Keeps what is asked for, puts it together at the level, and orders it: the row with most bytes first. Delays cannot be put together
+    /// without their distributions: they are there where a row is of one pair alone.
+    pub fn select(mut self, query: &MatrixQuery) -> Self {
+        if let Some(tenant) = &query.tenant {
+            let tenant = self.words.texts.number(tenant.clone());
+            let ends = self.words.ends.all();
+            let is_its = |end: &u32| ends[*end as usize].tenant == Some(tenant);
+            self.rows.retain(|row| row.line.ends.iter().any(is_its));
+        }
+        let level = query.level.unwrap_or_default();
+        if level != Level::Container {
+            self.group(level);
+        }
+        self.places = HashMap::new();
+        let mut rows = std::mem::take(&mut self.rows);
+        let bytes = |row: &Row| row.line.counts[0].bytes.saturating_add(row.line.counts[1].bytes);
+        rows.sort_by(|a, b| bytes(b).cmp(&bytes(a)).then_with(|| self.order(&a.line, &b.line)));
+        self.rows = rows;
+        self
     }
-    let mut grouped: HashMap<(Key, Key), MatrixPair> = HashMap::new();
-    for mut row in rows {
-        row.pair.src = at_level(&row.pair.src, level);
-        row.pair.dst = at_level(&row.pair.dst, level);
-        match grouped.entry((key(&row.pair.src), key(&row.pair.dst))) {
-            Entry::Vacant(free) => {
-                free.insert(row);
+
+    /// Rows.
+    pub fn len(&self) -> usize {
+        self.rows.len()
+    }
+
+    /// Whether there is no row.
+    pub fn is_empty(&self) -> bool {
+        self.rows.is_empty()
+    }
+
+    /// Rows from a place on, as the API has them.
+    pub fn pairs(&self, from: usize) -> impl Iterator<Item = MatrixPair> {
+        self.rows.iter().skip(from).map(|row| {
+            let view = |view: &Option<View>| {
+                view.as_ref().map(|(host, [sent, received])| HostView {
+                    host: self.words.texts.get(*host).clone(),
+                    sent: *sent,
+                    received: *received,
+                })
+            };
+            let views = Views { src: view(&row.views[0]), dst: view(&row.views[1]) };
+            MatrixPair { pair: self.words.pair(&row.line), views }
+        })
+    }
+
+    fn group(&mut self, level: Level) {
+        let ends: Vec<u32> = (0..self.words.ends.all().len() as u32)
+            .map(|number| {
+                let end = *self.words.ends.get(number);
+                self.words.number_of(at_level(end, level))
+            })
+            .collect();
+        let rows = std::mem::take(&mut self.rows);
+        self.places = HashMap::new();
+        for mut row in rows {
+            row.line.ends = row.line.ends.map(|end| ends[end as usize]);
+            let place = self.rows.len() as u32;
+            match self.places.entry(row.line.ends) {
+                Entry::Vacant(free) => {
+                    free.insert(place);
+                    self.rows.push(row);
+                }
+                Entry::Occupied(held) => {
+                    add(&mut self.words, &mut self.rows[*held.get() as usize], row);
+                }
             }
-            Entry::Occupied(mut held) => add(held.get_mut(), row),
         }
     }
-    sorted(grouped)
+
+    fn order(&self, a: &Line, b: &Line) -> Ordering {
+        let text = |number: Option<u32>| number.map(|number| self.words.texts.get(number));
+        let end = |number: u32| {
+            let end = self.words.ends.get(number);
+            (
+                end.kind,
+                text(Some(end.name)),
+                text(end.id),
+                text(end.service),
+                text(end.tenant),
+                text(end.host),
+            )
+        };
+        let ends = |line: &Line| line.ends.map(end);
+        ends(a).cmp(&ends(b))
+    }
 }
 
-fn add(into: &mut MatrixPair, row: MatrixPair) {
-    for (into, from) in [(&mut into.views.src, row.views.src), (&mut into.views.dst, row.views.dst)] {
+fn at(at: ObservedAt) -> usize {
+    match at {
+        ObservedAt::Src => 0,
+        ObservedAt::Dst => 1,
+    }
+}
+
+/// The end that stands for this one at a level, as [`crate::store::at_level`] has it.
+fn at_level(end: End, level: Level) -> End {
+    let kept = End { id: None, ..end };
+    match (level, end.kind) {
+        (Level::Service, EndpointKind::Container) => match end.service {
+            Some(name) => End { kind: EndpointKind::Service, name, host: None, ..kept },
+            None => end,
+        },
+        (Level::Tenant, EndpointKind::Container) => match end.tenant {
+            Some(name) => End { kind: EndpointKind::Tenant, name, service: None, host: None, ..kept },
+            None => end,
+        },
+        (Level::Host, EndpointKind::Container | EndpointKind::Host) => match end.host {
+            Some(name) => End { kind: EndpointKind::Host, name, service: None, tenant: None, ..kept },
+            None => end,
+        },
+        _ => end,
+    }
+}
+
+fn sums(a: [Count; 2], b: [Count; 2]) -> [Count; 2] {
+    let [mut sent, mut received] = a;
+    sent += b[0];
+    received += b[1];
+    [sent, received]
+}
+
+/// A sum of what is there.
+fn sum<T: Copy>(a: &mut Option<T>, b: Option<T>, plus: impl Fn(T, T) -> T) {
+    *a = a.zip(b).map(|(a, b)| plus(a, b)).or(*a).or(b);
+}
+
+/// Adds a row to another of the same ends at a level.
+fn add(words: &mut Words, into: &mut Row, row: Row) {
+    for (into, from) in into.views.iter_mut().zip(row.views) {
         match (into, from) {
-            (Some(into), Some(from)) => {
-                into.sent += from.sent;
-                into.received += from.received;
-                if !into.host.split(',').any(|host| host == from.host) {
-                    into.host = format!("{},{}", into.host, from.host);
+            (Some((hosts, counts)), Some((host, more))) => {
+                *counts = sums(*counts, more);
+                let (held, name) = (words.texts.get(*hosts), words.texts.get(host));
+                if !held.split(',').any(|one| one == name) {
+                    let both = format!("{held},{name}");
+                    *hosts = words.texts.number(both);
                 }
             }
             (into @ None, from) => *into = from,
             (Some(_), None) => {}
         }
     }
-    let (a, b) = (&mut into.pair, row.pair);
-    let sum = |a: &mut Option<u64>, b: Option<u64>| {
-        *a = a.zip(b).map(|(a, b)| a.saturating_add(b)).or(*a).or(b);
-    };
-    sum(&mut a.retransmitted_segments, b.retransmitted_segments);
-    sum(&mut a.sent_retransmitted_segments, b.sent_retransmitted_segments);
-    sum(&mut a.received_retransmitted_segments, b.received_retransmitted_segments);
-    sum(&mut a.reordered_segments, b.reordered_segments);
-    let rate = |a: &mut Option<f64>, b: Option<f64>| *a = a.zip(b).map(|(a, b)| a + b).or(*a).or(b);
-    rate(&mut a.sent_bytes_per_second, b.sent_bytes_per_second);
-    rate(&mut a.received_bytes_per_second, b.received_bytes_per_second);
-    rate(&mut a.sent_packets_per_second, b.sent_packets_per_second);
-    rate(&mut a.received_packets_per_second, b.received_packets_per_second);
-    for delay in [
-        &mut a.rtt_seconds,
-        &mut a.near_rtt_seconds,
-        &mut a.handshake_rtt_seconds,
-        &mut a.near_handshake_rtt_seconds,
-    ] {
-        *delay = None;
+    let (a, b) = (&mut into.line, row.line);
+    for (a, b) in a.segments.iter_mut().zip(b.segments) {
+        sum(a, b, u64::saturating_add);
     }
-    a.role_guessed |= b.role_guessed;
-    a.sent += b.sent;
-    a.received += b.received;
-    a.flows = a.flows.saturating_add(b.flows);
-    a.active_flows = a.active_flows.saturating_add(b.active_flows);
-    widen(a, b);
-}
-
-fn sorted(rows: HashMap<(Key, Key), MatrixPair>) -> Vec<MatrixPair> {
-    let mut rows: Vec<MatrixPair> = rows.into_values().collect();
-    rows.sort_by(|a, b| {
-        let bytes = |row: &MatrixPair| row.pair.sent.bytes.saturating_add(row.pair.received.bytes);
-        bytes(b).cmp(&bytes(a)).then_with(|| (&a.pair.src, &a.pair.dst).cmp(&(&b.pair.src, &b.pair.dst)))
-    });
-    rows
-}
-
-fn end_of(views: &mut Views, at: ObservedAt) -> &mut Option<HostView> {
-    match at {
-        ObservedAt::Src => &mut views.src,
-        ObservedAt::Dst => &mut views.dst,
+    for (a, b) in a.rates.iter_mut().zip(b.rates) {
+        sum(a, b, |a, b| a + b);
     }
+    a.delays = None;
+    a.guessed |= b.guessed;
+    a.counts = sums(a.counts, b.counts);
+    a.flows = [0, 1].map(|i| a.flows[i].saturating_add(b.flows[i]));
+    widen(words, a, &b);
 }
 
 /// One pair of two views: src's, with what only dst's knows.
-fn join(a: Pair, b: Pair) -> Pair {
-    let (mut kept, other) = match (a.observed_at, b.observed_at) {
-        (ObservedAt::Dst, ObservedAt::Src) => (b, a),
-        _ => (a, b),
+fn join(words: &mut Words, held: &mut Line, other: Line) {
+    let other = match (held.observed_at, other.observed_at) {
+        (ObservedAt::Dst, ObservedAt::Src) => std::mem::replace(held, other),
+        _ => other,
     };
-    if kept.observed_at == other.observed_at {
-        kept.sent += other.sent;
-        kept.received += other.received;
-        kept.flows = kept.flows.saturating_add(other.flows);
-        kept.active_flows = kept.active_flows.saturating_add(other.active_flows);
+    if held.observed_at == other.observed_at {
+        held.counts = sums(held.counts, other.counts);
+        held.flows = [0, 1].map(|i| held.flows[i].saturating_add(other.flows[i]));
     }
-    widen(&mut kept, other);
-    kept
+    widen(words, held, &other);
 }
 
 /// Times, addresses and words of both.
-fn widen(kept: &mut Pair, other: Pair) {
-    kept.first_seen = kept.first_seen.min(other.first_seen);
-    kept.last_seen = kept.last_seen.max(other.last_seen);
-    for (into, from) in
-        [(&mut kept.src.addresses, &other.src.addresses), (&mut kept.dst.addresses, &other.dst.addresses)]
-    {
-        for address in from.iter().filter(|a| !into.contains(a)).copied().collect::<Vec<_>>() {
-            into.push(address);
-        }
-        into.sort();
-    }
-    for protocol in other.protocols {
-        if !kept.protocols.contains(&protocol) {
-            kept.protocols.push(protocol);
+fn widen(words: &mut Words, kept: &mut Line, other: &Line) {
+    kept.seen_ns = [kept.seen_ns[0].min(other.seen_ns[0]), kept.seen_ns[1].max(other.seen_ns[1])];
+    for (into, from) in kept.addresses.iter_mut().zip(other.addresses) {
+        if *into != from {
+            let mut all = words.addresses.get(*into).clone();
+            all.extend_from_slice(words.addresses.get(from));
+            all.sort_unstable();
+            all.dedup();
+            *into = words.addresses.number(all);
         }
     }
-    for via in other.via {
-        if !kept.via.contains(&via) {
-            kept.via.push(via);
+    for (into, from) in [(&mut kept.protocols, other.protocols), (&mut kept.via, other.via)] {
+        if *into != from {
+            let mut all = words.lists.get(*into).clone();
+            for text in words.lists.get(from) {
+                if !all.contains(text) {
+                    all.push(*text);
+                }
+            }
+            *into = words.lists.number(all);
         }
     }
 }

@@ -9,26 +9,28 @@ mod clocks;
 mod directory;
 mod ends;
 mod lookups;
-pub mod matrix;
+mod matrix;
 mod over_tls;
 mod publish;
 mod resolver;
+pub mod sheet;
 mod task;
+mod written;
 
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 
-use conmon::api::{
-    ClockSession, EndsAnswer, EndsQuestion, MatrixAnswer, MatrixHost, MatrixQuery, PairsAnswer,
-};
+use conmon::api::{ClockSession, EndsAnswer, EndsQuestion, MatrixHost, MatrixQuery, PairsAnswer};
 
 use crate::registry::HostRow;
 
 pub use clocks::Reflector;
 pub use lookups::LookupCounters;
+pub use matrix::Matrix;
 pub use over_tls::OverTls;
 pub use resolver::Counters;
+pub use sheet::Sheet;
 pub use task::{System, SystemCounters};
 
 /// A future of its own.
@@ -41,11 +43,22 @@ pub trait Peers: Send + Sync {
     /// Asks a host for a session of test packets.
     fn clock_session(&self, host: Arc<HostRow>) -> BoxFuture<anyhow::Result<ClockSession>>;
     /// Asks a host for its pairs of containers; all of them, or what this tenant may see.
-    fn pairs(&self, host: Arc<HostRow>, tenant: Option<Arc<str>>) -> BoxFuture<anyhow::Result<PairsAnswer>>;
+    fn pairs(&self, host: Arc<HostRow>, tenant: Option<Arc<str>>) -> BoxFuture<anyhow::Result<Sheet>>;
+}
+
+/// The whole system's pairs, and which hosts' are in it.
+#[derive(Debug)]
+pub struct Snapshot {
+    /// When it was put together.
+    pub generated_at: jiff::Timestamp,
+    /// Every host that is known, and what of it is there.
+    pub hosts: Vec<MatrixHost>,
+    /// The pairs.
+    pub matrix: Matrix,
 }
 
 /// The matrix of a host that knows no others.
-pub fn alone(mine: PairsAnswer, query: &MatrixQuery) -> MatrixAnswer {
+pub fn alone(mine: &PairsAnswer, query: &MatrixQuery) -> Snapshot {
     let host = |h: &conmon::api::HostAnswer| MatrixHost {
         name: h.name.clone(),
         complete: h.complete,
@@ -53,10 +66,9 @@ pub fn alone(mine: PairsAnswer, query: &MatrixQuery) -> MatrixAnswer {
         problem: (!h.complete).then(|| INCOMPLETE.to_owned()),
     };
     let hosts: Vec<MatrixHost> = mine.hosts.iter().map(host).collect();
-    let name = hosts.first().map_or_else(String::new, |h| h.name.clone());
-    let mut pairs = matrix::merge([(name, mine.pairs)]);
-    pairs.retain(|row| query.admits(&row.pair));
-    MatrixAnswer { generated_at: mine.generated_at, hosts, pairs }
+    let mut matrix = Matrix::default();
+    matrix.add(hosts.first().map_or("", |h| &h.name), Sheet::of(mine));
+    Snapshot { generated_at: mine.generated_at, hosts, matrix: matrix.select(query) }
 }
 
 /// Why a host's part is not complete although it answered.

@@ -6,17 +6,18 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context, bail};
-use conmon::api::{ClockSession, EndsAnswer, EndsQuestion, PairsAnswer, PairsQuery};
-use conmon::client::Client;
+use conmon::api::{ClockSession, EndsAnswer, EndsQuestion, PairsAnswer};
+use conmon::client::{Client, PairsForm};
 
+use super::sheet::{self, Sheet};
 use super::{BoxFuture, Peers};
 use crate::http::Tls;
 use crate::registry::HostRow;
 
 /// Longest wait for an answer; who asks may give up before.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// Hosts of which a connection is kept.
-const HOSTS: usize = 4096;
+/// Hosts of which a connection is kept, as many as the registry tells of.
+const HOSTS: usize = 16_384;
 
 /// Other hosts by their APIs' addresses.
 pub struct OverTls {
@@ -76,7 +77,7 @@ impl Peers for Arc<OverTls> {
         })
     }
 
-    fn pairs(&self, host: Arc<HostRow>, tenant: Option<Arc<str>>) -> BoxFuture<anyhow::Result<PairsAnswer>> {
+    fn pairs(&self, host: Arc<HostRow>, tenant: Option<Arc<str>>) -> BoxFuture<anyhow::Result<Sheet>> {
         let this = self.clone();
         Box::pin(async move {
             let client = this.client(&host)?;
@@ -84,8 +85,15 @@ impl Peers for Arc<OverTls> {
                 Some(tenant) => client.for_tenant(&tenant),
                 None => client,
             };
-            let answer = client.pairs(&PairsQuery::default()).await;
-            answer.inspect_err(|_| this.forget(&host.name)).map_err(Into::into)
+            let answer = client.pairs_as(sheet::MEDIA_TYPE).await;
+            match answer.inspect_err(|_| this.forget(&host.name))? {
+                (PairsForm::AsAsked, body) => Sheet::from_bytes(&body),
+                (PairsForm::Json, body) => {
+                    let answer: PairsAnswer =
+                        serde_json::from_slice(&body).context("the pairs cannot be read")?;
+                    Ok(Sheet::of(&answer))
+                }
+            }
         })
     }
 }

@@ -8,10 +8,10 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
 use std::time::Duration;
 
 use conmon::api::{
-    ApiError, ClockSession, End, EndpointKind, EndsAnswer, EndsQuestion, HostClock, MatrixAnswer, MatrixHost,
-    MatrixQuery, PairsAnswer,
+    ApiError, ClockSession, End, EndpointKind, EndsAnswer, EndsQuestion, HostClock, MatrixHost, MatrixQuery,
+    PairsAnswer,
 };
-use futures_util::future::join_all;
+use futures_util::StreamExt as _;
 use ippm::flow::{FlowKey, Role};
 use ippm::measurement::{Batch, FlowEventKind, PairMeasurement};
 use ippm::time::Timestamp;
@@ -23,7 +23,7 @@ use super::ends::{self, socket};
 use super::lookups::{LookupCounters, Lookups, Outcome, Sighting};
 use super::publish::{Networks, is_reachable, note_networks, own};
 use super::resolver::{Asking, Counters, Flow, Known, Resolver};
-use super::{BoxFuture, INCOMPLETE, Peers, matrix};
+use super::{BoxFuture, INCOMPLETE, Matrix, Peers, Sheet, Snapshot};
 use crate::clock::{Wall, monotonic};
 use crate::mc::Shared;
 use crate::nat::{Seen, Side, Translations, Wire};
@@ -31,6 +31,8 @@ use crate::registry::{Answer, Health, HostRow, Registry};
 use crate::scope::Scope;
 use crate::store::Names;
 
+/// Hosts that are asked for their pairs at one time. Many that do not answer must not keep others from being asked.
+const AT_ONCE: usize = 512;
 /// How often it is looked whether there is something new to say.
 const LOOK: Duration = Duration::from_millis(50);
 /// Reports that wait; further ones are counted, and what they told comes again with the next.
@@ -215,59 +217,71 @@ impl System {
         answer
     }
 
-    /// The whole system's pairs of containers: `mine` are this host's, the others' are what they answer before `deadline`, as far as
-    /// who asks may see them.
+    /// The whole system's pairs: `mine` are this host's, the others' are what they answer before `deadline`, as far as who asks may see
+    /// them. What comes is added when it comes, and not held.
     pub async fn matrix(
         &self,
-        mine: PairsAnswer,
+        mine: &PairsAnswer,
         scope: &Scope,
         query: &MatrixQuery,
         deadline: Duration,
-    ) -> MatrixAnswer {
+    ) -> Snapshot {
         let others: Vec<(Arc<HostRow>, Option<Timestamp>)> = {
             let directory = lock(&self.directory);
             let left = directory.left().map(|(row, since)| (row.clone(), Some(since)));
             directory.others().map(|row| (row.clone(), None)).chain(left).collect()
         };
+        let end = tokio::time::Instant::now() + deadline;
         let asked = others.into_iter().map(|(row, left)| {
             let answer = self.peers.pairs(row.clone(), scope.tenant().cloned());
             async move {
-                let answer = match tokio::time::timeout(deadline, answer).await {
+                let answer = match tokio::time::timeout_at(end, answer).await {
                     Ok(answer) => answer.map_err(|e| format!("{e:#}")),
                     Err(_) => Err(format!("did not answer within {:.1} s", deadline.as_secs_f64())),
                 };
-                let now = monotonic();
                 let answer = answer.map_err(|why| match left {
                     Some(since) => {
-                        format!(
-                            "{why}; the registry has not told of it for {:.0} s",
-                            (now - since).as_secs_f64()
-                        )
+                        let silent = (monotonic() - since).as_secs_f64();
+                        format!("{why}; the registry has not told of it for {silent:.0} s")
                     }
                     None => why,
                 });
-                (row.name.clone(), answer, now)
+                (row.name.clone(), answer)
             }
         });
-        let mut parts = vec![(self.shared.info.host.clone(), Ok(mine), monotonic())];
-        parts.extend(join_all(asked).await);
-        let now = monotonic();
-        let (mut hosts, mut rows) = (Vec::new(), Vec::new());
-        for (name, answer, came) in parts {
-            let (complete, age, problem) = match answer {
-                Ok(answer) => {
-                    let complete = answer.hosts.iter().all(|host| host.complete);
-                    rows.push((name.clone(), answer.pairs));
-                    (complete, Some((now - came).as_secs_f64()), (!complete).then(|| INCOMPLETE.to_owned()))
+        let (mut matrix, mut hosts) = (Matrix::default(), Vec::new());
+        let mut take = |name: String, answer: Result<Sheet, String>| {
+            let came = monotonic();
+            let (complete, problem) = match answer {
+                Ok(sheet) => {
+                    let complete = sheet.complete;
+                    matrix.add(&name, sheet);
+                    (complete, (!complete).then(|| INCOMPLETE.to_owned()))
                 }
-                Err(why) => (false, None, Some(why)),
+                Err(why) => {
+                    hosts.push((
+                        MatrixHost { name, complete: false, age_seconds: None, problem: Some(why) },
+                        None,
+                    ));
+                    return;
+                }
             };
-            hosts.push(MatrixHost { name, complete, age_seconds: age, problem });
+            hosts.push((MatrixHost { name, complete, age_seconds: None, problem }, Some(came)));
+        };
+        take(self.shared.info.host.to_string(), Ok(Sheet::of(mine)));
+        let mut answers = futures_util::stream::iter(asked).buffer_unordered(AT_ONCE);
+        while let Some((name, answer)) = answers.next().await {
+            take(name, answer);
         }
+        drop(answers);
+        let now = monotonic();
+        let aged = |(host, came): (MatrixHost, Option<Timestamp>)| MatrixHost {
+            age_seconds: came.map(|came| (now - came).as_secs_f64()),
+            ..host
+        };
+        let mut hosts: Vec<MatrixHost> = hosts.into_iter().map(aged).collect();
         hosts.sort_by(|a, b| a.name.cmp(&b.name));
-        let mut pairs = matrix::merge(rows);
-        pairs.retain(|row| query.admits(&row.pair));
-        MatrixAnswer { generated_at: Wall::now().utc(now), hosts, pairs }
+        Snapshot { generated_at: Wall::now().utc(now), hosts, matrix: matrix.select(query) }
     }
 
     /// Test packets of other hosts are answered from now on.

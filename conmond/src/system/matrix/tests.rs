@@ -1,6 +1,35 @@
-use conmon::api::Count;
+use conmon::api::{Endpoint, HostAnswer, Pair, PairsAnswer};
 
 use super::*;
+use crate::store::at_level as level_of;
+
+/// What a host answers.
+fn answer(host: &str, pairs: Vec<Pair>) -> PairsAnswer {
+    PairsAnswer {
+        generated_at: jiff::Timestamp::UNIX_EPOCH,
+        hosts: vec![HostAnswer { name: host.to_owned(), complete: true }],
+        rate_interval_seconds: None,
+        pairs,
+    }
+}
+
+fn merged(parts: impl IntoIterator<Item = (String, Vec<Pair>)>) -> Matrix {
+    let mut matrix = Matrix::default();
+    for (host, pairs) in parts {
+        let sheet = Sheet::of(&answer(&host, pairs));
+        matrix.add(&host, Sheet::from_bytes(&sheet.to_bytes().unwrap()).unwrap());
+    }
+    matrix
+}
+
+fn merge(parts: impl IntoIterator<Item = (String, Vec<Pair>)>) -> Vec<MatrixPair> {
+    merged(parts).select(&MatrixQuery::default()).pairs(0).collect()
+}
+
+fn group(matrix: &Matrix, level: Level) -> Vec<MatrixPair> {
+    let query = MatrixQuery { level: Some(level), ..MatrixQuery::default() };
+    matrix.clone().select(&query).pairs(0).collect()
+}
 
 fn end(kind: EndpointKind, name: &str, host: Option<&str>) -> Endpoint {
     Endpoint {
@@ -106,7 +135,7 @@ fn a_level_s_rows_count_each_packet_once() {
         ..end(EndpointKind::Container, &format!("{service}-1"), Some(host))
     };
     // web runs on both hosts, db on b: what crosses is seen by both
-    let rows = merge([
+    let rows = merged([
         ("a".to_owned(), vec![pair(of("web", "a"), of("db", "b"), ObservedAt::Src, 4, 2)]),
         (
             "b".to_owned(),
@@ -117,17 +146,63 @@ fn a_level_s_rows_count_each_packet_once() {
         ),
     ]);
     assert_eq!(rows.len(), 2);
-    let services = group(rows.clone(), Level::Service);
+    let services = group(&rows, Level::Service);
     let [row] = &services[..] else { panic!("{services:?}") };
     assert_eq!((row.pair.src.kind, row.pair.src.name.as_str()), (EndpointKind::Service, "web"));
     assert_eq!((row.pair.sent, row.pair.received, row.pair.flows), (count(14), count(7), 2));
     let mut hosts: Vec<&str> = row.views.src.as_ref().unwrap().host.split(',').collect();
     hosts.sort();
     assert_eq!((hosts, row.views.dst.as_ref().unwrap().sent), (vec!["a", "b"], count(4)));
-    let by_host = group(rows, Level::Host);
+    let by_host = group(&rows, Level::Host);
     let names: Vec<(&str, &str, u64)> = by_host
         .iter()
         .map(|r| (r.pair.src.name.as_str(), r.pair.dst.name.as_str(), r.pair.sent.packets))
         .collect();
     assert_eq!(names, [("b", "b", 10), ("a", "b", 4)]);
+}
+
+#[test]
+fn ends_at_a_level_are_those_of_one_host() {
+    let some = |text: &str| Some(text.to_owned());
+    let kinds = [EndpointKind::Container, EndpointKind::Host, EndpointKind::External, EndpointKind::Dns];
+    let mut seen = 0;
+    for kind in kinds {
+        for (service, tenant, host) in [
+            (some("s"), some("t"), some("h")),
+            (None, some("t"), some("h")),
+            (some("s"), None, None),
+            (None, None, some("h")),
+            (None, None, None),
+        ] {
+            let end = Endpoint { service, tenant, ..end(kind, "x", host.as_deref()) };
+            let mut one = pair(end.clone(), db(), ObservedAt::Src, 1, 1);
+            one.dst.host = None;
+            let matrix = merged([("a".to_owned(), vec![one])]);
+            for level in [Level::Container, Level::Service, Level::Host, Level::Tenant] {
+                let [row] = &group(&matrix, level)[..] else { panic!("one row") };
+                assert_eq!(row.pair.src, level_of(&end, level), "{level:?}");
+                seen += 1;
+            }
+        }
+    }
+    assert_eq!(seen, 80);
+}
+
+#[test]
+fn a_tenant_s_rows_are_those_with_one_of_its_ends() {
+    let of = |name: &str, tenant: &str| Endpoint {
+        tenant: Some(tenant.to_owned()),
+        ..end(EndpointKind::Container, name, Some("a"))
+    };
+    let pairs = vec![
+        pair(of("web", "shop"), of("db", "shop"), ObservedAt::Src, 3, 1),
+        pair(of("spy", "other"), of("db", "shop"), ObservedAt::Src, 2, 1),
+        pair(of("spy", "other"), of("ear", "other"), ObservedAt::Src, 1, 1),
+    ];
+    let matrix = merged([("a".to_owned(), pairs)]);
+    let query = |tenant: &str| MatrixQuery { tenant: Some(tenant.to_owned()), level: None };
+    let rows: Vec<MatrixPair> = matrix.clone().select(&query("shop")).pairs(0).collect();
+    assert_eq!(rows.len(), 2);
+    assert!(rows.iter().all(|row| query("shop").admits(&row.pair)));
+    assert!(matrix.select(&query("nobody")).is_empty());
 }

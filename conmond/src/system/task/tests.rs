@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use conmon::api::Level;
+use conmon::api::{Level, MatrixAnswer};
 use ippm::flow::{Both, Counters as Counted, Service};
 use ippm::measurement::{FlowEvent, PairKey, PairMeasurement, SlotTag};
 
@@ -45,12 +45,12 @@ impl Peers for From_ {
         Box::pin(async move { Ok(session.ok_or_else(|| anyhow::anyhow!("{} does not answer", host.name))??) })
     }
 
-    fn pairs(&self, host: Arc<HostRow>, _: Option<Arc<str>>) -> BoxFuture<anyhow::Result<PairsAnswer>> {
+    fn pairs(&self, host: Arc<HostRow>, _: Option<Arc<str>>) -> BoxFuture<anyhow::Result<Sheet>> {
         let network = self.network.clone();
         Box::pin(async move {
             let shared = network.0.read().unwrap().get(&host.name).map(|(_, shared)| shared.clone());
             let shared = shared.ok_or_else(|| anyhow::anyhow!("{} does not answer", host.name))?;
-            Ok(pairs(&shared))
+            Sheet::from_bytes(&Sheet::of(&pairs(&shared)).to_bytes()?)
         })
     }
 }
@@ -203,6 +203,14 @@ impl Host {
         self.system.offer(&batch);
     }
 
+    /// The system's pairs as the API writes them.
+    async fn matrix(&self) -> MatrixAnswer {
+        let (mine, all) = (pairs(&self.shared), MatrixQuery::default());
+        let snapshot = self.system.matrix(&mine, &Scope::All, &all, Duration::from_secs(5)).await;
+        let text: Vec<u8> = snapshot.written().flat_map(|piece| piece.unwrap()).collect();
+        serde_json::from_slice(&text).unwrap()
+    }
+
     /// The rows, once the far ends are as they should be.
     async fn rows(&self, want: &[(&str, &str)]) {
         let mut last = Vec::new();
@@ -240,9 +248,7 @@ async fn a_routed_container_of_another_host_is_named_by_its_address() {
     a.rows(&want).await;
     b.rows(&want).await;
 
-    let all = MatrixQuery::default();
-    let patience = Duration::from_secs(5);
-    let matrix = a.system.matrix(pairs(&a.shared), &Scope::All, &all, patience).await;
+    let matrix = a.matrix().await;
     assert!(matrix.hosts.iter().all(|h| h.complete) && matrix.hosts.len() == 2, "{:?}", matrix.hosts);
     let [row] = &matrix.pairs[..] else { panic!("{:?}", matrix.pairs) };
     let (src, dst) = (row.views.src.as_ref().unwrap(), row.views.dst.as_ref().unwrap());
@@ -253,7 +259,7 @@ async fn a_routed_container_of_another_host_is_named_by_its_address() {
 
     // a host that does not answer is named, and the rest is there
     network.0.write().unwrap().remove("b");
-    let matrix = a.system.matrix(pairs(&a.shared), &Scope::All, &all, patience).await;
+    let matrix = a.matrix().await;
     let silent = matrix.hosts.iter().find(|h| h.name == "b").unwrap();
     assert!(!silent.complete && silent.problem.as_deref().unwrap().contains("does not answer"), "{silent:?}");
     assert_eq!((matrix.pairs.len(), matrix.pairs[0].pair.dst.name.as_str()), (1, "app-b"));
@@ -264,14 +270,14 @@ async fn a_routed_container_of_another_host_is_named_by_its_address() {
     let gone = hosts.wait_for(|h| !h.rows.contains_key("b"));
     tokio::time::timeout(Duration::from_secs(20), gone).await.expect("b is forgotten").unwrap();
     tokio::time::sleep(2 * LOOK).await;
-    let matrix = a.system.matrix(pairs(&a.shared), &Scope::All, &all, patience).await;
+    let matrix = a.matrix().await;
     let silent = matrix.hosts.iter().find(|h| h.name == "b").unwrap();
     assert!(
         !silent.complete && silent.problem.as_deref().unwrap().contains("has not told of it"),
         "{silent:?}"
     );
     network.0.write().unwrap().insert("b".into(), (b.system.clone(), b.shared.clone()));
-    let matrix = a.system.matrix(pairs(&a.shared), &Scope::All, &all, patience).await;
+    let matrix = a.matrix().await;
     assert!(matrix.hosts.len() == 2 && matrix.hosts.iter().all(|h| h.complete), "{:?}", matrix.hosts);
     assert_eq!(matrix.pairs[0].views.dst.as_ref().unwrap().received.packets, 5);
 }

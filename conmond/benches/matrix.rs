@@ -1,0 +1,181 @@
+//! The matrix of a large system: a million pairs of 5,000 hosts with 200 containers each, put together by the product's own code out of what the
+//! hosts answer, written as the API writes it, and how much memory that takes.
+//!
+//! What the hosts answer is made up one after another and not counted; connections are not a part of it.
+
+use std::time::{Duration, Instant};
+
+use conmon::api::{
+    Count, DelaySummary, Endpoint, EndpointKind, HostAnswer, Level, MatrixQuery, ObservedAt, Pair,
+    PairsAnswer,
+};
+use conmond::system::sheet::Sheet;
+use conmond::system::{Matrix, Snapshot};
+
+const HOSTS: u32 = 5_000;
+const CONTAINERS: u32 = 200;
+/// Pairs of each host's containers with those of other hosts, and of its own. What crosses is in two hosts' answers.
+const ACROSS: u32 = 100;
+const WITHIN: u32 = 100;
+
+fn end(host: u32, container: u32) -> Endpoint {
+    let service = format!("service-{}", container % 50);
+    Endpoint {
+        kind: EndpointKind::Container,
+        name: format!("project-{service}-{container}"),
+        id: Some(format!(
+            "{:064x}",
+            (u64::from(host) << 32 | u64::from(container)).wrapping_mul(0x9e37_79b9_7f4a_7c15)
+        )),
+        service: Some(service),
+        tenant: Some(format!("project-{}", host % 40)),
+        host: Some(format!("host-{host:05}.example")),
+        addresses: vec![std::net::Ipv4Addr::from(0x0a00_0000 | host << 8 | container).into()],
+    }
+}
+
+fn pair(src: Endpoint, dst: Endpoint, observed_at: ObservedAt, serial: u64) -> Pair {
+    let at = |more: i64| jiff::Timestamp::from_nanosecond((1_700_000_000_000_000_000 + more).into()).unwrap();
+    let count = |n: u64| Count { bytes: n * 700, packets: n, segments: n };
+    let delay = |method: &str| {
+        let ns = |x: u64| (1_000 * x + serial % 1_000) as f64 / 1e9;
+        Some(DelaySummary {
+            min: ns(50),
+            p50: ns(80),
+            p90: ns(120),
+            p99: ns(400),
+            max: ns(2_000),
+            count: serial % 10_000 + 1,
+            method: method.to_owned(),
+            relative_error_ratio: Some(0.03125),
+            buckets: None,
+        })
+    };
+    Pair {
+        src,
+        dst,
+        protocols: vec!["tcp".into()],
+        first_seen: at(serial as i64),
+        last_seen: at(serial as i64 + 5_000_000_000),
+        sent: count(serial % 100_000),
+        received: count(serial % 70_000),
+        retransmitted_segments: Some(serial % 7),
+        sent_retransmitted_segments: Some(serial % 5),
+        received_retransmitted_segments: Some(serial % 3),
+        reordered_segments: Some(0),
+        rtt_seconds: delay("passive_tcp_ack_at_src_port"),
+        near_rtt_seconds: delay("passive_tcp_ack_at_src_port"),
+        handshake_rtt_seconds: delay("passive_tcp_handshake_at_src_port"),
+        near_handshake_rtt_seconds: delay("passive_tcp_handshake_at_src_port"),
+        flows: serial % 900 + 1,
+        active_flows: serial % 10,
+        role_guessed: false,
+        observed_at,
+        via: Vec::new(),
+        sent_bytes_per_second: Some((serial % 1_000_000) as f64),
+        received_bytes_per_second: Some((serial % 500_000) as f64),
+        sent_packets_per_second: Some((serial % 1_000) as f64),
+        received_packets_per_second: Some((serial % 900) as f64),
+    }
+}
+
+/// The `i`-th pair of a host with another: at the host that calls it is src's, at the other dst's.
+fn across(caller: u32, i: u32, observed_at: ObservedAt) -> Pair {
+    let other = (caller + 1 + i) % HOSTS;
+    let serial = u64::from(caller) * 1_000 + u64::from(i);
+    pair(end(caller, i % CONTAINERS), end(other, (i * 7 + 3) % CONTAINERS), observed_at, serial)
+}
+
+/// What a host answers, and in JSON how large that is.
+fn answer(host: u32) -> PairsAnswer {
+    let mut pairs = Vec::new();
+    for i in 0..WITHIN {
+        let (a, b) = (end(host, i), end(host, (i + 100) % CONTAINERS));
+        pairs.push(pair(a, b, ObservedAt::Src, u64::from(host) * 1_000 + 500 + u64::from(i)));
+    }
+    for i in 0..ACROSS {
+        pairs.push(across(host, i, ObservedAt::Src));
+        pairs.push(across((host + HOSTS - 1 - i) % HOSTS, i, ObservedAt::Dst));
+    }
+    PairsAnswer {
+        generated_at: jiff::Timestamp::UNIX_EPOCH,
+        hosts: vec![HostAnswer { name: format!("host-{host:05}.example"), complete: true }],
+        rate_interval_seconds: Some(1.0),
+        pairs,
+    }
+}
+
+/// The process's resident memory now and at most, MB.
+fn memory() -> (u64, u64) {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let of = |name: &str| {
+        let line = status.lines().find(|line| line.starts_with(name));
+        line.and_then(|line| line.split_whitespace().nth(1)?.parse::<u64>().ok()).unwrap_or_default() / 1000
+    };
+    (of("VmRSS:"), of("VmHWM:"))
+}
+
+fn seconds(took: Duration) -> String {
+    format!("{:.2} s", took.as_secs_f64())
+}
+
+fn main() {
+    // `cargo test --benches` runs this, too
+    if std::env::args().any(|word| word == "--test") {
+        return;
+    }
+    let sample = answer(0);
+    let json = serde_json::to_vec(&sample).unwrap().len();
+    let began = Instant::now();
+    let octets = Sheet::of(&sample).to_bytes().unwrap().len();
+    let made = began.elapsed();
+    let n = sample.pairs.len();
+    println!(
+        "a host's answer of {n} pairs: {json} octets in JSON, {octets} as a sheet, made in {:.2} ms",
+        made.as_secs_f64() * 1e3
+    );
+
+    let (before, _) = memory();
+    let (matrix, reading, adding) = put_together();
+    let rows = matrix.len();
+    assert_eq!(rows as u32, HOSTS * (ACROSS + WITHIN), "each pair once");
+    let held = memory().0.saturating_sub(before);
+    println!(
+        "{rows} pairs of {HOSTS} hosts: read in {}, put together in {}, {held} MB",
+        seconds(reading),
+        seconds(adding)
+    );
+    let began = Instant::now();
+    let matrix = matrix.select(&MatrixQuery::default());
+    println!("in order: {}", seconds(began.elapsed()));
+    let began = Instant::now();
+    let snapshot = Snapshot { generated_at: jiff::Timestamp::UNIX_EPOCH, hosts: Vec::new(), matrix };
+    let octets: usize = snapshot.written().map(|piece| piece.unwrap().len()).sum();
+    println!("written in JSON: {} MB in {}", octets / 1_000_000, seconds(began.elapsed()));
+    println!("at most {} MB in all", memory().1);
+
+    let (matrix, ..) = put_together();
+    for level in [Level::Service, Level::Tenant, Level::Host] {
+        let whole = matrix.clone();
+        let began = Instant::now();
+        let query = MatrixQuery { level: Some(level), ..MatrixQuery::default() };
+        let rows = whole.select(&query).len();
+        println!("at level {}: {rows} rows, {}", level.as_str(), seconds(began.elapsed()));
+    }
+}
+
+/// All hosts' answers in one, and how long it took to read and to add them.
+fn put_together() -> (Matrix, Duration, Duration) {
+    let (mut reading, mut adding) = (Duration::ZERO, Duration::ZERO);
+    let mut matrix = Matrix::default();
+    for host in 0..HOSTS {
+        let octets = Sheet::of(&answer(host)).to_bytes().unwrap();
+        let began = Instant::now();
+        let sheet = Sheet::from_bytes(&octets).unwrap();
+        reading += began.elapsed();
+        let began = Instant::now();
+        matrix.add(&format!("host-{host:05}.example"), sheet);
+        adding += began.elapsed();
+    }
+    (matrix, reading, adding)
+}
