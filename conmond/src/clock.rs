@@ -4,6 +4,9 @@ use ippm::time::Timestamp;
 
 pub use tap::clock::monotonic;
 
+/// Readings of the two clocks that differ by so much tell of a clock that was set, and not of how they were read.
+const SET_NS: i128 = 1_000_000;
+
 /// What turns monotonic time into UTC and back. Taken anew for each answer, so that a step of the host's clock moves
 /// all times shown and none that is measured.
 #[derive(Clone, Copy, Debug)]
@@ -20,6 +23,16 @@ impl Wall {
     /// By what UTC is ahead of the monotonic clock, in nanoseconds.
     pub const fn by_offset_ns(offset_ns: i128) -> Self {
         Self { offset_ns }
+    }
+
+    /// By the two clocks now, read as if at once; but `before`, if neither was set since: a reading is never quite like another, and
+    /// what is told of one time again is to be the same.
+    pub fn now_or(before: Self) -> Self {
+        Self::by_offset_ns(tap::clock::wall_offset_within().0).or(before)
+    }
+
+    fn or(self, before: Self) -> Self {
+        if (self.offset_ns - before.offset_ns).abs() < SET_NS { before } else { self }
     }
 
     /// As UTC. Times that no calendar has (only a broken clock makes them) become the epoch.
@@ -59,6 +72,18 @@ mod tests {
         let broken = Wall::by_offset_ns(-HOUR);
         assert_eq!(broken.utc(first).as_nanosecond(), 7_000 - HOUR);
         assert_eq!(broken.monotonic(broken.utc(first)), first);
+    }
+
+    #[test]
+    fn readings_differ_and_what_is_told_does_not_until_a_clock_is_set() {
+        let first = Wall::now_or(Wall::by_offset_ns(0));
+        let at = Timestamp(5);
+        for _ in 0..100 {
+            assert_eq!(Wall::now_or(first).utc(at), first.utc(at));
+        }
+        let told = |offset, before| Wall::by_offset_ns(offset).or(Wall::by_offset_ns(before)).utc(at);
+        assert_eq!(told(10_000_000, 10_999_999), told(10_999_999, 10_999_999));
+        assert_eq!(told(10_000_000, 11_000_000), told(10_000_000, 10_000_000));
     }
 
     #[test]

@@ -340,6 +340,8 @@ impl System {
         let mut look = tokio::time::interval(LOOK);
         look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut networks = Networks::new();
+        // a row's time is part of its key
+        let mut wall = Wall::now();
         let (mut said, mut pruned_at, mut compared_at) = (None, monotonic(), monotonic());
         self.learn_hosts(&hosts.borrow_and_update().clone());
         loop {
@@ -368,7 +370,8 @@ impl System {
                         said = Some(names.revision());
                         let published = self.shared.published();
                         note_networks(&mut networks, published.containers.iter().map(|c| &**c));
-                        self.registry.publish(own(&host, &names, &mut networks, Wall::now(), monotonic()));
+                        wall = Wall::now_or(wall);
+                        self.registry.publish(own(&host, &names, &mut networks, wall, monotonic()));
                     }
                     if monotonic() - compared_at > CLOCKS {
                         compared_at = monotonic();
