@@ -3,6 +3,7 @@
 pub mod build;
 pub mod clock;
 pub mod config;
+mod discovery;
 pub mod export;
 pub mod http;
 pub mod mac;

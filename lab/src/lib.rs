@@ -35,6 +35,7 @@ pub mod pcap;
 mod podman;
 mod root_test;
 mod run;
+pub mod sequence;
 mod site;
 mod stats;
 mod tcpdump;

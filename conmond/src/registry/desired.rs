@@ -30,6 +30,14 @@ impl Op {
             Self::Put { key, .. } | Self::Delete { key } => key,
         }
     }
+
+    /// The value; none if the key is deleted.
+    pub fn value(&self) -> Option<&[u8]> {
+        match self {
+            Self::Put { value, .. } => Some(value),
+            Self::Delete { .. } => None,
+        }
+    }
 }
 
 /// A value with its place in the order of writing.

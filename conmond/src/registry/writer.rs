@@ -15,6 +15,8 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use crate::discovery::{self, step};
+
 use super::backoff::Backoff;
 use super::cache::Now;
 use super::desired::{Desired, Op};
@@ -354,7 +356,17 @@ impl Writer {
                 self.check_at_ns = self.later(now);
                 self.judge(sealed);
             }
-            (Ask::Write(write), Told::Written(revision)) => self.wrote(write.ops, revision),
+            (Ask::Write(write), Told::Written(revision)) => {
+                for op in &write.ops {
+                    step!(
+                        "row_written",
+                        now.steady_ns,
+                        key = op.key(),
+                        says = discovery::row(op.key(), op.value())
+                    );
+                }
+                self.wrote(write.ops, revision);
+            }
             (Ask::Write(_), Told::Refused) => self.check_at_ns = 0,
             // No answer to the question.
             _ => self.counters.failures += 1,

@@ -102,12 +102,17 @@ impl Directory {
             && matches!(self.elsewhere.containers.lookup_range(&address, first, last), Lookup::None)
     }
 
-    /// Whose container had an address, if one alone did.
-    pub fn host_of(&self, address: IpAddr, first: Timestamp, last: Timestamp) -> Option<&str> {
+    /// Who had an address, if one alone did.
+    pub fn end_of(&self, address: IpAddr, first: Timestamp, last: Timestamp) -> Option<&RemoteEnd> {
         match self.elsewhere.containers.lookup_range(&address, first, last) {
-            Lookup::Single(end) => Some(&end.host),
+            Lookup::Single(end) => Some(end),
             Lookup::None | Lookup::Mixed => None,
         }
+    }
+
+    /// Whose container that was.
+    pub fn host_of(&self, address: IpAddr, first: Timestamp, last: Timestamp) -> Option<&str> {
+        self.end_of(address, first, last).map(|end| end.host.as_str())
     }
 
     /// What the registry says of who had an address at this time. `seen`: a packet of it was seen then, so somebody had it, whatever

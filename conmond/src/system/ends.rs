@@ -7,6 +7,7 @@ use std::time::Duration;
 use conmon::api::{Conversation, End, EndpointKind, EndsAnswer, EndsQuestion, Socket};
 use ippm::time::Timestamp;
 
+use crate::discovery;
 use crate::nat::{Place, RemoteEnd, Seen, Side, Translations, Wire};
 use crate::store::Names;
 
@@ -40,6 +41,7 @@ pub fn answer(
         if is_askers(theirs.address.to_canonical())
             && let Some((place, end)) = taken(asker, &conversation.asker)
         {
+            discovery::named(&seen, &end);
             translations.abroad.insert(seen, place, Arc::new(end), first);
         }
         Some(End {

@@ -25,6 +25,7 @@ use super::publish::{Networks, is_reachable, note_networks, own};
 use super::resolver::{Asking, Counters, Flow, Known, Resolver};
 use super::{BoxFuture, INCOMPLETE, Matrix, Peers, Sheet, Snapshot};
 use crate::clock::{Wall, monotonic};
+use crate::discovery::{self, step};
 use crate::mc::Shared;
 use crate::nat::{Seen, Side, Translations, Wire};
 use crate::registry::{Answer, Health, HostRow, Registry};
@@ -170,6 +171,9 @@ impl System {
 
     /// What a report says: far ends are found out in due time. Does not wait.
     pub fn offer(&self, batch: &Batch) {
+        for event in &batch.events {
+            discovery::flow(event, batch.taken_at);
+        }
         let masks = self.masks.read().unwrap_or_else(PoisonError::into_inner).clone();
         let names = self.shared.names();
         let mut offer = Offer::default();
@@ -205,6 +209,8 @@ impl System {
     /// Answers another host, which is who its certificate says.
     pub fn ends(&self, asker: &str, question: &EndsQuestion) -> EndsAnswer {
         self.answered.fetch_add(1, Ordering::Relaxed);
+        let conversations = question.conversations.len();
+        step!("ends_question", monotonic().as_nanos(), asker, conversations);
         let answer = {
             let names = self.shared.names();
             let directory = lock(&self.directory);
@@ -293,7 +299,9 @@ impl System {
     /// A session of test packets for the host of this name.
     pub fn clock_session(&self, asker: &str) -> Result<ClockSession, ApiError> {
         match self.reflector.get() {
-            Some(reflector) => reflector.open(asker),
+            Some(reflector) => reflector.open(asker).inspect(|session| {
+                step!("session_given", monotonic().as_nanos(), asker, ssid = session.ssid);
+            }),
             None => Err(ApiError::unavailable("this conmond has no UDP port for test packets")
                 .with_remedy("its log says why, at its start")),
         }
@@ -405,6 +413,7 @@ impl System {
             self.shared.names_mut().set_elsewhere(elsewhere);
         }
         for address in std::mem::take(&mut *lock(&self.changed_hands)) {
+            step!("address_changed_hands", monotonic().as_nanos(), %address);
             self.shared.changed_hands(address);
         }
         if let Some(masks) = masks {
@@ -453,6 +462,9 @@ impl System {
                 }
                 let outcome = |first, last| {
                     if !directory.is_unknown(address, first, last) {
+                        if let Some(end) = directory.end_of(address, first, last) {
+                            discovery::address_named(address, end);
+                        }
                         Outcome::Known
                     } else if self.has_said(&answers, &directory) {
                         Outcome::Nobody
@@ -470,6 +482,7 @@ impl System {
                 {
                     let mut translations = lock(&self.translations);
                     for one in learnt {
+                        discovery::named(&one.seen, &one.end);
                         translations.abroad.insert(one.seen, one.place, one.end, one.since);
                     }
                 }
@@ -495,11 +508,13 @@ impl System {
         if let Some(answers) = times.iter().map(cached).collect::<Option<Vec<_>>>() {
             return self.take(Told::Found(address, answers));
         }
+        step!("registry_asked", monotonic().as_nanos(), %address);
         tokio::spawn(async move {
             let mut answers = Vec::new();
             for (at, seen) in times {
                 answers.push((at, seen, registry.find(address, unix(at)).await));
             }
+            discovery::registry_answered(address, answers.last().map(|(.., answer)| answer));
             let _ = told.send(Told::Found(address, answers)).await;
         });
     }
@@ -517,6 +532,9 @@ impl System {
             self.look_up(address, vec![(first, true), (last, true)]);
         }
         for asking in asked {
+            for conversation in &asking.question.conversations {
+                discovery::ends_asked(&asking.host, conversation);
+            }
             let row = lock(&self.directory).host(&asking.host).cloned();
             let answer: BoxFuture<anyhow::Result<EndsAnswer>> = match row {
                 Some(row) => self.peers.ends(row, asking.question.clone()),
@@ -532,6 +550,8 @@ impl System {
                     }
                     Err(_) => None,
                 };
+                let named = answer.as_ref().map(|answer| answer.ends.iter().flatten().count());
+                step!("ends_answered", monotonic().as_nanos(), host = asking.host, named);
                 let _ = told.send(Told::Answered(Box::new(asking), answer)).await;
             });
         }

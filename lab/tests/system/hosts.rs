@@ -54,11 +54,21 @@ impl Two<'_> {
 }
 
 pub fn with_two(name: &str, meeting: Meeting, body: impl FnOnce(&mut Two<'_>) -> Result<()>) -> Result<()> {
+    with_two_that((name, ["h1", "h2"]), meeting, &[], body)
+}
+
+/// Two hosts of other names, whose conmonds have more in their environment.
+pub fn with_two_that(
+    (name, hosts): (&str, [&str; 2]),
+    meeting: Meeting,
+    env: &[(&str, &str)],
+    body: impl FnOnce(&mut Two<'_>) -> Result<()>,
+) -> Result<()> {
     if !built(name, &["conmond", "conmonctl", "labgen"])? {
         return Ok(());
     }
     root_test(name, |lab| {
-        let mut site = Site::start(lab, &["h1", "h2"])?;
+        let mut site = Site::start(lab, &hosts)?;
         site.network()?;
         if meeting == Meeting::Etcd {
             site.start_etcd()?;
@@ -67,7 +77,9 @@ pub fn with_two(name: &str, meeting: Meeting, body: impl FnOnce(&mut Two<'_>) ->
         for (i, host) in site.hosts().iter().enumerate() {
             // the same addresses on both
             host.network(NET, None)?;
-            conmonds.push(Conmond::start(host, site.options(i + 1, meeting)?)?);
+            let mut options = site.options(i + 1, meeting)?;
+            options.env.extend(env.iter().map(|(key, value)| (key.to_string(), value.to_string())));
+            conmonds.push(Conmond::start(host, options)?);
         }
         let mut two = Two { site: &mut site, conmonds };
         two.are_whole()?;
@@ -88,6 +100,10 @@ pub fn with_two(name: &str, meeting: Meeting, body: impl FnOnce(&mut Two<'_>) ->
     })
 }
 
+<<<<<<< HEAD
+=======
+/// A container of the traffic generator on a network, of a service of its own name.
+>>>>>>> 60371b5 (How a far end is found, as sequence diagrams that a test draws from a run)
 pub fn on(network: &str, name: &str, words: &str) -> Spec {
     let spec = Spec::app(name, App::Labgen).network(network).compose(TENANT, name);
     spec.command(words.split_ascii_whitespace())

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use super::standin::{ASK_MODE, retry_after};
 use super::*;
 use crate::clock::Wall;
+use crate::discovery::step;
 use crate::mc::world::{ContainerSeen, NetworkSeen};
 use crate::runtime::{
     Container, ContainerAction, ContainerState, EventTime, Monitor, NetworkMembers, NetworkMode, Policy,
@@ -178,6 +179,8 @@ impl Work {
                 if self.end_container(&id)
                     && let Some(name) = self.container_name(&id)
                 {
+                    let (container, told_ns) = (&name.name, at.told.as_nanos());
+                    step!("container_ended", monotonic().as_nanos(), container, told_ns);
                     self.shared.stopped(at, name);
                 }
             }

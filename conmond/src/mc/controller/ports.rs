@@ -1,6 +1,7 @@
 //! What is done to ports: tapped, moved, fastened, named, forgotten.
 
 use super::*;
+use crate::discovery::step;
 use crate::mc::rigger::{Done, What as Rigged, detach};
 use crate::mc::surveyor::{Found, Question};
 use crate::mc::tapper::{self, Made, Order, Refusal};
@@ -223,6 +224,7 @@ impl Work {
         let owner = self.world.owners.remove(&ifindex);
         // records of a port that has gone are settled with its name, which stays until then
         let gone_at = self.gone.remove(&ifindex);
+        step!("port_gone", monotonic().as_nanos(), interface);
         self.send(Job::Port(ifindex, gone_at));
         self.shared.tell(EventKind::PortGone, format!("{interface} is gone"), |e| {
             e.interface = Some(interface.clone());

@@ -7,6 +7,8 @@ use etcd_client::Client;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::AbortHandle;
 
+use crate::discovery::{self, step};
+
 use super::super::backoff::Backoff;
 use super::super::hosts::MAX_HOSTS;
 use super::super::reader::{self, Reading, Target};
@@ -143,6 +145,12 @@ impl Driver {
         if let Some(host) = self.shared.writer().host() {
             self.host = host.to_owned();
         }
+        if let writer::Ask::Write(write) = &ask {
+            for op in &write.ops {
+                let says = || discovery::row(op.key(), op.value());
+                step!("row_sent", now().steady_ns, key = op.key(), says = says());
+            }
+        }
         let (host, settings) = (self.host.clone(), &self.settings);
         let (limit, ttl_ns) = (settings.call_timeout, settings.writer.ttl_ns);
         tokio::spawn(async move {
@@ -244,7 +252,13 @@ impl Driver {
 
     fn heard(&mut self, heard: Heard, now: Now) {
         match heard {
-            Heard::Events { ticket, events } => self.shared.reading().reader.events(ticket, &events, now),
+            Heard::Events { ticket, events } => {
+                for pair in &events {
+                    let says = || discovery::row(&pair.key, pair.value.as_deref());
+                    step!("row_heard", now.steady_ns, key = pair.key, says = says());
+                }
+                self.shared.reading().reader.events(ticket, &events, now);
+            }
             Heard::Progress { revision } => self.shared.reading().reader.progress(revision, now),
             Heard::Cancelled { ticket } => self.shared.reading().reader.cancelled(ticket, now),
             Heard::Lost(trouble) => return self.lose(trouble, now),

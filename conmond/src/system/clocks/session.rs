@@ -15,6 +15,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval, timeout, timeout_at};
 use super::Clocks;
 use super::reflector::mac;
 use crate::clock::monotonic;
+use crate::discovery::step;
 use crate::registry::HostRow;
 
 /// From one test packet to the next.
@@ -130,6 +131,9 @@ async fn listen(socket: &UdpSocket, open: &mut Open, until: Instant) {
         let Ok((length, _)) = got else { continue };
         let packet = ReflectorPacket::decode(&octets[..length], |covered| mac(&open.key, covered));
         if packet.is_ok_and(|packet| open.exchanges.answered(&packet, now.as_nanos()).is_ok()) {
+            if open.answered_at.is_none() {
+                step!("test_packet_answered", now.as_nanos(), ssid = open.ssid);
+            }
             (open.answered_at, open.silent_since) = (Some(now), now);
         }
     }
@@ -143,7 +147,10 @@ async fn ask(clocks: &Clocks, row: &Arc<HostRow>) -> anyhow::Result<ClockSession
 }
 
 async fn open(clocks: &Clocks, row: &Arc<HostRow>, ip: IpAddr) -> anyhow::Result<Open> {
-    Open::of(&ask(clocks, row).await?, ip)
+    step!("session_asked", monotonic().as_nanos(), host = row.name);
+    let session = ask(clocks, row).await?;
+    step!("session_opened", monotonic().as_nanos(), host = row.name, ssid = session.ssid);
+    Open::of(&session, ip)
 }
 
 impl Open {
