@@ -67,8 +67,8 @@ impl Matrix {
     pub fn select(mut self, query: &MatrixQuery) -> Self {
         if let Some(tenant) = &query.tenant {
             let tenant = self.words.texts.number(tenant.clone());
-            let ends = self.words.ends.all();
-            let is_its = |end: &u32| ends[*end as usize].tenant == Some(tenant);
+            let ends = &self.words.ends;
+            let is_its = |end: &u32| ends.get(*end).tenant == Some(tenant);
             self.rows.retain(|row| row.line.ends.iter().any(is_its));
         }
         let level = query.level.unwrap_or_default();
@@ -109,7 +109,7 @@ impl Matrix {
     }
 
     fn group(&mut self, level: Level) {
-        let ends: Vec<u32> = (0..self.words.ends.all().len() as u32)
+        let ends: Vec<u32> = (0..self.words.ends.len() as u32)
             .map(|number| {
                 let end = *self.words.ends.get(number);
                 self.words.number_of(at_level(end, level))

@@ -3,12 +3,12 @@
 //!
 //! What a [`Sheet`] says is what [`Pair`]s say, to the last digit; who does not know the form is told pairs in JSON.
 
-use std::collections::HashMap;
 use std::hash::Hash;
 use std::net::IpAddr;
 
 use anyhow::{Context, ensure};
 use conmon::api::{Count, DelaySummary, Endpoint, EndpointKind, ObservedAt, Pair, PairsAnswer};
+use indexmap::IndexSet;
 use serde::{Deserialize, Serialize};
 
 /// The media type of a sheet; another layout is another version.
@@ -16,37 +16,37 @@ pub const MEDIA_TYPE: &str = "application/vnd.conmon.pairs-v1";
 
 /// Things that are held once, each by its number.
 #[derive(Clone, Debug)]
-pub struct Numbered<T> {
-    all: Vec<T>,
-    numbers: HashMap<T, u32>,
-}
+pub struct Numbered<T>(IndexSet<T>);
 
 impl<T> Default for Numbered<T> {
     fn default() -> Self {
-        Self { all: Vec::new(), numbers: HashMap::new() }
+        Self(IndexSet::new())
     }
 }
 
-impl<T: Clone + Eq + Hash> Numbered<T> {
+impl<T: Eq + Hash> Numbered<T> {
     /// The thing's number, a new one if it is new.
     pub fn number(&mut self, thing: T) -> u32 {
-        if let Some(number) = self.numbers.get(&thing) {
-            return *number;
-        }
-        let number = self.all.len() as u32;
-        self.all.push(thing.clone());
-        self.numbers.insert(thing, number);
-        number
+        self.0.insert_full(thing).0 as u32
     }
 
     /// The thing of this number, which is one of ours.
     pub fn get(&self, number: u32) -> &T {
-        &self.all[number as usize]
+        &self.0[number as usize]
     }
 
-    /// All, by number.
-    pub fn all(&self) -> &[T] {
-        &self.all
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    fn into_all(self) -> Vec<T> {
+        self.0.into_iter().collect()
     }
 }
 
@@ -150,9 +150,12 @@ impl Words {
     /// The number of an end, which is known from now on with all that anybody knew of it.
     pub fn number_of(&mut self, end: End) -> u32 {
         let number = self.ends.number(end);
-        let held = &mut self.ends.all[number as usize];
-        held.service = held.service.or(end.service);
-        held.tenant = held.tenant.or(end.tenant);
+        let held = *self.ends.get(number);
+        let (service, tenant) = (held.service.or(end.service), held.tenant.or(end.tenant));
+        if (service, tenant) != (held.service, held.tenant) {
+            // it is the same by its identity, and stays where it is
+            self.ends.0.replace(End { service, tenant, ..held });
+        }
         number
     }
 
@@ -310,10 +313,10 @@ impl Sheet {
         let lines = answer.pairs.iter().map(|pair| words.line(pair)).collect();
         Self {
             complete: answer.hosts.iter().all(|host| host.complete),
-            texts: words.texts.all,
-            ends: words.ends.all,
-            addresses: words.addresses.all,
-            lists: words.lists.all,
+            texts: words.texts.into_all(),
+            ends: words.ends.into_all(),
+            addresses: words.addresses.into_all(),
+            lists: words.lists.into_all(),
             lines,
         }
     }

@@ -100,10 +100,7 @@ pub fn with_two_that(
     })
 }
 
-<<<<<<< HEAD
-=======
 /// A container of the traffic generator on a network, of a service of its own name.
->>>>>>> 60371b5 (How a far end is found, as sequence diagrams that a test draws from a run)
 pub fn on(network: &str, name: &str, words: &str) -> Spec {
     let spec = Spec::app(name, App::Labgen).network(network).compose(TENANT, name);
     spec.command(words.split_ascii_whitespace())
