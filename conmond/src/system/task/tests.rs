@@ -248,6 +248,18 @@ async fn a_routed_container_of_another_host_is_named_by_its_address() {
     a.rows(&want).await;
     b.rows(&want).await;
 
+    // as long as it is talked to it is asked for, so that the registry goes on to tell of it
+    let hits = || a.registry.health().cache.hits;
+    let before = hits();
+    a.see("10.1.0.2:4000", "10.2.0.2:80", Role::LocalOpened, 5, false);
+    for _ in 0..200 {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+        if hits() > before {
+            break;
+        }
+    }
+    assert!(hits() > before, "nobody asks for an address that is in use");
+
     let matrix = a.matrix().await;
     assert!(matrix.hosts.iter().all(|h| h.complete) && matrix.hosts.len() == 2, "{:?}", matrix.hosts);
     let [row] = &matrix.pairs[..] else { panic!("{:?}", matrix.pairs) };
