@@ -64,7 +64,7 @@ screenshots: setup ## docs/img/*.png anew, from a terminal on the demo, as root 
 	@$(MAKE) build
 	@$(SUDO) scripts/screenshots $(OUT)
 
-bench: setup ## what a packet costs, what watching costs applications, how fast captures are read; as root, a quarter of an hour
+bench: setup ## what a packet costs, what watching costs applications, how fast captures are read, what many hosts cost an etcd; as root, half an hour
 	@$(MAKE) build
 	$(AS_ROOT) cargo bench --workspace --locked --bench '*'
 	CONMON_REGISTRY_ENDPOINTS=1000000 cargo test --release --locked -p conmond --test registry -- --nocapture look_ups

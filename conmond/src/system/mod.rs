@@ -26,7 +26,7 @@ use conmon::api::{ClockSession, EndsAnswer, EndsQuestion, MatrixHost, MatrixQuer
 use crate::registry::HostRow;
 
 pub use clocks::Reflector;
-pub use lookups::LookupCounters;
+pub use lookups::{LookupCounters, Lookups, Outcome, Sighting};
 pub use matrix::Matrix;
 pub use over_tls::OverTls;
 pub use resolver::Counters;
