@@ -153,6 +153,9 @@ pub(crate) struct Older {
 
 pub(crate) const SETTINGS: &str = "settings";
 
+/// Other network namespaces for which programs are kept that are not on a port, for the next one.
+const MOST_LOADED: usize = 16;
+
 /// Type, value size and whether a map is shared by mmap, by its place in [`Descriptors::NAMES`].
 fn value_size(i: usize) -> u32 {
     match i {
@@ -255,6 +258,10 @@ impl Set {
         let mut loaded = self.elsewhere.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(programs) = loaded.get(&base) {
             return Ok(programs.clone());
+        }
+        // links hold their programs themselves: those of a network that has gone are not to be kept for ever
+        if loaded.len() >= MOST_LOADED {
+            loaded.pop_first();
         }
         let programs =
             self.more_programs(["cm_tx", "cm_rx"], |plain| Settings { elsewhere: base, ..plain })?;

@@ -31,6 +31,9 @@ use place::{Connection, Place};
 /// The largest answer that is read; well above what a daemon within its own bounds can send.
 const ANSWER_LIMIT_BYTES: usize = 256 << 20;
 
+/// The same of one host's pairs among those of many: that of a host with 100,000 pairs in JSON, or with 500,000 in fewer octets.
+const PAIRS_LIMIT_BYTES: usize = 192 << 20;
+
 /// The time a request may take unless said otherwise.
 pub const DEFAULT_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -93,7 +96,7 @@ impl Client {
         let deadline = Instant::now() + self.timeout;
         let (response, connection) = self.send(path::PAIRS, &accept, None, deadline).await?;
         let (status, head) = (response.status(), response.headers().get(header::CONTENT_TYPE).cloned());
-        let body = self.body(path::PAIRS, response, deadline).await?;
+        let body = self.body_within(path::PAIRS, response, deadline, PAIRS_LIMIT_BYTES).await?;
         self.place.keep(connection);
         if !status.is_success() {
             return Err(refusal(path::PAIRS, status, &body));
@@ -306,11 +309,21 @@ impl Client {
         response: Response<Incoming>,
         end: Instant,
     ) -> Result<Bytes, ClientError> {
-        let whole = Limited::new(response.into_body(), ANSWER_LIMIT_BYTES).collect();
+        self.body_within(target, response, end, ANSWER_LIMIT_BYTES).await
+    }
+
+    async fn body_within(
+        &self,
+        target: &str,
+        response: Response<Incoming>,
+        end: Instant,
+        limit_bytes: usize,
+    ) -> Result<Bytes, ClientError> {
+        let whole = Limited::new(response.into_body(), limit_bytes).collect();
         match timeout_at(end, whole).await.map_err(|_| self.late(target))? {
             Ok(body) => Ok(body.to_bytes()),
             Err(source) if source.is::<LengthLimitError>() => {
-                Err(ClientError::TooLarge { target: target.to_owned(), limit_bytes: ANSWER_LIMIT_BYTES })
+                Err(ClientError::TooLarge { target: target.to_owned(), limit_bytes })
             }
             Err(source) => {
                 Err(ClientError::Broken { place: self.place.to_string(), target: target.to_owned(), source })

@@ -41,6 +41,11 @@ pub enum PrefixError {
 }
 
 impl Prefix {
+    /// Whether some address is in both.
+    pub fn overlaps(&self, other: &Self) -> bool {
+        self.contains(other.address) || other.contains(self.address)
+    }
+
     /// Whether the address begins with the prefix. IPv4 and IPv6 never match each other.
     pub fn contains(&self, address: IpAddr) -> bool {
         width(address) == width(self.address) && first(address, self.length) == bits(self.address)

@@ -65,6 +65,8 @@ const ROUNDS: usize = 64;
 const TRANSLATION_LINGER: Duration = Duration::from_secs(120);
 /// At most one port is fastened in this time: others want to change network devices, too.
 const FASTEN_EVERY: Duration = Duration::from_millis(500);
+/// Pause after the links of some namespace could not be listed.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
 /// Pause after a port could not be fastened.
 const FASTEN_AGAIN: Duration = Duration::from_secs(60);
 /// A container's addresses stay its own for this long after it ended, unless another container gets them.
@@ -214,6 +216,8 @@ struct Work {
     /// Overlay networks whose namespace cannot be watched, and why.
     overlays_failed: BTreeMap<String, String>,
     sandboxes: Sandboxes,
+    /// When all links are to be listed again, because those of some namespace could not be.
+    look_again_at: Option<Timestamp>,
     janitor: Option<Janitor>,
     world: World,
     hands: BTreeMap<SetId, Hand>,
@@ -326,10 +330,17 @@ impl Work {
     // ---- links ----------------------------------------------------------------------------------------------------
 
     fn look_at_links(&mut self) -> anyhow::Result<()> {
-        let links = self.query.links()?;
+        let mut links = self.query.links()?;
+        let (elsewhere, silent) = self.namespaces.links();
+        links.extend(elsewhere);
         let at = monotonic();
-        let there: Vec<u32> = links.iter().map(|l| l.ifindex).collect();
-        let gone: Vec<u32> = self.world.links.keys().copied().filter(|i| !there.contains(i)).collect();
+        self.look_again_at = (!silent.is_empty()).then(|| at + LOOK_AGAIN);
+        let there: std::collections::HashSet<u32> = links.iter().map(|l| l.ifindex).collect();
+        let known = |link: &crate::switch::Link| {
+            there.contains(&link.ifindex) || silent.iter().any(|of| Namespaces::is_in(&link.name, of))
+        };
+        let gone: Vec<u32> =
+            self.world.links.iter().filter(|(_, seen)| !known(&seen.link)).map(|(i, _)| *i).collect();
         for ifindex in gone {
             self.world.links.remove(&ifindex);
             self.dirty = true;
@@ -344,6 +355,14 @@ impl Work {
             Err(error) => host_addresses_unknown(&error),
         }
         Ok(())
+    }
+
+    fn look_at_all_links(&mut self) {
+        if let Err(error) = self.look_at_links() {
+            self.look_again_at = Some(monotonic() + LOOK_AGAIN);
+            let error = error.as_ref() as &dyn std::error::Error;
+            tracing::error!(error, "links cannot be listed");
+        }
     }
 
     fn set_host_addresses(&mut self, all: Vec<HostAddress>) {
@@ -366,12 +385,7 @@ impl Work {
             }
             LinkEvent::Overrun { .. } => {
                 tracing::warn!("link messages were dropped; looking at all links");
-                if let Err(error) = self.look_at_links() {
-                    tracing::error!(
-                        error = error.as_ref() as &dyn std::error::Error,
-                        "links cannot be listed"
-                    );
-                }
+                self.look_at_all_links();
             }
         }
     }
@@ -778,6 +792,9 @@ impl Work {
         if self.snapshot_retry_at.is_some_and(|at| at <= now) {
             self.snapshot_retry_at = None;
             self.ask_snapshot();
+        }
+        if self.look_again_at.is_some_and(|at| at <= now) {
+            self.look_at_all_links();
         }
         let due: Vec<_> = self.closing.extract_if(.., |(at, _, _)| *at <= now).collect();
         for (at, address, container) in due {

@@ -10,7 +10,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::controller::chain;
 use crate::priority;
@@ -18,6 +18,9 @@ use crate::runtime::overlay_name;
 use crate::switch::{LinkEvent, Looked, Namespaces};
 
 const EVERY: Duration = Duration::from_millis(25);
+
+/// Pause after a namespace could not be watched.
+const AGAIN: Duration = Duration::from_secs(5);
 
 /// Where Docker keeps the files, unless it was told to run elsewhere.
 const USUAL: &str = "/run/docker/netns";
@@ -71,6 +74,7 @@ impl Overlays {
             wanted: BTreeSet::new(),
             folders: vec![USUAL.into()],
             failed: BTreeMap::new(),
+            again_at: BTreeMap::new(),
         };
         let thread = std::thread::Builder::new().name("overlays".into()).spawn(move || {
             priority::wait_turn();
@@ -112,6 +116,8 @@ struct Search<T> {
     wanted: BTreeSet<String>,
     folders: Vec<PathBuf>,
     failed: BTreeMap<String, String>,
+    /// Not before then is one of those tried again.
+    again_at: BTreeMap<String, Instant>,
 }
 
 impl<T: Fn(News) + Clone + Send + 'static> Search<T> {
@@ -135,22 +141,31 @@ impl<T: Fn(News) + Clone + Send + 'static> Search<T> {
 
     fn look(&mut self) {
         let mut changed = self.namespaces.close_over() == Looked::Changed;
+        let (before, now) = (self.failed.clone(), Instant::now());
         let mut failed = BTreeMap::new();
         for folder in self.folders.clone() {
             for (begins, path) in files(&folder) {
                 let Some(id) = self.wanted.iter().find(|id| id.starts_with(&begins)) else { continue };
                 let name = overlay_name(id);
+                if self.again_at.get(&name).is_some_and(|at| *at > now) {
+                    failed.extend(self.failed.remove_entry(&name));
+                    continue;
+                }
                 match open(&self.namespaces, &name, &path, self.tell.clone()) {
                     Ok(looked) => changed |= looked == Looked::Changed,
-                    Err(why) => drop(failed.insert(name, why)),
+                    Err(why) => {
+                        self.again_at.insert(name.clone(), now + AGAIN);
+                        failed.insert(name, why);
+                    }
                 }
             }
         }
         if changed {
             (self.tell)(News::Changed);
         }
-        if failed != self.failed {
-            self.failed.clone_from(&failed);
+        self.again_at.retain(|_, at| *at > now);
+        self.failed.clone_from(&failed);
+        if failed != before {
             (self.tell)(News::Failed(failed));
         }
     }

@@ -321,11 +321,9 @@ impl Names {
     pub fn is_copy(&self, ifindex: u32, address: IpAddr, (first, last): (Timestamp, Timestamp)) -> bool {
         let Lookup::Single(owner) = self.addresses.lookup_range(&address, first, last) else { return false };
         let at_port = self.ports.get(&ifindex).and_then(|port| port.container.as_ref());
-        match at_port {
-            Some(container) => container != owner,
-            // it may be the owner's own, which will be known in a moment, unless it is known to have others
-            None => self.ports.values().any(|port| port.container.as_ref() == Some(owner)),
-        }
+        // Whose it is has a port of its own, where it is counted: this one may be a router's before somebody who has none. One that nobody
+        // is known for may be the owner's, which will be known in a moment, unless it is known to have others.
+        at_port != Some(owner) && self.ports.values().any(|port| port.container.as_ref() == Some(owner))
     }
 
     /// The other side, who had the address between `first` and `last`.
@@ -447,6 +445,9 @@ mod tests {
         assert!(!n.is_copy(7, address, span), "its own");
         assert!(n.is_copy(8, address, span), "another's");
         assert!(n.is_copy(9, address, span), "nobody's port, and the owner has another");
+        let mut router = known();
+        router.set_port(8, "veth8", Some("b"));
+        assert!(!router.is_copy(8, address, span), "the owner has no port at which it would be counted");
         let nobodys = "172.17.0.99".parse().unwrap();
         assert!(!n.is_copy(8, nobodys, span), "an address of nobody's may be the container's own");
         let before = (Timestamp(10), Timestamp(20));

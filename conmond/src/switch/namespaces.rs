@@ -175,10 +175,10 @@ impl Namespaces {
         self.lock().open.iter().map(|(name, w)| (name.clone(), w.there.path.clone())).collect()
     }
 
-    /// All links in all of them. One that cannot be asked is left out, and said so.
-    pub(super) fn links(&self) -> Vec<Link> {
+    /// All links in all of them; and the names of those that could not be asked, which is not to say that nothing is there.
+    pub fn links(&self) -> (Vec<Link>, Vec<String>) {
         let all: Vec<Arc<There>> = self.lock().open.values().map(|w| w.there.clone()).collect();
-        let mut links = Vec::new();
+        let (mut links, mut silent) = (Vec::new(), Vec::new());
         for there in all {
             let found = there.query.lock().unwrap_or_else(PoisonError::into_inner).links();
             match found {
@@ -193,10 +193,16 @@ impl Namespaces {
                         error,
                         "links of an overlay network cannot be listed"
                     );
+                    silent.push(there.name.clone());
                 }
             }
         }
-        links
+        (links, silent)
+    }
+
+    /// Whether a link's name is that of one in this namespace.
+    pub fn is_in(link: &str, namespace: &str) -> bool {
+        link == namespace || link.strip_suffix(namespace).is_some_and(|rest| rest.ends_with('@'))
     }
 
     /// Runs something in the namespace of a link that was seen there, on a thread of its own, with what its number is made of.
@@ -317,6 +323,8 @@ mod tests {
         let same = state.take(names[1], other, link(7, "veth", "veth1", Some(2)));
         assert_ne!((same.ifindex, same.master), (port.ifindex, port.master));
         assert!(state.numbers.is_empty(), "of what is not open nothing is kept");
+        assert!([&bridge, &port].iter().all(|l| Namespaces::is_in(&l.name, names[0])));
+        assert!(!Namespaces::is_in(&port.name, names[1]) && !Namespaces::is_in("veth1", names[0]));
     }
 
     #[test]

@@ -50,11 +50,9 @@ impl LinkQuery {
         Ok(LinkQuery { socket, seq: 0, buffer: vec![0; BUFFER_BYTES], namespaces })
     }
 
-    /// All links of our namespace and of the others that are watched.
+    /// All links of our namespace.
     pub fn links(&mut self) -> Result<Vec<Link>, SwitchError> {
-        let mut links = self.dump("links", |seq| Request::links(seq, 0, None, false), wire::link)?;
-        links.extend(self.namespaces.links());
-        Ok(links)
+        self.dump("links", |seq| Request::links(seq, 0, None, false), wire::link)
     }
 
     /// One link, none when it is not there.

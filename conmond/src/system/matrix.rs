@@ -4,8 +4,9 @@
 //! one has counted, too. Rows are held as [`Line`]s, some 0.5 KB each, and written one by one.
 
 use std::cmp::Ordering;
-use std::collections::HashMap;
 use std::collections::hash_map::Entry;
+use std::collections::{BTreeSet, HashMap};
+use std::net::IpAddr;
 
 use conmon::api::{Count, EndpointKind, HostView, Level, MatrixPair, MatrixQuery, ObservedAt, Views};
 
@@ -37,7 +38,7 @@ impl Matrix {
     /// becomes one row, whose values are src's. What only one host saw, or what lies within a host, is that host's row.
     pub fn add(&mut self, host: &str, sheet: Sheet) {
         let host = self.words.texts.number(host.to_owned());
-        let lines: Vec<Line> = sheet.into_lines(&mut self.words).collect();
+        let lines: Vec<Line> = sheet.into_lines(&mut self.words, Some(host)).collect();
         for line in lines {
             let mut views = [None; 2];
             views[at(line.observed_at)] = Some((host, line.counts));
@@ -112,11 +113,12 @@ impl Matrix {
         let ends: Vec<u32> = (0..self.words.ends.len() as u32)
             .map(|number| {
                 let end = *self.words.ends.get(number);
-                self.words.number_of(at_level(end, level))
+                self.words.number_of(at_level(end, level), false)
             })
             .collect();
         let rows = std::mem::take(&mut self.rows);
         self.places = HashMap::new();
+        let mut gathered: HashMap<u32, Gathered> = HashMap::new();
         for mut row in rows {
             row.line.ends = row.line.ends.map(|end| ends[end as usize]);
             let place = self.rows.len() as u32;
@@ -126,9 +128,15 @@ impl Matrix {
                     self.rows.push(row);
                 }
                 Entry::Occupied(held) => {
-                    add(&mut self.words, &mut self.rows[*held.get() as usize], row);
+                    let into = &mut self.rows[*held.get() as usize];
+                    let all = gathered.entry(*held.get()).or_insert_with(|| Gathered::of(&self.words, into));
+                    all.add(&self.words, &row);
+                    add(into, &row);
                 }
             }
+        }
+        for (place, all) in gathered {
+            all.put(&mut self.words, &mut self.rows[place as usize]);
         }
     }
 
@@ -189,23 +197,57 @@ fn sum<T: Copy>(a: &mut Option<T>, b: Option<T>, plus: impl Fn(T, T) -> T) {
     *a = a.zip(b).map(|(a, b)| plus(a, b)).or(*a).or(b);
 }
 
-/// Adds a row to another of the same ends at a level.
-fn add(words: &mut Words, into: &mut Row, row: Row) {
+/// What the rows of a group have in lists, while they are put together: a list is numbered when it is whole, for what has a number is held.
+#[derive(Default)]
+struct Gathered {
+    addresses: [BTreeSet<IpAddr>; 2],
+    hosts: [BTreeSet<u32>; 2],
+    protocols: BTreeSet<u32>,
+    via: BTreeSet<u32>,
+}
+
+impl Gathered {
+    fn of(words: &Words, row: &Row) -> Self {
+        let mut all = Self::default();
+        all.add(words, row);
+        all
+    }
+
+    fn add(&mut self, words: &Words, row: &Row) {
+        for (into, list) in self.addresses.iter_mut().zip(row.line.addresses) {
+            into.extend(words.addresses.get(list));
+        }
+        for (into, view) in self.hosts.iter_mut().zip(row.views) {
+            into.extend(view.map(|(host, _)| host));
+        }
+        self.protocols.extend(words.lists.get(row.line.protocols));
+        self.via.extend(words.lists.get(row.line.via));
+    }
+
+    fn put(self, words: &mut Words, row: &mut Row) {
+        row.line.addresses = self.addresses.map(|all| words.addresses.number(all.into_iter().collect()));
+        row.line.protocols = words.lists.number(self.protocols.into_iter().collect());
+        row.line.via = words.lists.number(self.via.into_iter().collect());
+        for (view, hosts) in row.views.iter_mut().zip(self.hosts) {
+            if let Some((host, _)) = view {
+                let names: Vec<&str> = hosts.iter().map(|number| words.texts.get(*number).as_str()).collect();
+                let names = names.join(",");
+                *host = words.texts.number(names);
+            }
+        }
+    }
+}
+
+/// Adds a row's numbers to another's of the same ends at a level.
+fn add(into: &mut Row, row: &Row) {
     for (into, from) in into.views.iter_mut().zip(row.views) {
         match (into, from) {
-            (Some((hosts, counts)), Some((host, more))) => {
-                *counts = sums(*counts, more);
-                let (held, name) = (words.texts.get(*hosts), words.texts.get(host));
-                if !held.split(',').any(|one| one == name) {
-                    let both = format!("{held},{name}");
-                    *hosts = words.texts.number(both);
-                }
-            }
+            (Some((_, counts)), Some((_, more))) => *counts = sums(*counts, more),
             (into @ None, from) => *into = from,
             (Some(_), None) => {}
         }
     }
-    let (a, b) = (&mut into.line, row.line);
+    let (a, b) = (&mut into.line, &row.line);
     for (a, b) in a.segments.iter_mut().zip(b.segments) {
         sum(a, b, u64::saturating_add);
     }
@@ -216,7 +258,7 @@ fn add(words: &mut Words, into: &mut Row, row: Row) {
     a.guessed |= b.guessed;
     a.counts = sums(a.counts, b.counts);
     a.flows = [0, 1].map(|i| a.flows[i].saturating_add(b.flows[i]));
-    widen(words, a, &b);
+    a.seen_ns = [a.seen_ns[0].min(b.seen_ns[0]), a.seen_ns[1].max(b.seen_ns[1])];
 }
 
 /// One pair of two views: src's, with what only dst's knows.

@@ -147,11 +147,12 @@ pub struct Words {
 }
 
 impl Words {
-    /// The number of an end, which is known from now on with all that anybody knew of it.
-    pub fn number_of(&mut self, end: End) -> u32 {
+    /// The number of an end. Of service and tenant the word of the end's own host counts, and another's where that has said nothing.
+    pub fn number_of(&mut self, end: End, by_its_host: bool) -> u32 {
         let number = self.ends.number(end);
         let held = *self.ends.get(number);
-        let (service, tenant) = (held.service.or(end.service), held.tenant.or(end.tenant));
+        let (first, second) = if by_its_host { (end, held) } else { (held, end) };
+        let (service, tenant) = (first.service.or(second.service), first.tenant.or(second.tenant));
         if (service, tenant) != (held.service, held.tenant) {
             // it is the same by its identity, and stays where it is
             self.ends.0.replace(End { service, tenant, ..held });
@@ -164,7 +165,7 @@ impl Words {
         let (id, service, tenant, host) =
             (text(&end.id), text(&end.service), text(&end.tenant), text(&end.host));
         let name = self.texts.number(end.name.clone());
-        self.number_of(End { kind: end.kind, name, id, service, tenant, host })
+        self.number_of(End { kind: end.kind, name, id, service, tenant, host }, false)
     }
 
     fn list(&mut self, texts: &[String]) -> u32 {
@@ -349,8 +350,8 @@ impl Sheet {
         Ok(sheet)
     }
 
-    /// The lines, in the words of a larger whole.
-    pub fn into_lines(self, words: &mut Words) -> impl Iterator<Item = Line> {
+    /// The lines, in the words of a larger whole, in which the host that tells has this number.
+    pub fn into_lines(self, words: &mut Words, teller: Option<u32>) -> impl Iterator<Item = Line> {
         let texts: Vec<u32> = self.texts.into_iter().map(|text| words.texts.number(text)).collect();
         let text = move |number: u32| texts[number as usize];
         let some = |number: Option<u32>| number.map(&text);
@@ -358,14 +359,15 @@ impl Sheet {
             .ends
             .iter()
             .map(|end| {
-                words.number_of(End {
+                let end = End {
                     kind: end.kind,
                     name: text(end.name),
                     id: some(end.id),
                     service: some(end.service),
                     tenant: some(end.tenant),
                     host: some(end.host),
-                })
+                };
+                words.number_of(end, end.host.is_some() && end.host == teller)
             })
             .collect();
         let addresses: Vec<u32> =

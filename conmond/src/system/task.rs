@@ -238,12 +238,16 @@ impl System {
             directory.others().map(|row| (row.clone(), None)).chain(left).collect()
         };
         let end = tokio::time::Instant::now() + deadline;
+        // where not all are asked at once, those that do not answer must leave time for others
+        let each = if others.len() > AT_ONCE { deadline / 3 } else { deadline };
         let asked = others.into_iter().map(|(row, left)| {
             let answer = self.peers.pairs(row.clone(), scope.tenant().cloned());
             async move {
-                let answer = match tokio::time::timeout_at(end, answer).await {
+                let began = tokio::time::Instant::now();
+                let answer = match tokio::time::timeout_at(end.min(began + each), answer).await {
                     Ok(answer) => answer.map_err(|e| format!("{e:#}")),
-                    Err(_) => Err(format!("did not answer within {:.1} s", deadline.as_secs_f64())),
+                    Err(_) if began >= end => Err("was not asked in time".to_owned()),
+                    Err(_) => Err(format!("did not answer within {:.1} s", began.elapsed().as_secs_f64())),
                 };
                 let answer = answer.map_err(|why| match left {
                     Some(since) => {

@@ -62,6 +62,7 @@ impl Work {
             overlays,
             overlays_failed: BTreeMap::new(),
             sandboxes: Sandboxes::Unknown,
+            look_again_at: None,
             janitor: None,
             hands: BTreeMap::new(),
             ports: BTreeMap::new(),

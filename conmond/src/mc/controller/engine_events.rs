@@ -5,11 +5,12 @@ use std::collections::BTreeMap;
 use super::standin::{ASK_MODE, retry_after};
 use super::*;
 use crate::clock::Wall;
+use crate::config::Prefix;
 use crate::discovery::step;
 use crate::mc::world::{ContainerSeen, NetworkSeen};
 use crate::runtime::{
-    Container, ContainerAction, ContainerState, EventTime, Monitor, NetworkMembers, NetworkMode, Policy,
-    RuntimeError, Snapshot,
+    Container, ContainerAction, ContainerState, EventTime, Monitor, NetworkMembers, NetworkMode, OVERLAY,
+    Policy, RuntimeError, Snapshot,
 };
 
 /// So long after its start the daemon may hear for the first time of containers that ran before.
@@ -328,7 +329,14 @@ impl Work {
         let alone = |bridge: &String| !self.world.reaches_beyond(bridge);
         let bridges = self.world.networks.values().filter(|n| n.network.driver == "bridge");
         let bridges = bridges.filter(|n| n.network.bridge.as_ref().is_none_or(alone));
-        let own = bridges.flat_map(|n| &n.network.subnets).filter_map(|subnet| subnet.parse().ok()).collect();
+        let prefixes = |n: &NetworkSeen| -> Vec<Prefix> {
+            n.network.subnets.iter().filter_map(|subnet| subnet.parse().ok()).collect()
+        };
+        let overlays = self.world.networks.values().filter(|n| n.network.driver == OVERLAY);
+        let overlays: Vec<_> = overlays.flat_map(prefixes).collect();
+        // the engine keeps local and swarm-wide networks apart, and gives both the same addresses
+        let is_alone = |own: &Prefix| !overlays.iter().any(|overlay| overlay.overlaps(own));
+        let own = bridges.flat_map(prefixes).filter(is_alone).collect();
         self.shared.names_mut().set_own_networks(own);
     }
 

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::mc::overlays;
-use crate::runtime::{OVERLAY, RuntimeError};
+use crate::runtime::{OVERLAY, RuntimeError, overlay_name};
 
 /// Where the engine keeps its network namespaces.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,6 +35,8 @@ pub(super) fn start(
             overlays.look_in(folder.to_owned());
         }
     }
+    // from now on their ports are known by their numbers
+    namespaces.links();
     Ok(overlays)
 }
 
@@ -44,10 +46,7 @@ impl Work {
             News::Link(event) => self.take_link(event),
             News::Changed => {
                 self.unsaved = true;
-                if let Err(error) = self.look_at_links() {
-                    let error = error.as_ref() as &dyn std::error::Error;
-                    tracing::error!(error, "links cannot be listed");
-                }
+                self.look_at_all_links();
             }
             News::Failed(failed) => {
                 for (network, why) in &failed {
@@ -61,7 +60,20 @@ impl Work {
     /// Networks have come or gone.
     pub(super) fn tell_overlays(&mut self) {
         let overlays = self.world.networks.iter().filter(|(_, n)| n.network.driver == OVERLAY);
-        self.overlays.want(overlays.map(|(id, _)| id.clone()).collect());
+        let overlays: std::collections::BTreeSet<String> = overlays.map(|(id, _)| id.clone()).collect();
+        let cannot = match self.settings.attach {
+            _ if overlays.is_empty() => None,
+            Attach::Clsact => Some("its ports can be tapped by TCX only, and `tap` is `clsact`"),
+            _ if !tap::kernel_has_tcx() => {
+                Some("its ports can be tapped by TCX only, which Linux 6.6 brought")
+            }
+            _ => None,
+        };
+        if let Some(why) = cannot {
+            self.overlays_failed = overlays.iter().map(|id| (overlay_name(id), why.to_owned())).collect();
+            return;
+        }
+        self.overlays.want(overlays);
         let runs = self.world.containers.iter().find(|(_, c)| c.container.state.is_alive());
         if let Some((id, _)) = runs {
             self.ask_sandbox(&id.clone());

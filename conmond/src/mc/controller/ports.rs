@@ -143,7 +143,7 @@ impl Work {
         let heading = match (self.world.taps.get_mut(&ifindex), self.ports.get_mut(&ifindex)) {
             (Some(tap), Some(tapped)) if tapped.port.is_none() => {
                 tapped.how = port.how();
-                if !tap::is_group(ifindex) {
+                if !tap::is_group(ifindex) && !tap::is_elsewhere(ifindex) {
                     self.attachment = tapped.how;
                 }
                 tap.hold = hold;

@@ -150,8 +150,9 @@ pub fn members(network: models::NetworkInspect) -> Option<NetworkMembers> {
     let mut endpoints: Vec<NetworkEndpoint> = containers
         .unwrap_or_default()
         .into_iter()
-        // Before a container has joined, Docker lists its endpoint as `ep-ENDPOINT`.
-        .filter(|(container_id, _)| !container_id.starts_with("ep-"))
+        // Before a container has joined, Docker lists its endpoint as `ep-ENDPOINT`; Swarm's balancers are listed as `lb-NETWORK` and
+        // `ingress-sbox`. Whoever is a container has a number for an identifier.
+        .filter(|(container_id, _)| container_id.bytes().all(|b| b.is_ascii_hexdigit()))
         // Podman lists containers that do not run, too.
         .filter(|(_, e)| [&e.endpoint_id, &e.mac_address].into_iter().flatten().any(|text| !text.is_empty()))
         .map(|(container_id, endpoint)| {

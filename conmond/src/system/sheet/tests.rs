@@ -76,7 +76,7 @@ proptest! {
         words.texts.number("something".into());
         words.lists.number(vec![0]);
         words.addresses.number(vec!["192.0.2.1".parse().unwrap()]);
-        let lines: Vec<Line> = sheet.into_lines(&mut words).collect();
+        let lines: Vec<Line> = sheet.into_lines(&mut words, None).collect();
         let told: Vec<Pair> = lines.iter().map(|line| words.pair(line)).collect();
         prop_assert_eq!(told, pairs);
     }
@@ -85,7 +85,7 @@ proptest! {
     fn no_octets_are_believed_that_speak_of_nothing(mut octets in proptest::collection::vec(any::<u8>(), 0..200), at in any::<proptest::sample::Index>(), pairs in proptest::collection::vec(a_pair(), 1..3)) {
         let mut words = Words::default();
         if let Ok(sheet) = Sheet::from_bytes(&octets) {
-            sheet.into_lines(&mut words).for_each(drop);
+            sheet.into_lines(&mut words, None).for_each(drop);
         }
         // one octet of a true one is another
         let mut whole = Sheet::of(&answer(pairs)).to_bytes().unwrap();
@@ -93,7 +93,7 @@ proptest! {
         octets.push(77);
         whole[place] = octets[0];
         if let Ok(sheet) = Sheet::from_bytes(&whole) {
-            let lines: Vec<Line> = sheet.into_lines(&mut words).collect();
+            let lines: Vec<Line> = sheet.into_lines(&mut words, None).collect();
             lines.iter().for_each(|line| drop(words.pair(line)));
         }
     }
@@ -117,4 +117,32 @@ fn what_another_host_does_not_know_of_an_end_is_filled_in() {
     assert_eq!(first, second);
     let none = words.addresses.number(Vec::new());
     assert_eq!(words.endpoint(first, none).service.as_deref(), Some("front"));
+}
+
+#[test]
+fn of_whose_an_end_is_its_own_host_s_word_counts() {
+    let of = |tenant: &str| {
+        let end = Endpoint {
+            kind: EndpointKind::Container,
+            name: "web".into(),
+            id: Some("1".into()),
+            service: None,
+            tenant: Some(tenant.into()),
+            host: Some("a".into()),
+            addresses: Vec::new(),
+        };
+        let mut words = Words::default();
+        words.end(&end);
+        Sheet { texts: words.texts.into_all(), ends: words.ends.into_all(), ..Sheet::default() }
+    };
+    for told in [["b", "a"], ["a", "b"]] {
+        let mut words = Words::default();
+        for host in told {
+            let sheet = of(if host == "a" { "shop" } else { "evil" });
+            let host = words.texts.number(host.to_owned());
+            sheet.into_lines(&mut words, Some(host)).for_each(drop);
+        }
+        let none = words.addresses.number(Vec::new());
+        assert_eq!(words.endpoint(0, none).tenant.as_deref(), Some("shop"));
+    }
 }
