@@ -13,7 +13,7 @@ use conmond::registry::writer::{Ask, Sealed, Told, Write};
 use crate::plan::S;
 
 /// Changes that a new watch may look back for. A watch is asked for right after its reading.
-const LOG: usize = 200_000;
+const LOG: usize = 1 << 20;
 
 /// What the store was asked and told, since it began. Bytes are those of keys and values, without etcd's own framing.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
