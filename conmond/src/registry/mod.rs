@@ -22,6 +22,7 @@ pub mod reader;
 pub mod rows;
 #[cfg(test)]
 mod sim;
+mod window;
 pub mod writer;
 
 use std::future::Future;

@@ -13,6 +13,7 @@ use super::backoff::Backoff;
 use super::cache::{Asked, Cache, Limits, Now};
 use super::hosts::Hosts;
 use super::keys;
+use super::window::Window;
 
 /// What is read and watched.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -104,8 +105,6 @@ pub struct ReaderCounters {
     pub refused: u64,
 }
 
-/// Most readings on their way at one time.
-const MAX_READING: usize = 64;
 /// Most targets that wait to be read.
 const MAX_WAITING: usize = 65_536;
 /// From one question for a sign of life to the next.
@@ -118,7 +117,7 @@ const EXPIRE_NS: u64 = 1_000_000_000;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Stage {
     Waiting,
-    Reading { ticket: i64, floor: i64, asked_ns: u64 },
+    Reading { ticket: i64, floor: i64, asked: Now },
     Watching { ticket: i64 },
 }
 
@@ -135,6 +134,7 @@ pub struct Reader {
     watches: BTreeMap<i64, Target>,
     queue: VecDeque<Target>,
     reading: usize,
+    window: Window,
     asks: VecDeque<Ask>,
     ticket: i64,
     /// The highest revision seen in this history.
@@ -163,6 +163,7 @@ impl Reader {
             watches: BTreeMap::new(),
             queue: VecDeque::new(),
             reading: 0,
+            window: Window::default(),
             asks: VecDeque::new(),
             ticket: 0,
             revision: 0,
@@ -275,6 +276,7 @@ impl Reader {
         self.watches.clear();
         self.queue.clear();
         self.reading = 0;
+        self.window = Window::default();
         self.cache.unfollow(None, now);
         self.progress_asked = None;
         self.behind_since_ns = None;
@@ -301,14 +303,13 @@ impl Reader {
         if let Some(ask) = self.asks.pop_front() {
             return Some(ask);
         }
-        if self.reading < MAX_READING && !self.backoff.waits(now) {
+        if self.reading < self.window.size() && !self.backoff.waits(now) {
             while let Some(target) = self.queue.pop_front() {
                 if self.targets.get(&target) != Some(&Stage::Waiting) {
                     continue;
                 }
                 self.ticket += 1;
-                let (ticket, floor, asked_ns) = (self.ticket, self.revision, now.wall_ns);
-                let stage = Stage::Reading { ticket, floor, asked_ns };
+                let stage = Stage::Reading { ticket: self.ticket, floor: self.revision, asked: now };
                 self.targets.insert(target, stage);
                 self.reading += 1;
                 return Some(Ask::Read { target, ticket: self.ticket });
@@ -338,7 +339,7 @@ impl Reader {
         if !self.asks.is_empty() {
             return 0;
         }
-        let read = if self.queue.is_empty() || self.reading >= MAX_READING {
+        let read = if self.queue.is_empty() || self.reading >= self.window.size() {
             u64::MAX
         } else {
             self.backoff.until_ns()
@@ -366,10 +367,8 @@ impl Reader {
 
     /// What came of [`Ask::Read`]; none if nothing did.
     pub fn read(&mut self, target: Target, ticket: i64, reading: Option<Reading>, now: Now) {
-        let (floor, asked_ns) = match self.targets.get(&target) {
-            Some(Stage::Reading { ticket: asked, floor, asked_ns }) if *asked == ticket => {
-                (*floor, *asked_ns)
-            }
+        let (floor, asked) = match self.targets.get(&target) {
+            Some(Stage::Reading { ticket: of, floor, asked }) if *of == ticket => (*floor, *asked),
             _ => return,
         };
         self.reading = self.reading.saturating_sub(1);
@@ -378,11 +377,13 @@ impl Reader {
         }
         let Some(reading) = reading else {
             self.counters.failures += 1;
+            self.window.failed(asked.steady_ns, now.steady_ns);
             self.backoff.failed(now);
             self.want(target);
             return;
         };
         self.counters.reads += 1;
+        self.window.answered(asked.steady_ns, now.steady_ns);
         self.backoff.succeeded();
         if reading.revision < floor {
             // Older than what was known when it was asked for: another history. What was heard of the other is worth nothing.
@@ -394,7 +395,7 @@ impl Reader {
         }
         self.revision = self.revision.max(reading.revision);
         let from = reading.revision.saturating_add(1);
-        if self.take(target, reading, asked_ns, now) {
+        if self.take(target, reading, asked.wall_ns, now) {
             self.targets.insert(target, Stage::Watching { ticket });
             self.watches.insert(ticket, target);
             if let Target::Address(address) = target {
@@ -515,5 +516,7 @@ impl Reader {
     }
 }
 
+#[cfg(test)]
+mod crowd;
 #[cfg(test)]
 mod tests;

@@ -105,7 +105,9 @@ fn without_a_connection_the_answer_is_what_was_known() {
     let unknown = reader.find("10.0.0.2".parse().unwrap(), 50, at(200)).unwrap();
     assert_eq!(unknown.known_as_of_ns, None);
     reader.connect(at(300));
-    assert_eq!(asks(&mut reader, at(300)).len(), 3, "hosts, what was in use, what was asked for meanwhile");
+    let all = asks(&mut reader, at(300));
+    assert!(matches!(all[..], [Ask::Read { target: Target::Hosts, .. }]), "{all:?}");
+    assert_eq!(reader.targets.len(), 3, "hosts, what was in use, what was asked for meanwhile");
 }
 
 #[test]
@@ -120,8 +122,11 @@ fn a_history_that_goes_backwards_is_noticed() {
     reader.read(target, ticket, reading(Vec::new(), 11), at(7));
     assert_eq!(reader.counters().rewinds, 1);
     let all = asks(&mut reader, at(7));
-    assert_eq!(all.len(), 4, "a new connection, and everything anew: {all:?}");
-    assert!(all.contains(&Ask::Reconnect));
+    assert!(
+        matches!(all[..], [Ask::Reconnect, Ask::Read { target: Target::Hosts, .. }]),
+        "a new connection: {all:?}"
+    );
+    assert_eq!((reader.targets.len(), reader.queue.len()), (3, 2), "and everything anew");
 }
 
 #[test]
@@ -163,7 +168,16 @@ fn only_so_many_are_read_at_once() {
     for i in 0..1000u32 {
         assert_eq!(reader.find(IpAddr::from((0x0a01_0000 + i).to_be_bytes()), 1, at(1)), None);
     }
-    assert_eq!(asks(&mut reader, at(1)).len(), MAX_READING);
+    // one was answered at once, of the hosts
+    for (ms, many) in (1..).zip([2, 4, 8, 16, 32, 64, 64]) {
+        let asked = asks(&mut reader, at(ms));
+        assert_eq!(asked.len(), many);
+        assert_eq!(asks(&mut reader, at(ms)), [], "until one of them is answered");
+        for ask in asked {
+            let Ask::Read { target, ticket } = ask else { panic!("{ask:?}") };
+            reader.read(target, ticket, reading(Vec::new(), 12), at(ms));
+        }
+    }
 }
 
 #[test]
