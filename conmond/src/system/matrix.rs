@@ -9,6 +9,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::net::IpAddr;
 
 use conmon::api::{Count, EndpointKind, HostView, Level, MatrixPair, MatrixQuery, ObservedAt, Views};
+use foldhash::quality::RandomState;
 
 use super::sheet::{End, Line, Sheet, Words};
 
@@ -28,7 +29,9 @@ pub struct Matrix {
     words: Words,
     rows: Vec<Row>,
     /// Rows by their ends.
-    places: HashMap<[u32; 2], u32>,
+    places: HashMap<[u32; 2], u32, RandomState>,
+    /// Places in the order of the answer, once it was made.
+    order: Vec<u32>,
 }
 
 impl Matrix {
@@ -76,11 +79,8 @@ impl Matrix {
         if level != Level::Container {
             self.group(level);
         }
-        self.places = HashMap::new();
-        let mut rows = std::mem::take(&mut self.rows);
-        let bytes = |row: &Row| row.line.counts[0].bytes.saturating_add(row.line.counts[1].bytes);
-        rows.sort_by(|a, b| bytes(b).cmp(&bytes(a)).then_with(|| self.order(&a.line, &b.line)));
-        self.rows = rows;
+        self.places = HashMap::default();
+        self.sort();
         self
     }
 
@@ -94,9 +94,10 @@ impl Matrix {
         self.rows.is_empty()
     }
 
-    /// Rows from a place on, as the API has them.
+    /// Rows from a place in the order of [`Self::select`] on, as the API has them.
     pub fn pairs(&self, from: usize) -> impl Iterator<Item = MatrixPair> {
-        self.rows.iter().skip(from).map(|row| {
+        self.order.iter().skip(from).map(|place| {
+            let row = &self.rows[*place as usize];
             let view = |view: &Option<View>| {
                 view.as_ref().map(|(host, [sent, received])| HostView {
                     host: self.words.texts.get(*host).clone(),
@@ -117,7 +118,7 @@ impl Matrix {
             })
             .collect();
         let rows = std::mem::take(&mut self.rows);
-        self.places = HashMap::new();
+        self.places = HashMap::default();
         let mut gathered: HashMap<u32, Gathered> = HashMap::new();
         for mut row in rows {
             row.line.ends = row.line.ends.map(|end| ends[end as usize]);
@@ -140,7 +141,16 @@ impl Matrix {
         }
     }
 
-    fn order(&self, a: &Line, b: &Line) -> Ordering {
+    /// Puts places in order, and leaves the rows, which are long, where they are.
+    fn sort(&mut self) {
+        let bytes = |row: &Row| row.line.counts[0].bytes.saturating_add(row.line.counts[1].bytes);
+        let mut order: Vec<(u64, u32)> = self.rows.iter().map(bytes).zip(0..).collect();
+        let line = |place: u32| &self.rows[place as usize].line;
+        order.sort_unstable_by(|a, b| b.0.cmp(&a.0).then_with(|| self.compare(line(a.1), line(b.1))));
+        self.order = order.into_iter().map(|(_, place)| place).collect();
+    }
+
+    fn compare(&self, a: &Line, b: &Line) -> Ordering {
         let text = |number: Option<u32>| number.map(|number| self.words.texts.get(number));
         let end = |number: u32| {
             let end = self.words.ends.get(number);

@@ -8,19 +8,21 @@ use std::net::IpAddr;
 
 use anyhow::{Context, ensure};
 use conmon::api::{Count, DelaySummary, Endpoint, EndpointKind, ObservedAt, Pair, PairsAnswer};
+use foldhash::quality::RandomState;
 use indexmap::IndexSet;
 use serde::{Deserialize, Serialize};
 
 /// The media type of a sheet; another layout is another version.
 pub const MEDIA_TYPE: &str = "application/vnd.conmon.pairs-v1";
 
-/// Things that are held once, each by its number.
+/// Things that are held once, each by its number. Millions are looked up for one answer, so the hash is a quick one, with a seed of the
+/// process's own.
 #[derive(Clone, Debug)]
-pub struct Numbered<T>(IndexSet<T>);
+pub struct Numbered<T>(IndexSet<T, RandomState>);
 
 impl<T> Default for Numbered<T> {
     fn default() -> Self {
-        Self(IndexSet::new())
+        Self(IndexSet::default())
     }
 }
 
