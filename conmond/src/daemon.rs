@@ -26,7 +26,7 @@ use conmond::runtime::{MonitorLimits, Runtime};
 use conmond::store::{Names, Store};
 use conmond::system::{OverTls, Reflector, System};
 use tap::filesystem::BPF_FS;
-use tap::{Attach, Port, Set, SetSpec, fault};
+use tap::{Attach, Dispatcher, Port, Set, SetSpec, fault};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
@@ -368,7 +368,7 @@ pub fn clean(config: &Config) -> anyhow::Result<()> {
         Ok(sets) => {
             for set in sets.flatten() {
                 let path = set.path();
-                let removed = Port::adopt(&path).and_then(|all| {
+                let removed = Port::adopt(&path, None).and_then(|all| {
                     ports += all.len();
                     all.into_iter().try_for_each(Port::detach)
                 });
@@ -379,6 +379,10 @@ pub fn clean(config: &Config) -> anyhow::Result<()> {
                     }
                 }
             }
+            if let Err(e) = Dispatcher::remove(&dir) {
+                failed.push(conmond::mc::controller::chain(&e));
+            }
+            fault::point("clean.holder");
             if let Err(e) = fs::remove_dir(&dir) {
                 failed.push(format!("cannot remove {}: {e}", dir.display()));
             }

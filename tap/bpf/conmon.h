@@ -40,6 +40,7 @@ enum cm_const {
 	CM_HIST_SUB_BITS = 4,	/* 16 sub-buckets per octave: relative half-width 1/32 */
 	CM_HIST_UNIT_BITS = 6,	/* the smallest bucket is 64 ns wide */
 	CM_HIST_BUCKETS = 400,	/* up to 2^34 ns (17 s); the last bucket also takes what is longer */
+	CM_TARGETS = 4096,	/* places of ports that share a block of filters, by interface */
 	CM_CMDS = 64,		/* commands in one run of the janitor */
 	CM_GROUP = 0x80000000,	/* set in the number of a port that is a control group */
 	CM_ELSEWHERE = 0x40000000, /* set, without CM_GROUP, in that of an interface of another network namespace */

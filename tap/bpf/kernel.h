@@ -34,6 +34,7 @@
 	} name SEC(".maps")
 
 static void *(*const bpf_map_lookup_elem)(void *map, const void *key) = (void *)BPF_FUNC_map_lookup_elem;
+static long (*const bpf_tail_call)(void *ctx, void *programs, __u32 index) = (void *)BPF_FUNC_tail_call;
 static __u64 (*const bpf_ktime_get_ns)(void) = (void *)BPF_FUNC_ktime_get_ns;
 /* Not a call: the JIT reads the variable. */
 static __u64 (*const bpf_jiffies64)(void) = (void *)BPF_FUNC_jiffies64;

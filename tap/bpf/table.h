@@ -20,6 +20,7 @@ MAP(pairs, BPF_MAP_TYPE_ARRAY, struct cm_pair);
 MAP(ports, BPF_MAP_TYPE_ARRAY, struct cm_port);
 MAP(hists, BPF_MAP_TYPE_ARRAY, struct cm_hist);
 MAP(ctl, BPF_MAP_TYPE_ARRAY, struct cm_ctl);
+MAP(targets, BPF_MAP_TYPE_PROG_ARRAY, __u32);
 
 struct cm_ring_layouts {
 	struct cm_record record;

@@ -488,6 +488,14 @@ int cm_empty(struct __sk_buff *skb)
 	return CM_PASS;
 }
 
+/* At all ports that share a block of filters: goes on as the program that is meant for the port. */
+SEC("classifier/dispatch")
+int cm_dispatch(struct __sk_buff *skb)
+{
+	bpf_tail_call(skb, &targets, skb->ifindex & (CM_TARGETS - 1));
+	return CM_PASS;
+}
+
 static always_inline void zero_words(__u64 *w, int n)
 {
 	for (int i = 0; i < n; i++)

@@ -14,6 +14,8 @@ pub const NONE: u32 = u32::MAX;
 pub const HIST_BUCKETS: usize = 400;
 /// `CM_CMDS`.
 pub const CMDS: usize = 64;
+/// `CM_TARGETS`.
+pub const TARGETS: u32 = 4096;
 /// `CM_GROUP`.
 pub const GROUP: u32 = 1 << 31;
 /// `CM_ELSEWHERE`.

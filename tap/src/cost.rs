@@ -55,7 +55,7 @@ impl std::ops::Add for Runs {
     }
 }
 
-fn read(program: BorrowedFd<'_>) -> Result<Runs, Error> {
+pub(crate) fn read(program: BorrowedFd<'_>) -> Result<Runs, Error> {
     let info = sys::prog_info(program).map_err(|source| Error::Cost { source })?;
     Ok(Runs { count: info.runs, time_ns: info.run_time_ns })
 }

@@ -105,6 +105,17 @@ pub enum Error {
         #[source]
         source: io::Error,
     },
+    /// What many ports share could not be made ready.
+    #[error("cannot {what} the device `{holder}`, which holds the filters that ports share{}", hint(source))]
+    Dispatch {
+        /// make, find, put filters on, remove
+        what: &'static str,
+        /// The device.
+        holder: String,
+        /// What the kernel said.
+        #[source]
+        source: io::Error,
+    },
     /// Something could not be pinned, opened or removed under the BPF file system.
     #[error("cannot {what} {path}{}", hint(source))]
     Pin {

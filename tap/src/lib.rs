@@ -5,6 +5,7 @@
 //!
 //! - [`Set`]: one tenant's maps and programs, loaded, pinned, adopted after a restart.
 //! - [`Port`]: a host-side port with a set's programs attached, moved between sets without missing a packet.
+//! - [`Dispatcher`]: one pair of filters for many ports, while containers start.
 //! - [`Reader`]: what a monitoring container does with the descriptors it is handed: map, read, sum; no `bpf()` call.
 //! - [`each_flow`], [`Census`]: a set's flows and sums as they are now.
 //! - [`Janitor`]: ends and frees records, in the kernel, at the controller's word.
@@ -14,6 +15,7 @@
 pub mod abi;
 pub mod clock;
 pub mod cost;
+mod dispatch;
 mod error;
 pub mod fault;
 pub mod filesystem;
@@ -30,6 +32,7 @@ mod set;
 mod slots;
 mod sys;
 
+pub use dispatch::Dispatcher;
 pub use error::Error;
 pub use grow::Drained;
 pub use janitor::{Command, Janitor};

@@ -1,8 +1,10 @@
 //! The few route-netlink requests that the clsact way of attaching takes. See `linux/rtnetlink.h`, `linux/pkt_sched.h`
 //! and `linux/pkt_cls.h`.
 
+mod blocks;
+
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use ippm::flow::Direction;
 use nix::sys::socket::{
@@ -10,6 +12,11 @@ use nix::sys::socket::{
     socket, sockopt,
 };
 use nix::sys::time::{TimeVal, TimeValLike};
+
+pub(crate) use blocks::{
+    Blocks, Unbound, bind_blocks, blocks_of, bound_to, make_holder, remove_blocks, remove_holder,
+    set_block_filter,
+};
 
 const RTM_NEWQDISC: u16 = 36;
 const RTM_DELQDISC: u16 = 37;
@@ -59,29 +66,43 @@ fn message(kind: u16, flags: u16, ifindex: u32, handle: u32, parent: u32, info: 
     m
 }
 
-/// Sends a request and reads until its acknowledgement or its dump's end. Returns how many objects came with the answer.
-fn request(m: Vec<u8>) -> io::Result<usize> {
+/// Sends a request and reads until its acknowledgement or its dump's end. Returns the objects that came with the answer, without
+/// their netlink headers.
+fn request(m: Vec<u8>) -> io::Result<Vec<Vec<u8>>> {
     let [answer] = requests([m])?;
     answer
 }
 
+/// A socket for requests, in the calling thread's network namespace.
+pub(crate) fn open() -> io::Result<OwnedFd> {
+    let fd =
+        socket(AddressFamily::Netlink, SockType::Raw, SockFlag::SOCK_CLOEXEC, SockProtocol::NetlinkRoute)?;
+    setsockopt(&fd, sockopt::ReceiveTimeout, &TimeVal::seconds(5))?;
+    bind(fd.as_raw_fd(), &NetlinkAddr::new(0, 0))?;
+    Ok(fd)
+}
+
 /// Sends several requests at once, which the kernel does one after the other, whatever becomes of each: it then hardly lets
 /// others have the lock for network devices in between. Returns what [`request`] would for each.
-fn requests<const N: usize>(all: [Vec<u8>; N]) -> io::Result<[io::Result<usize>; N]> {
+fn requests<const N: usize>(all: [Vec<u8>; N]) -> io::Result<[io::Result<Vec<Vec<u8>>>; N]> {
+    requests_by(open()?.as_fd(), all)
+}
+
+/// The same by this socket, which is of no use any more after an error of its own.
+fn requests_by<const N: usize>(
+    fd: BorrowedFd<'_>,
+    all: [Vec<u8>; N],
+) -> io::Result<[io::Result<Vec<Vec<u8>>>; N]> {
     let mut m = Vec::new();
     for mut one in all {
         let len = one.len() as u32;
         one[..4].copy_from_slice(&len.to_ne_bytes());
         m.extend_from_slice(&one);
     }
-    let fd: OwnedFd =
-        socket(AddressFamily::Netlink, SockType::Raw, SockFlag::SOCK_CLOEXEC, SockProtocol::NetlinkRoute)?;
-    setsockopt(&fd, sockopt::ReceiveTimeout, &TimeVal::seconds(5))?;
-    bind(fd.as_raw_fd(), &NetlinkAddr::new(0, 0))?;
     sendto(fd.as_raw_fd(), &m, &NetlinkAddr::new(0, 0), MsgFlags::empty())?;
     let mut buffer = [0u8; 16384];
     let mut answers = Vec::with_capacity(N);
-    let mut objects = 0;
+    let mut objects = Vec::new();
     loop {
         let n = recv(fd.as_raw_fd(), &mut buffer, MsgFlags::empty())?;
         // the answer to a get comes before its acknowledgement, possibly in one read
@@ -108,7 +129,7 @@ fn requests<const N: usize>(all: [Vec<u8>; N]) -> io::Result<[io::Result<usize>;
                         Err(io::Error::from_raw_os_error(-code))
                     });
                 }
-                _ => objects += 1,
+                _ => objects.push(buffer[at + 16..at + length].to_vec()),
             }
             at += length.next_multiple_of(4);
         }
@@ -153,7 +174,7 @@ fn place_of(ifindex: u32, direction: Direction) -> Option<u32> {
 pub(crate) fn remove_clsact_if_unused(ifindex: u32) -> io::Result<()> {
     for direction in [Direction::Tx, Direction::Rx] {
         let all = message(RTM_GETTFILTER, NLM_F_DUMP, ifindex, 0, parent(direction), 0);
-        if request(all)? > 0 {
+        if !request(all)?.is_empty() {
             return Ok(());
         }
     }
@@ -274,12 +295,17 @@ fn new_filter(
     flags: u16,
 ) -> Vec<u8> {
     let mut m = filter(RTM_NEWTFILTER, flags, ifindex, direction, priority);
+    program_of_filter(&mut m, program);
+    m
+}
+
+/// The options that say which program a filter runs.
+fn program_of_filter(m: &mut Vec<u8>, program: BorrowedFd<'_>) {
     let mut options = Vec::new();
     attribute(&mut options, TCA_BPF_FD, &program.as_raw_fd().to_ne_bytes());
     attribute(&mut options, TCA_BPF_NAME, b"conmon\0");
     attribute(&mut options, TCA_BPF_FLAGS, &TCA_BPF_FLAG_ACT_DIRECT.to_ne_bytes());
-    attribute(&mut m, TCA_OPTIONS | 1 << 15, &options);
-    m
+    attribute(m, TCA_OPTIONS | 1 << 15, &options);
 }
 
 /// Takes ours away.

@@ -8,8 +8,11 @@
 //! So a port that appears is tapped by classifiers at once, and [fastened](Port::fasten) by TCX when there is
 //! time. In between both are there, and each packet passes both; the programs see to it that it is counted once.
 //!
+//! Where many ports come at once, their classifiers are those that all of them [share](Port::attach_shared): one request to the kernel
+//! for each port, not three.
+//!
 //! Pins are `SET/taps/IFINDEX-{tx,rx}` of the links, and of a program as a mark that there are classifiers:
-//! `IFINDEX-clsact`, or `IFINDEX-clsact-ours` where the qdisc is ours, too. The mark is there before the qdisc and goes after
+//! `IFINDEX-clsact`, `IFINDEX-clsact-ours` where the qdisc is ours, too, and `IFINDEX-clsact-shared`. The mark is there before the qdisc and goes after
 //! it, so that nothing outlives a crash without one. The directory that holds the pins is the set the port
 //! belongs to: moving a port renames the pins, then exchanges the programs, so that an adopter who first
 //! [mends](Port::mend) and then puts every port to its directory's programs repairs whatever a crash left half done.
@@ -29,13 +32,15 @@ use std::fs;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use ippm::flow::Direction;
 
+use crate::dispatch::{Dispatcher, Names};
 use crate::error::Error;
 use crate::fault;
 use crate::janitor::{Command, Janitor};
-use crate::netlink;
+use crate::netlink::{self, Blocks};
 use crate::set::{Programs, Set, pin_error};
 use crate::sys;
 
@@ -70,14 +75,31 @@ struct Links {
 }
 
 /// Classifiers at both directions.
-#[derive(Clone, Copy)]
-struct Filters {
-    qdisc_is_ours: bool,
+#[derive(Clone)]
+enum Filters {
+    /// The port's own.
+    Own { qdisc_is_ours: bool },
+    /// Those that ports share. Without a dispatcher they go on as they are.
+    Shared(Blocks, Option<Arc<Dispatcher>>),
 }
 
 impl Filters {
-    fn pin_kind(self) -> &'static str {
-        if self.qdisc_is_ours { OUR_CLSACT } else { CLSACT }
+    const ALL_KINDS: [&str; 3] = [CLSACT, OUR_CLSACT, SHARED];
+
+    fn pin_kind(&self) -> &'static str {
+        match self {
+            Self::Own { qdisc_is_ours: false } => CLSACT,
+            Self::Own { qdisc_is_ours: true } => OUR_CLSACT,
+            Self::Shared(..) => SHARED,
+        }
+    }
+
+    /// Whether they are at the port.
+    fn are_at(&self, ifindex: u32) -> bool {
+        match self {
+            Self::Own { .. } => netlink::has_filter(ifindex),
+            Self::Shared(blocks, _) => netlink::blocks_of(ifindex).is_ok_and(|of| of == Some(*blocks)),
+        }
     }
 }
 
@@ -99,6 +121,7 @@ fn pinned(dir: &Path) -> Result<BTreeMap<u32, Vec<String>>, Error> {
 
 const CLSACT: &str = "clsact";
 const OUR_CLSACT: &str = "clsact-ours";
+const SHARED: &str = "clsact-shared";
 
 enum Hold {
     Tcx(Links),
@@ -146,10 +169,10 @@ fn links(programs: &Programs, ifindex: u32) -> Result<Links, Error> {
     Ok(Links { tx, rx })
 }
 
-/// Filters, with their mark in `dir`.
+/// Filters of the port's own, with their mark in `dir`.
 fn filters(programs: &Programs, ifindex: u32, dir: Option<&Path>) -> Result<Filters, Error> {
-    let mark = |filters: Filters| dir.map(|dir| dir.join(format!("{ifindex}-{}", filters.pin_kind())));
-    let (ours, others) = (Filters { qdisc_is_ours: true }, Filters { qdisc_is_ours: false });
+    let mark = |kind: &str| dir.map(|dir| dir.join(format!("{ifindex}-{kind}")));
+    let (ours, others) = (OUR_CLSACT, CLSACT);
     // Whose the qdisc is is known when it is there. Before that it is marked as ours: should we die here beside somebody else's, that
     // one goes with the mark if it has no filter, in which case nobody misses it.
     if let Some(mark) = mark(ours) {
@@ -184,10 +207,22 @@ fn put_filters(
     if !qdisc_is_ours {
         not_ours()?;
     }
-    Ok(Filters { qdisc_is_ours })
+    Ok(Filters::Own { qdisc_is_ours })
 }
 
-fn remove_filters(ifindex: u32, filters: Filters) -> Result<(), (Direction, io::Error)> {
+fn remove_filters(ifindex: u32, filters: &Filters) -> Result<(), (Direction, io::Error)> {
+    let qdisc_is_ours = match filters {
+        Filters::Own { qdisc_is_ours } => *qdisc_is_ours,
+        Filters::Shared(blocks, dispatcher) => {
+            netlink::remove_blocks(ifindex, *blocks).map_err(|source| (Direction::Tx, source))?;
+            fault::point("unfilter.shared");
+            // its place is empty only when nothing looks there any more
+            if let Some(dispatcher) = dispatcher {
+                dispatcher.release(ifindex);
+            }
+            return Ok(());
+        }
+    };
     for direction in DIRECTIONS {
         netlink::remove_filter(ifindex, direction).map_err(|source| (direction, source))?;
         fault::point(match direction {
@@ -195,7 +230,7 @@ fn remove_filters(ifindex: u32, filters: Filters) -> Result<(), (Direction, io::
             Direction::Rx => "unfilter.rx",
         });
     }
-    if filters.qdisc_is_ours {
+    if qdisc_is_ours {
         netlink::remove_clsact_if_unused(ifindex).map_err(|source| (Direction::Tx, source))?;
         fault::point("unfilter.qdisc");
     }
@@ -282,6 +317,46 @@ impl Port {
         Ok(port)
     }
 
+    /// Attaches `programs` to both directions of an interface of this network namespace, on the filters that ports share; pins under
+    /// `set_dir`. None if they are not to be had: another port has its place, the interface has a clsact qdisc already, or the dispatcher
+    /// does not [serve](Dispatcher::serves).
+    pub fn attach_shared(
+        dispatcher: &Arc<Dispatcher>,
+        ifindex: u32,
+        programs: &Programs,
+        set_dir: &Path,
+    ) -> Result<Option<Self>, Error> {
+        let failed = |source| Error::Attach { ifindex, direction: direction_name(Direction::Tx), source };
+        if !dispatcher.serves() {
+            return Ok(None);
+        }
+        // Nothing that can wait comes before this: while we prepare ourselves the engine may get the lock. A port without a mark that a crash
+        // leaves is bound already for the next owner, who looks at all ports, and it is found by the blocks where all of it goes.
+        let bound = match dispatcher.put(ifindex, programs) {
+            Ok(true) => dispatcher.bind(ifindex),
+            other => other,
+        };
+        if !matches!(bound, Ok(true)) {
+            dispatcher.release(ifindex);
+            return bound.map(|_| None).map_err(failed);
+        }
+        fault::point("shared.bound");
+        let dir = ports_dir(set_dir);
+        let hold = Hold::Clsact(Filters::Shared(dispatcher.blocks(), Some(dispatcher.clone())));
+        let port = Self { ifindex, hold, dir: Some(dir.clone()) };
+        let marked = fs::create_dir_all(&dir)
+            .map_err(|source| pin_error("make", &dir, source))
+            .and_then(|()| pin(&dir.join(port.pin_name(SHARED)), programs.of(Direction::Tx)));
+        fault::point("shared.marked");
+        match marked {
+            Ok(()) => Ok(Some(port)),
+            Err(error) => {
+                let _ = port.detach();
+                Err(error)
+            }
+        }
+    }
+
     fn pin_links(&self, dir: &Path, links: &Links) -> Result<(), Error> {
         pin(&dir.join(self.pin_name("tx")), links.tx.as_fd())?;
         fault::point("links.pin-tx");
@@ -326,7 +401,8 @@ impl Port {
 
     /// The first half of fastening: links beside the classifiers.
     pub fn overlap(&mut self, set: &Set) -> Result<(), Error> {
-        let Hold::Clsact(filters) = self.hold else { return Ok(()) };
+        let Hold::Clsact(filters) = &self.hold else { return Ok(()) };
+        let filters = filters.clone();
         set.janitor().run(&[Command::Overlap(true)])?;
         fault::point("overlap.on");
         let made = links(set.programs(), self.ifindex).and_then(|links| match &self.dir {
@@ -351,8 +427,8 @@ impl Port {
     /// The second half of fastening: the classifiers go, and the qdisc with them if it was ours and nobody else uses it.
     pub fn settle(&mut self, set: &Set) -> Result<(), Error> {
         let Hold::Both(_, filters) = &self.hold else { return Ok(()) };
-        let filters = *filters;
-        remove_filters(self.ifindex, filters).map_err(|(direction, source)| Error::Attach {
+        let filters = filters.clone();
+        remove_filters(self.ifindex, &filters).map_err(|(direction, source)| Error::Attach {
             ifindex: self.ifindex,
             direction: direction_name(direction),
             source,
@@ -425,11 +501,24 @@ impl Port {
             }
         }
         let all = DIRECTIONS.map(|direction| (direction, programs.of(direction)));
-        let (Hold::Tcx(links) | Hold::Group(links)) = &self.hold else {
-            netlink::replace_filters(ifindex, all)
-                .map_err(|(direction, source)| failed(direction)(source))?;
-            fault::point("move.both");
-            return Ok(());
+        let links = match &self.hold {
+            Hold::Tcx(links) | Hold::Group(links) | Hold::Both(links, _) => links,
+            Hold::Clsact(Filters::Own { .. }) => {
+                netlink::replace_filters(ifindex, all)
+                    .map_err(|(direction, source)| failed(direction)(source))?;
+                fault::point("move.both");
+                return Ok(());
+            }
+            Hold::Clsact(Filters::Shared(_, dispatcher)) => {
+                let put = match dispatcher {
+                    Some(dispatcher) => dispatcher.put(ifindex, programs),
+                    None => Err(io::Error::other("there is no dispatcher")),
+                };
+                return match put.map_err(failed(Direction::Tx))? {
+                    true => Ok(()),
+                    false => Err(failed(Direction::Tx)(io::Error::other("another port has its place"))),
+                };
+            }
         };
         for (direction, program) in all {
             let link = match direction {
@@ -452,7 +541,7 @@ impl Port {
             Hold::Tcx(links) | Hold::Both(links, _) => {
                 matches!(sys::link_info(links.tx.as_fd()), Ok((_, ifindex)) if ifindex == self.ifindex)
             }
-            Hold::Clsact(_) => netlink::has_filter(self.ifindex),
+            Hold::Clsact(filters) => filters.are_at(self.ifindex),
             Hold::Group(links) => group::holds(links, self.ifindex),
         }
     }
@@ -461,7 +550,7 @@ impl Port {
     pub fn detach(self) -> Result<(), Error> {
         if let Hold::Clsact(filters) | Hold::Both(_, filters) = &self.hold {
             // an interface that has gone took its filters along
-            let _ = remove_filters(self.ifindex, *filters);
+            let _ = remove_filters(self.ifindex, filters);
         }
         fault::point("detach.unfiltered");
         let names = self.pin_names();
@@ -497,16 +586,26 @@ impl Port {
     }
 
     /// Every port pinned under a set's directory. Pins whose interface has gone, or of which only one direction is
-    /// there, are removed. A port that was being fastened is to be [settled](Port::settle).
-    pub fn adopt(set_dir: &Path) -> Result<Vec<Self>, Error> {
+    /// there, are removed. A port that was being fastened is to be [settled](Port::settle). Ports that the dispatcher has can be moved
+    /// only with it.
+    pub fn adopt(set_dir: &Path, dispatcher: Option<&Arc<Dispatcher>>) -> Result<Vec<Self>, Error> {
         let dir = ports_dir(set_dir);
         let mut ports = Vec::new();
         for (ifindex, kinds) in pinned(&dir)? {
             let has = |kind: &str| kinds.iter().any(|k| k == kind);
             let open = |kind: &str| sys::obj_get(&dir.join(format!("{ifindex}-{kind}"))).ok();
-            let filters = match (has(CLSACT), has(OUR_CLSACT)) {
-                (false, false) => None,
-                (_, ours) => Some(Filters { qdisc_is_ours: ours }),
+            let filters = match Filters::ALL_KINDS.map(has) {
+                [_, true, _] => Some(Filters::Own { qdisc_is_ours: true }),
+                [true, ..] => Some(Filters::Own { qdisc_is_ours: false }),
+                [.., true] => {
+                    if let Some(dispatcher) = dispatcher {
+                        dispatcher.keep(ifindex);
+                    }
+                    // the folder above is the dispatcher's
+                    let blocks = Names::of(set_dir.parent().unwrap_or(set_dir)).blocks;
+                    Some(Filters::Shared(blocks, dispatcher.cloned()))
+                }
+                _ => None,
             };
             let (tx, rx) = (open("tx"), open("rx"));
             let hold = match (tx, rx, filters) {

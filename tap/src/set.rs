@@ -11,6 +11,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::abi::{self, Settings};
+use crate::dispatch::TARGETS;
 use crate::error::Error;
 use crate::fault;
 use crate::grow::{self, OLDER};
@@ -338,8 +339,8 @@ impl Set {
         }
         for (name, fd) in self.wiring() {
             match name {
-                // a name of `flows` for programs that have no table before
-                "older" => {}
+                // names of `flows` for programs that have no table before
+                "older" | TARGETS => {}
                 ".rodata" => replace_pin(dir, SETTINGS, fd)?,
                 name => replace_pin(dir, name, fd)?,
             }
@@ -449,6 +450,8 @@ fn wiring<'a>(
         Descriptors::NAMES.iter().zip(maps).map(|(name, fd)| (*name, fd.as_fd())).collect();
     // what does not look into a table before must be given one all the same
     all.push(("older", older.unwrap_or(maps[0].as_fd())));
+    // nor does any program of a set look into the dispatcher's places
+    all.push((TARGETS, maps[0].as_fd()));
     all.push((".rodata", settings.as_fd()));
     all
 }

@@ -10,6 +10,7 @@ use aya_obj::generated::bpf_insn;
 const BPF_MAP_CREATE: libc::c_long = 0;
 const BPF_MAP_LOOKUP_ELEM: libc::c_long = 1;
 const BPF_MAP_UPDATE_ELEM: libc::c_long = 2;
+const BPF_MAP_DELETE_ELEM: libc::c_long = 3;
 const BPF_PROG_LOAD: libc::c_long = 5;
 const BPF_OBJ_PIN: libc::c_long = 6;
 const BPF_OBJ_GET: libc::c_long = 7;
@@ -23,6 +24,7 @@ const BPF_LINK_UPDATE: libc::c_long = 29;
 const BPF_ENABLE_STATS: libc::c_long = 32;
 
 pub const MAP_TYPE_ARRAY: u32 = 2;
+pub const MAP_TYPE_PROG_ARRAY: u32 = 3;
 pub const MAP_TYPE_RINGBUF: u32 = 27;
 pub const F_RDONLY_PROG: u32 = 1 << 7;
 pub const F_MMAPABLE: u32 = 1 << 10;
@@ -113,6 +115,16 @@ pub fn map_update(map: BorrowedFd<'_>, index: u32, value: &[u8]) -> io::Result<(
         Attr::new().fd(0, map).u64(8, std::ptr::from_ref(&index) as u64).u64(16, value.as_ptr() as u64);
     // SAFETY: key and value live until the call returns; the value is as long as the map's (the caller made both).
     unsafe { a.call(BPF_MAP_UPDATE_ELEM).map(drop) }
+}
+
+/// Empties one place of an array of programs, if there is something.
+pub fn map_delete(map: BorrowedFd<'_>, index: u32) -> io::Result<()> {
+    let mut a = Attr::new().fd(0, map).u64(8, std::ptr::from_ref(&index) as u64);
+    // SAFETY: the key lives until the call returns.
+    match unsafe { a.call(BPF_MAP_DELETE_ELEM) } {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
+        other => other.map(drop),
+    }
 }
 
 /// Reads one element of an array map; `value` is as long as the map's values are.

@@ -28,7 +28,7 @@ use anyhow::Context;
 use conmon::api::EventKind;
 use ippm::measurement::SetCounters;
 use ippm::time::Timestamp;
-use tap::{Attach, Port, Set, SetSpec, fault};
+use tap::{Attach, Dispatcher, Port, Set, SetSpec, fault};
 use tokio::sync::mpsc::UnboundedSender;
 
 use self::inbox::Inbox;
@@ -155,8 +155,13 @@ impl Controller {
             })?
         };
         work.look_at_links()?;
+        work.start_reflex();
         work.round();
         work.wait_for_taps(&mut inbox);
+        if let Some(dispatcher) = &work.dispatcher {
+            // not before: a port that a crash left without a mark was counted until now
+            dispatcher.sweep();
+        }
         let thread = std::thread::Builder::new()
             .name("controller".into())
             .spawn(move || {
@@ -215,6 +220,8 @@ struct Work {
     overlays: Overlays,
     /// Overlay networks whose namespace cannot be watched, and why.
     overlays_failed: BTreeMap<String, String>,
+    /// What ports share that are tapped while many containers start.
+    dispatcher: Option<Arc<Dispatcher>>,
     sandboxes: Sandboxes,
     /// When all links are to be listed again, because those of some namespace could not be.
     look_again_at: Option<Timestamp>,
@@ -343,7 +350,13 @@ impl Work {
             self.world.links.iter().filter(|(_, seen)| !known(&seen.link)).map(|(i, _)| *i).collect();
         for ifindex in gone {
             self.world.links.remove(&ifindex);
+            self.drop_unclaimed(ifindex);
             self.dirty = true;
+        }
+        if let Some(dispatcher) = &self.dispatcher
+            && !links.iter().any(|l| l.name == dispatcher.holder())
+        {
+            self.serve_again();
         }
         for link in links {
             // a namespace that has just been found is a new one, and what is not up yet in it has just come
@@ -355,6 +368,22 @@ impl Work {
             Err(error) => host_addresses_unknown(&error),
         }
         Ok(())
+    }
+
+    /// Somebody removed the device that holds what ports share. Those that are on it keep it alive; others get filters of their own until
+    /// there is one again.
+    fn serve_again(&self) {
+        if let Some(dispatcher) = self.dispatcher.clone().filter(|dispatcher| dispatcher.serves()) {
+            tracing::warn!(device = dispatcher.holder(), "somebody removed our device; it is made anew");
+            dispatcher.pause();
+            self.rigger.send(RiggerJob::Serve(dispatcher));
+        }
+    }
+
+    fn drop_unclaimed(&self, ifindex: u32) {
+        if let Some(port) = self.tapper.forget(ifindex) {
+            self.rigger.send(RiggerJob::Detach(port));
+        }
     }
 
     fn look_at_all_links(&mut self) {
@@ -375,8 +404,13 @@ impl Work {
             LinkEvent::New { link, at } => self.see_link(link, at, false),
             LinkEvent::Del { ifindex, at, .. } => {
                 let link = self.world.links.remove(&ifindex).map(|seen| seen.link);
-                if link.is_some_and(|l| l.leads_off() && l.master.is_some()) {
+                self.drop_unclaimed(ifindex);
+                if link.as_ref().is_some_and(|l| l.leads_off() && l.master.is_some()) {
                     self.tell_own_networks();
+                }
+                let holder = self.dispatcher.as_ref().map(|dispatcher| dispatcher.holder());
+                if link.is_some_and(|l| Some(l.name.as_str()) == holder) {
+                    self.serve_again();
                 }
                 if self.ports.contains_key(&ifindex) || self.world.tapping.contains_key(&ifindex) {
                     self.gone.insert(ifindex, at);
@@ -805,6 +839,9 @@ impl Work {
         }
         if now - self.swept_at >= Duration::from_secs(10) {
             self.swept_at = now;
+            for port in self.tapper.unclaimed(now) {
+                self.rigger.send(RiggerJob::Detach(port));
+            }
             self.send(Job::Sweep);
             let kept = &self.world.containers;
             let retention = self.shared.info.retention.max(ADDRESS_LINGER);

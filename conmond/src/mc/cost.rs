@@ -17,8 +17,8 @@ use ippm::flow::Direction;
 use ippm::time::Timestamp;
 use nix::sys::resource::{UsageWho, getrusage};
 use nix::sys::time::TimeVal;
-use tap::Set;
 use tap::cost::{Runs, Sampling};
+use tap::{Dispatcher, Set};
 
 use super::shared::{Published, Shared};
 use super::world::SetId;
@@ -185,7 +185,7 @@ fn run(shared: &Shared, inner: &Inner) {
     let mut told = false;
     let mut next = FIRST;
     while inner.pause(next) {
-        match sample(&shared.sets(), |length| inner.pause(length)) {
+        match sample(&shared.sets(), shared.dispatcher().as_deref(), |length| inner.pause(length)) {
             Ok(runs) => {
                 told = false;
                 take_sample(&mut inner.known(), monotonic(), runs);
@@ -204,25 +204,33 @@ fn run(shared: &Shared, inner: &Inner) {
     }
 }
 
-/// Runs of all sets' programs, by direction, while `wait` lasts. A set that is loaded meanwhile is left for the next time.
+/// Runs of all sets' programs and of the dispatcher's, by direction, while `wait` lasts. A set that is loaded meanwhile is left for the next time.
 fn sample(
     sets: &BTreeMap<SetId, Arc<Set>>,
+    dispatcher: Option<&Dispatcher>,
     wait: impl FnOnce(Duration) -> bool,
 ) -> Result<Runs2, tap::Error> {
     let sampling = Sampling::start()?;
-    let before = read_runs(sets)?;
+    let before = read_runs(sets, dispatcher)?;
     wait(MOMENT);
-    let after = read_runs(sets)?;
+    let after = read_runs(sets, dispatcher)?;
     drop(sampling);
     Ok([after[0].since(before[0]), after[1].since(before[1])])
 }
 
-fn read_runs(sets: &BTreeMap<SetId, Arc<Set>>) -> Result<Runs2, tap::Error> {
+fn read_runs(sets: &BTreeMap<SetId, Arc<Set>>, dispatcher: Option<&Dispatcher>) -> Result<Runs2, tap::Error> {
     let mut sum = Runs2::default();
     for set in sets.values() {
         for direction in Direction::ALL {
             let at = usize::from(direction.number());
             sum[at] = sum[at] + set.programs().runs(*direction)?;
+        }
+    }
+    for direction in Direction::ALL {
+        // the kernel counts a run where it begins: what the dispatcher went on as is in its own
+        if let Some(dispatcher) = dispatcher {
+            let at = usize::from(direction.number());
+            sum[at] = sum[at] + dispatcher.runs(*direction)?;
         }
     }
     Ok(sum)

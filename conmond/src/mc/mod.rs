@@ -18,6 +18,7 @@ pub mod janitor;
 pub mod overlays;
 pub mod persist;
 pub mod reconcile;
+pub mod reflex;
 pub mod rigger;
 pub mod saver;
 pub mod shared;

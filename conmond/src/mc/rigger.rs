@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::sync::mpsc::{Sender, channel};
 use std::thread::JoinHandle;
 
-use tap::{Port, Set};
+use tap::{Dispatcher, Port, Set};
 
 use super::controller::chain;
 use super::world::SetId;
@@ -27,6 +27,8 @@ pub enum Job {
     Group(GroupJob),
     /// Take the programs and their pins away.
     Detach(Port),
+    /// Make anew what holds the filters that ports share.
+    Serve(Arc<Dispatcher>),
 }
 
 /// A control group to be tapped.
@@ -101,6 +103,12 @@ impl Rigger {
                         done(Answer::Group(job, found));
                     }
                     Job::Detach(port) => detach(port),
+                    Job::Serve(dispatcher) => {
+                        if let Err(error) = dispatcher.serve() {
+                            let error = &error as &dyn std::error::Error;
+                            tracing::warn!(error, "ports cannot share their filters; each gets its own");
+                        }
+                    }
                 }
             }
         })?;

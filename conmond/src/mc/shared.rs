@@ -12,7 +12,7 @@ use conmon::api::{self, Event, EventKind};
 use ippm::catalogue::{self, Metric};
 use ippm::histogram::Histogram;
 use ippm::time::{Timestamp, nanos};
-use tap::{Set, SetSpec};
+use tap::{Dispatcher, Set, SetSpec};
 use tokio::sync::broadcast;
 
 use super::janitor::Job;
@@ -229,6 +229,7 @@ pub struct Shared {
     jobs: Mutex<Option<Sender<Job>>>,
     /// Other network namespaces whose ports are watched.
     namespaces: Namespaces,
+    dispatcher: OnceLock<Arc<Dispatcher>>,
 }
 
 impl Shared {
@@ -247,6 +248,7 @@ impl Shared {
             system: OnceLock::new(),
             jobs: Mutex::default(),
             namespaces: Namespaces::default(),
+            dispatcher: OnceLock::new(),
         }
     }
 
@@ -340,6 +342,16 @@ impl Shared {
     pub fn stops(&self) -> Vec<String> {
         let stops = self.stops.lock().unwrap_or_else(PoisonError::into_inner);
         stops.iter().map(|stop| stop.id.clone()).collect()
+    }
+
+    /// What ports share that are tapped while many containers start.
+    pub fn dispatcher(&self) -> Option<Arc<Dispatcher>> {
+        self.dispatcher.get().cloned()
+    }
+
+    /// There is one.
+    pub fn set_dispatcher(&self, dispatcher: Arc<Dispatcher>) {
+        let _ = self.dispatcher.set(dispatcher);
     }
 
     /// All loaded sets.

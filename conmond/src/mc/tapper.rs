@@ -12,8 +12,10 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 
 use ippm::time::Timestamp;
-use tap::{Attach, Port, Set, fault};
+use tap::{Attach, Dispatcher, Port, Set, fault};
 
+use super::reflex::{self, Claim, Reflex};
+use super::rigger::detach;
 use crate::clock::monotonic;
 use crate::switch::{LinkQuery, LinkStats, NamespaceError, Namespaces};
 
@@ -30,6 +32,8 @@ pub struct Order {
     pub dir: PathBuf,
     /// How.
     pub attach: Attach,
+    /// By filters that it shares, if they are to be had.
+    pub dispatcher: Option<Arc<Dispatcher>>,
     /// Nothing has passed it yet: its counters need not be read first.
     pub is_new: bool,
     /// It is on its bridge already: its container may send at any moment.
@@ -70,6 +74,8 @@ pub struct Refusal {
 pub struct Tapper {
     desk: Arc<Desk<Order>>,
     threads: Vec<JoinHandle<()>>,
+    done: Arc<dyn Fn(Done) + Send + Sync>,
+    reflex: Option<Reflex>,
 }
 
 impl Tapper {
@@ -79,10 +85,10 @@ impl Tapper {
         namespaces: &Namespaces,
         done: impl Fn(Done) + Send + Sync + 'static,
     ) -> anyhow::Result<Self> {
-        let mut tapper = Self { desk: Arc::default(), threads: Vec::new() };
-        let done = Arc::new(done);
+        let mut tapper =
+            Self { desk: Arc::default(), threads: Vec::new(), done: Arc::new(done), reflex: None };
         for _ in 0..THREADS {
-            let (desk, done, namespaces) = (tapper.desk.clone(), done.clone(), namespaces.clone());
+            let (desk, done, namespaces) = (tapper.desk.clone(), tapper.done.clone(), namespaces.clone());
             let mut query = LinkQuery::open(namespaces.clone())?;
             let work = move || {
                 while let Some(order) = desk.next() {
@@ -94,9 +100,46 @@ impl Tapper {
         Ok(tapper)
     }
 
+    /// From now on links that look like an engine's ports are tapped before they are ordered, in the caller's network namespace, for the
+    /// set that was told last.
+    pub fn start_reflex(&mut self, dispatcher: Arc<Dispatcher>) -> io::Result<()> {
+        let (desk, done) = (self.desk.clone(), self.done.clone());
+        let answer = move |order, made| match made {
+            Some(made) => hand_out(order, made, &desk, &*done),
+            None => desk.put(order),
+        };
+        self.reflex = Some(Reflex::start(dispatcher, answer)?);
+        Ok(())
+    }
+
+    /// The set that counts what is tapped before it is ordered.
+    pub fn tap_first_for(&self, set: Arc<Set>, dir: PathBuf) {
+        if let Some(reflex) = &self.reflex {
+            reflex.tap_for(set, dir);
+        }
+    }
+
     /// Has a port tapped; it never waits. The port is the tapper's until it comes back.
     pub fn tap(&self, order: Order) {
-        self.desk.put(order.ifindex, order.joined, order);
+        let claim = match &self.reflex {
+            Some(reflex) => reflex.claim(order),
+            None => Claim::Ordinary(order),
+        };
+        match claim {
+            Claim::Ordinary(order) => self.desk.put(order),
+            Claim::Later => {}
+            Claim::Made(order, made) => hand_out(order, made, &self.desk, &*self.done),
+        }
+    }
+
+    /// A link has gone. Gives a tap that was put on it and not ordered.
+    pub fn forget(&self, ifindex: u32) -> Option<Port> {
+        self.reflex.as_ref()?.forget(ifindex)
+    }
+
+    /// Taps that were put on and not ordered for so long that they are not going to be.
+    pub fn unclaimed(&self, now: Timestamp) -> Vec<Port> {
+        self.reflex.as_ref().map(|reflex| reflex.unclaimed(now)).unwrap_or_default()
     }
 
     /// A port that waits, perhaps, has joined its bridge: it comes before those that have not.
@@ -106,6 +149,9 @@ impl Tapper {
 
     /// Ends the threads, each with the port that it is at; no port comes back after that.
     pub fn stop(&mut self) {
+        if let Some(reflex) = &mut self.reflex {
+            reflex.stop();
+        }
         self.desk.close();
         for thread in self.threads.drain(..) {
             let _ = thread.join();
@@ -142,7 +188,7 @@ impl<T> Desk<T> {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn put(&self, ifindex: u32, joined: bool, order: T) {
+    fn push(&self, ifindex: u32, joined: bool, order: T) {
         self.lock().ports.push_back((ifindex, joined, order));
         self.news.notify_one();
     }
@@ -173,15 +219,32 @@ impl<T> Desk<T> {
     }
 }
 
+impl Desk<Order> {
+    fn put(&self, order: Order) {
+        self.push(order.ifindex, order.joined, order);
+    }
+}
+
+/// Gives what was tapped to who ordered it.
+fn hand_out(order: Order, made: reflex::Made, desk: &Desk<Order>, done: &dyn Fn(Done)) {
+    let reflex::Made { mut port, at } = made;
+    if let Err(error) = port.move_to_set(&order.set, Some(&order.dir)) {
+        let (ifindex, error) = (order.ifindex, &error as &dyn std::error::Error);
+        tracing::debug!(ifindex, error, "a port is tapped again");
+        detach(port);
+        return desk.put(order);
+    }
+    // it was new, and down
+    let made = Made { port, at, before: Some(LinkStats::default()), after: None };
+    done(Done { ifindex: order.ifindex, is_new: true, result: Ok(made) });
+}
+
 fn tap(order: Order, query: &mut LinkQuery, namespaces: &Namespaces) -> Done {
     let Order { ifindex, is_new, .. } = order;
     let mut stats = || query.link_stats(ifindex).ok().flatten();
     let before = if is_new { Some(LinkStats::default()) } else { stats() };
-    let attached = if tap::is_elsewhere(ifindex) {
-        attach_elsewhere(&order, namespaces)
-    } else {
-        Port::attach(ifindex, order.set.programs(), order.attach, Some(&order.dir))
-    };
+    let attached =
+        if tap::is_elsewhere(ifindex) { attach_elsewhere(&order, namespaces) } else { attach(&order) };
     let result = match attached {
         Ok(port) => {
             let at = monotonic();
@@ -195,6 +258,21 @@ fn tap(order: Order, query: &mut LinkQuery, namespaces: &Namespaces) -> Done {
         }
     };
     Done { ifindex, is_new, result }
+}
+
+/// A port of this network namespace.
+fn attach(order: &Order) -> Result<Port, tap::Error> {
+    let (ifindex, programs, dir) = (order.ifindex, order.set.programs(), &order.dir);
+    let shared = order.dispatcher.as_ref().map(|d| Port::attach_shared(d, ifindex, programs, dir));
+    match shared {
+        Some(Ok(Some(port))) => return Ok(port),
+        Some(Err(error)) => {
+            // filters of its own tell why they cannot be had, either
+            tracing::debug!(ifindex, error = &error as &dyn std::error::Error, "no filters to share");
+        }
+        Some(Ok(None)) | None => {}
+    }
+    Port::attach(ifindex, programs, order.attach, Some(dir))
 }
 
 /// A port of a bridge in another network namespace.

@@ -437,10 +437,7 @@ impl World {
     /// both ends here and down, the end that stays with the greater number, and has it join its bridge some steps later. To tap
     /// it at once is to be there before it joins, whatever the engine's other containers keep the kernel busy with.
     pub fn may_become_port(&self, seen: &LinkSeen, now: Timestamp) -> bool {
-        let link = &seen.link;
-        let stays = link.link_netnsid.is_none() && link.peer_ifindex.is_some_and(|peer| peer < link.ifindex);
-        let joins = link.master.is_none() && is_engine_port(&link.name) && self.is_joining(seen, now);
-        link.is_veth() && stays && joins
+        becomes_port(&seen.link) && self.is_joining(seen, now)
     }
 
     /// Whether a link is as new, and as idle, as one that joins a bridge in these moments, or has joined one that the engine has not
@@ -522,6 +519,12 @@ impl World {
 
 /// A link that has not joined a bridge for this long after it was made is not about to.
 const JOINING: Duration = Duration::from_secs(2);
+
+/// Whether a link, if it was made just now, looks like the end of a pair that an engine is going to join to a bridge.
+pub fn becomes_port(link: &Link) -> bool {
+    let stays = link.link_netnsid.is_none() && link.peer_ifindex.is_some_and(|peer| peer < link.ifindex);
+    link.is_veth() && stays && link.master.is_none() && !link.up && is_engine_port(&link.name)
+}
 
 /// Names that Docker gives to both ends of a pair: `veth` and seven hexadecimal digits.
 fn is_engine_port(name: &str) -> bool {

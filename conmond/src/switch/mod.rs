@@ -7,6 +7,7 @@
 
 mod listen;
 mod namespaces;
+pub mod new_links;
 mod query;
 mod wire;
 

@@ -1,5 +1,6 @@
 //! Ports that an engine has made and not joined to a bridge yet are tapped; others' links that look like them are let go.
 
+use crate::state::pins_are_the_daemon_s;
 use crate::support::*;
 use anyhow::{Context, Result, ensure};
 use lab::{ConmondOptions, Host, wait_for};
@@ -41,6 +42,13 @@ fn root_a_link_that_joins_no_bridge_is_let_go() -> Result<()> {
         ip(host, "link set vethc0ffee4 up")?;
         ip(host, "link set vethc0ffee3 up")?;
         wait_for("no tap", Duration::from_secs(1), || Ok((!is_tapped(host, "vethc0ffee3")?).then_some(())))?;
+        // gone before anybody has looked at them twice
+        for n in 0..40 {
+            let (name, peer) = (format!("vethc1ffe{n:02x}"), format!("vethc2ffe{n:02x}"));
+            ip(host, &format!("link add {name} type veth peer name {peer}"))?;
+            ip(host, &format!("link del {name}"))?;
+        }
+        pins_are_the_daemon_s(conmond)?;
         Ok(())
     })
 }

@@ -24,13 +24,19 @@ const BURST: u64 = 200;
 /// From nothing to the first answer, with containers that run already; a number is a later passing of the point.
 const START: &[&str] = &[
     "start.bound",
+    "dispatch.pinned",
+    "dispatch.holder",
+    "dispatch.bound",
+    "dispatch.filter",
     "set.dir",
     "set.pin-next",
     "set.pin",
     "set.pin 4",
     "nursery.pinned",
-    "filters.marked",
-    "filters.put",
+    "dispatch.put-tx",
+    "dispatch.put-rx",
+    "shared.bound",
+    "shared.marked",
     "tap.attached",
     "adopt.sets",
     "adopt.port",
@@ -45,16 +51,22 @@ const START: &[&str] = &[
 
 /// A container of a new tenant starts.
 const TAP: &[&str] = &[
-    "filters.marked",
-    "filters.put",
+    "dispatch.put-tx",
+    "dispatch.put-rx",
+    "shared.bound",
+    "shared.marked",
     "tap.attached",
     "assign.unsaved",
     "assign.saved",
     "move.renamed",
-    "move.both",
+    "dispatch.put-tx 2",
+    "dispatch.put-rx 2",
     "pool.pinned",
     "monitor.created",
 ];
+
+/// The same, with filters of the port's own.
+const TAP_CLSACT: &[&str] = &["filters.marked", "filters.put", "move.both"];
 
 /// The same, by TCX from the beginning.
 const TAP_TCX: &[&str] = &[
@@ -69,7 +81,7 @@ const TAP_TCX: &[&str] = &[
 ];
 
 /// At these not both directions are tapped when conmond dies: what passes until it is back is not all counted.
-const UNTAPPED: &[&str] = &["filters.marked", "links.tx", "links.rx"];
+const UNTAPPED: &[&str] = &["dispatch.put-tx", "dispatch.put-rx", "filters.marked", "links.tx", "links.rx"];
 
 /// A tap goes over from classifiers to TCX.
 const FASTEN: &[&str] = &[
@@ -78,9 +90,7 @@ const FASTEN: &[&str] = &[
     "links.rx",
     "links.pin-tx",
     "links.pin-rx",
-    "unfilter.tx",
-    "unfilter.rx",
-    "unfilter.qdisc",
+    "unfilter.shared",
     "settle.grace",
     "settle.overlap-off",
     "settle.unpinned",
@@ -113,8 +123,11 @@ const STOP: &[&str] = &["stop.served", "stop.saved"];
 const CLEAN: &[&str] = &[
     "detach.unfiltered",
     "unfilter.tx",
+    "unfilter.rx",
+    "unfilter.qdisc",
     "clean.untapped",
     "set.unpin",
+    "clean.holder",
     "clean.unpinned",
     "clean.monitors",
     "clean.state",
@@ -275,8 +288,21 @@ fn every_fault_point_is_in_a_test() -> Result<()> {
     for folder in ["tap/src", "conmond/src"] {
         points_below(&root.join(folder), &mut there)?;
     }
-    let lists =
-        [START, TAP, TAP_TCX, FASTEN, SETTLE, RETIRE, JOURNAL, GROW, ADOPT_GROWING, GROUP, STOP, CLEAN];
+    let lists = [
+        START,
+        TAP,
+        TAP_CLSACT,
+        TAP_TCX,
+        FASTEN,
+        SETTLE,
+        RETIRE,
+        JOURNAL,
+        GROW,
+        ADOPT_GROWING,
+        GROUP,
+        STOP,
+        CLEAN,
+    ];
     let name = |point: &&str| point.split(' ').next().unwrap_or_default().to_string();
     let tested: BTreeSet<String> = lists.into_iter().flatten().map(name).collect();
     ensure!(
@@ -376,6 +402,14 @@ fn new_containers(faults: &mut Faults<'_>, points: &[&'static str], prefix: &str
 fn root_death_while_a_port_is_tapped_and_moved() -> Result<()> {
     with_faults("death over a new port", &[("CONMON_TIMEOUTS_TENANT_LINGER_SECONDS", "2")], |faults| {
         new_containers(faults, TAP, "new")
+    })
+}
+
+#[test]
+fn root_death_while_a_port_is_tapped_and_moved_by_its_own_filters() -> Result<()> {
+    let settings = [("CONMON_TAP", "clsact"), ("CONMON_TIMEOUTS_TENANT_LINGER_SECONDS", "2")];
+    with_faults("death over a new port, clsact", &settings, |faults| {
+        new_containers(faults, TAP_CLSACT, "own")
     })
 }
 

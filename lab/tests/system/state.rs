@@ -59,7 +59,9 @@ pub fn pins_are_the_daemon_s(conmond: &Conmond) -> Result<()> {
             rows(&status, "sets").iter().filter_map(|set| Some(set["name"].as_str()?.to_string())).collect();
         let ports = status["counts"]["ports"].as_u64().context("a status without ports")?;
         let each = if status["attachment"] == "tcx" { 2 } else { 1 };
-        let (pinned, mut taps) = (names(&pins)?, 0);
+        let (mut pinned, mut taps) = (names(&pins)?, 0);
+        // what ports share is beside the sets
+        pinned.remove("dispatch");
         for set in &pinned {
             taps += names(&pins.join(set).join("taps"))?.len() as u64;
         }
@@ -99,6 +101,9 @@ pub fn nothing_is_left(host: &Host, conmond: &Conmond) -> Result<()> {
     ensure!(!pins.exists(), "{} is left: {:?}", pins.display(), names(&pins)?);
     let run = conmond.run_dir();
     ensure!(!run.exists(), "{} is left: {:?}", run.display(), names(&run)?);
+    let devices: Vec<String> =
+        host.links()?.into_iter().map(|link| link.name).filter(|name| name.starts_with("conmon-")).collect();
+    ensure!(devices.is_empty(), "devices are left: {devices:?}");
     let hanging = attached(host)?;
     ensure!(hanging.is_empty(), "the ports are not as they were: {hanging:?}");
     Ok(())

@@ -79,7 +79,7 @@ fn root_ports_of_two_namespaces_are_told_apart() {
     let sets = [&dir, &other].map(|dir| Set::adopt(dir).unwrap());
     let mut ports = Vec::new();
     for (dir, set) in [&dir, &other].into_iter().zip(&sets) {
-        let mut adopted = Port::adopt(dir).unwrap();
+        let mut adopted = Port::adopt(dir, None).unwrap();
         assert_eq!(adopted.len(), 1);
         adopted[0].move_to_set(set, Some(dir)).unwrap();
         ports.append(&mut adopted);
@@ -99,9 +99,9 @@ fn root_ports_of_two_namespaces_are_told_apart() {
     nets[1].host.ip(&["link", "del", "p1"]).unwrap();
     assert!(ports[0].is_alive() && !ports[1].is_alive());
     drop(ports);
-    assert_eq!(Port::adopt(&other).unwrap().len(), 0);
+    assert_eq!(Port::adopt(&other, None).unwrap().len(), 0);
     assert_eq!(std::fs::read_dir(other.join("taps")).unwrap().count(), 0, "pins are left");
-    let left = Port::adopt(&dir).unwrap();
+    let left = Port::adopt(&dir, None).unwrap();
     left.into_iter().for_each(|port| port.detach().unwrap());
     drop(sets);
     Set::unpin(&dir).unwrap();

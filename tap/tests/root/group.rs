@@ -155,7 +155,7 @@ fn root_a_control_group_is_counted_as_its_port_is() {
     drop((tap, port, set, next));
     group.run(&net.left, &datagrams(&to4, 30));
     let set = Set::adopt(&dir).unwrap();
-    let mut taps = inside(&net.host, || Port::adopt(&dir)).unwrap();
+    let mut taps = inside(&net.host, || Port::adopt(&dir, None)).unwrap();
     assert_eq!(taps.iter().filter(|t| is_group(t.ifindex())).count(), 1);
     for tap in &mut taps {
         inside(&net.host, || tap.move_to_set(&set, Some(&dir))).unwrap();
@@ -169,7 +169,7 @@ fn root_a_control_group_is_counted_as_its_port_is() {
     // the kernel lets links go some time after the group
     let deadline = Instant::now() + Duration::from_secs(10);
     let gone = || {
-        let left = inside(&net.host, || Port::adopt(&dir)).unwrap();
+        let left = inside(&net.host, || Port::adopt(&dir, None)).unwrap();
         left.iter().all(|t| !is_group(t.ifindex()))
     };
     while !gone() {

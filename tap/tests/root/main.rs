@@ -3,6 +3,7 @@
 
 mod cost;
 mod differential;
+mod dispatch;
 mod elsewhere;
 mod group;
 mod grow;

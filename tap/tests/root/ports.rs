@@ -29,7 +29,7 @@ use crate::net::{LEFT, Load, Net, RIGHT, inside};
 use crate::oracle::{FlowTruth, Oracle};
 use crate::privileged;
 
-fn set() -> Set {
+pub fn set() -> Set {
     Set::create(SetSpec { flows: 4096, pairs: 256, ports: 16, hists: 256, ..SetSpec::default() }).unwrap()
 }
 
@@ -459,7 +459,7 @@ fn root_a_death_while_fastening_misses_nothing() {
         drop((taps, set));
         thread::sleep(Duration::from_millis(200));
         let adopted = Set::adopt(&dir).unwrap();
-        let mut taps = inside(&net.host, || Port::adopt(&dir)).unwrap();
+        let mut taps = inside(&net.host, || Port::adopt(&dir, None)).unwrap();
         assert_eq!(taps.len(), 2);
         for tap in &mut taps {
             inside(&net.host, || {
@@ -526,7 +526,7 @@ fn root_the_owners_death_misses_nothing() {
         drop((taps, set));
         thread::sleep(Duration::from_millis(400));
         let adopted = Set::adopt(&dir).unwrap();
-        let mut taps = inside(&net.host, || Port::adopt(&dir)).unwrap();
+        let mut taps = inside(&net.host, || Port::adopt(&dir, None)).unwrap();
         assert_eq!(taps.len(), 2);
         for tap in &mut taps {
             inside(&net.host, || {
@@ -544,7 +544,7 @@ fn root_the_owners_death_misses_nothing() {
         // an interface that goes takes its tap along, and the next owner clears the pins away
         net.host.ip(&["link", "del", "p2"]).unwrap();
         drop(taps);
-        let taps = inside(&net.host, || Port::adopt(&dir)).unwrap();
+        let taps = inside(&net.host, || Port::adopt(&dir, None)).unwrap();
         assert_eq!(taps.iter().map(Port::ifindex).collect::<Vec<_>>(), [net.port("p1")], "{how:?}");
         let left = std::fs::read_dir(dir.join("taps")).unwrap().count();
         assert_eq!(left, if how == Attach::Clsact { 1 } else { 2 }, "{how:?}");
@@ -595,7 +595,7 @@ fn root_detaching_leaves_nothing() {
             assert!(
                 !dir.join("taps").exists() || std::fs::read_dir(dir.join("taps")).unwrap().next().is_none()
             );
-            assert!(inside(&net.host, || Port::adopt(&dir)).unwrap().is_empty());
+            assert!(inside(&net.host, || Port::adopt(&dir, None)).unwrap().is_empty());
             for hook in ["ingress", "egress"] {
                 let mut tc = net.host.command("tc");
                 tc.args(["filter", "show", "dev", "p1", hook]);

@@ -61,6 +61,7 @@ impl Work {
             namespaces,
             overlays,
             overlays_failed: BTreeMap::new(),
+            dispatcher: None,
             sandboxes: Sandboxes::Unknown,
             look_again_at: None,
             janitor: None,
@@ -103,6 +104,7 @@ impl Work {
         };
         // before any measurement comes, so that each flow's far end is known
         work.watch_nat();
+        work.start_dispatcher();
         let sets = work.adopt_sets()?;
         fault::point("adopt.sets");
         work.open_journal(&sets)?;
@@ -128,6 +130,46 @@ impl Work {
         Ok(work)
     }
 
+    /// Links that look like ports are tapped as soon as they are there, if their filters can be shared.
+    pub(super) fn start_reflex(&mut self) {
+        let Some(dispatcher) = self.dispatcher.clone().filter(|dispatcher| dispatcher.serves()) else {
+            return;
+        };
+        if let Err(error) = self.tapper.start_reflex(dispatcher) {
+            let error = &error as &dyn std::error::Error;
+            tracing::warn!(error, "new ports are tapped when the controller comes to them");
+        }
+        self.tell_reflex();
+    }
+
+    /// The nursery's programs, or others of it, are there.
+    pub(super) fn tell_reflex(&self) {
+        if let Some(id) = self.world.set_with(&SetRole::Nursery)
+            && let Some(hand) = self.hands.get(&id)
+        {
+            self.tapper.tap_first_for(hand.set.clone(), self.set_dir(id));
+        }
+    }
+
+    /// Without a dispatcher each port has filters of its own: that works as well, and takes longer when many start at once.
+    fn start_dispatcher(&mut self) {
+        let pins = &self.settings.pins;
+        // where ports cannot be fastened, nobody else could put filters of his own on them for as long as they are there
+        let shares = self.settings.attach == Attach::Quick && tap::kernel_has_tcx();
+        let started = if shares { Dispatcher::start(pins).map(Some) } else { Dispatcher::adopt(pins) };
+        match started {
+            Ok(dispatcher) => self.dispatcher = dispatcher,
+            Err(error) => {
+                let error = &error as &dyn std::error::Error;
+                tracing::warn!(error, "ports cannot share their filters; each gets its own");
+                self.dispatcher = Dispatcher::adopt(pins).unwrap_or_default();
+            }
+        }
+        if let Some(dispatcher) = self.dispatcher.clone() {
+            self.shared.set_dispatcher(dispatcher);
+        }
+    }
+
     /// Opens every pinned set. One of another layout cannot be gone on with: its pins are removed, its counts end here.
     fn adopt_sets(&mut self) -> anyhow::Result<BTreeMap<SetId, Set>> {
         std::fs::create_dir_all(&self.settings.pins).with_context(|| {
@@ -143,7 +185,7 @@ impl Work {
                 }
                 Err(error) => {
                     tracing::warn!(set = %id, error = &error as &dyn std::error::Error, "a pinned set cannot be adopted; counting begins anew for its ports");
-                    for port in Port::adopt(&entry.path()).unwrap_or_default() {
+                    for port in Port::adopt(&entry.path(), self.dispatcher.as_ref()).unwrap_or_default() {
                         port.detach()?;
                     }
                     Set::unpin(&entry.path())?;
@@ -185,7 +227,7 @@ impl Work {
         for (id, set) in sets {
             let counted_here = set.counted_ports()?;
             let role = saved.sets.get(&id.0).cloned();
-            let adopted = Port::adopt(&self.set_dir(id))?;
+            let adopted = Port::adopt(&self.set_dir(id), self.dispatcher.as_ref())?;
             let role = role.unwrap_or_else(|| {
                 // its role was not saved in time
                 if adopted.is_empty() && counted_here.is_empty() {

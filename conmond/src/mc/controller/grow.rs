@@ -156,6 +156,7 @@ impl Work {
         if let Some(hand) = self.hands.get_mut(&id) {
             hand.set = set;
         }
+        self.tell_reflex();
     }
 
     fn set_stage(&mut self, id: SetId, stage: Growth) {

@@ -36,7 +36,8 @@ impl Work {
         let tapping = Tapping { set: to, programs: self.programs_of(to), since: monotonic() };
         self.world.tapping.insert(ifindex, tapping);
         let (dir, attach) = (self.set_dir(to), self.settings.attach);
-        self.tapper.tap(Order { ifindex, set, dir, attach, is_new, joined });
+        let dispatcher = self.dispatcher.clone().filter(|_| attach == Attach::Quick);
+        self.tapper.tap(Order { ifindex, set, dir, attach, dispatcher, is_new, joined });
     }
 
     pub(super) fn take_tapped(&mut self, done: tapper::Done) {

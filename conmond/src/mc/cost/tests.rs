@@ -109,7 +109,7 @@ fn root_run_times_and_kernel_memory_are_the_kernels() {
     let frame = crate::mc::view::tests::udp(5000, 6000, 10);
     // packets before statistics are on do not count
     set.test_run(Direction::Tx, &frame, 1, 0).unwrap();
-    let runs = sample(&sets, |_| {
+    let runs = sample(&sets, None, |_| {
         for _ in 0..20 {
             set.test_run(Direction::Tx, &frame, 1, 0).unwrap();
         }

@@ -9,22 +9,22 @@ fn some(desk: &Desk<u32>, count: usize) -> Vec<u32> {
 fn ports_on_their_bridge_come_first_and_each_kind_in_its_order() {
     let desk = Desk::default();
     for (ifindex, joined) in [(1, false), (2, false), (3, true), (4, false), (5, true)] {
-        desk.put(ifindex, joined, ifindex);
+        desk.push(ifindex, joined, ifindex);
     }
     desk.has_joined(4);
     // of a port that is not here any more
     desk.has_joined(9);
     assert_eq!(some(&desk, 2), [3, 4]);
     desk.has_joined(2);
-    desk.put(6, false, 6);
+    desk.push(6, false, 6);
     assert_eq!(some(&desk, 4), [2, 5, 1, 6]);
 }
 
 #[test]
 fn what_waits_at_the_end_is_left_and_nobody_waits_for_more() {
     let desk = Arc::new(Desk::default());
-    desk.put(1, true, 1);
-    desk.put(2, true, 2);
+    desk.push(1, true, 1);
+    desk.push(2, true, 2);
     assert_eq!(desk.next(), Some(1));
     let idle = Arc::new(Desk::<u32>::default());
     let waits = std::thread::spawn({
@@ -55,7 +55,7 @@ fn each_port_is_handed_out_once() {
             })
         })
         .collect();
-    (0..1000).for_each(|i| desk.put(i, false, i));
+    (0..1000).for_each(|i| desk.push(i, false, i));
     threads.into_iter().for_each(|thread| thread.join().unwrap());
     let mut taken = taken.lock().unwrap().clone();
     taken.sort_unstable();
