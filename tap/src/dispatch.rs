@@ -26,7 +26,6 @@ use crate::{object, sys};
 
 /// The map that is one of the arrays in the dispatcher's programs.
 pub(crate) const TARGETS: &str = "targets";
-const DIR: &str = "dispatch";
 const DIRECTIONS: [Direction; 2] = [Direction::Tx, Direction::Rx];
 
 /// What is where for the sets below a folder.
@@ -75,13 +74,16 @@ fn place_of(ifindex: u32) -> u32 {
 }
 
 fn pin_of(root: &Path, direction: Direction) -> PathBuf {
-    root.join(DIR).join(direction.as_str())
+    root.join(Dispatcher::DIR).join(direction.as_str())
 }
 
 impl Dispatcher {
+    /// Where its pins are, beside the sets'.
+    pub const DIR: &str = "dispatch";
+
     /// Makes the dispatcher of the sets below `root`, or takes over what an earlier one left; then it takes ports.
     pub fn start(root: &Path) -> Result<Arc<Self>, Error> {
-        let dir = root.join(DIR);
+        let dir = root.join(Self::DIR);
         fs::create_dir_all(&dir).map_err(|source| pin_error("make", &dir, source))?;
         let targets = DIRECTIONS.map(|direction| {
             let path = pin_of(root, direction);

@@ -49,6 +49,18 @@ fn root_a_link_that_joins_no_bridge_is_let_go() -> Result<()> {
             ip(host, &format!("link del {name}"))?;
         }
         pins_are_the_daemon_s(conmond)?;
+        // somebody removes the device that holds the filters which ports share
+        let holder =
+            || Ok(host.links()?.into_iter().map(|link| link.name).find(|name| name.starts_with("conmon-")));
+        let device = holder()?.context("there is no device of ours")?;
+        ip(host, &format!("link del {device}"))?;
+        wait_for("our device again", READY, holder)?;
+        ip(host, "link add vethc3ffee1 type veth peer name vethc3ffee2")?;
+        wait_for("a tap after that", READY, || Ok(is_tapped(host, "vethc3ffee1")?.then_some(())))?;
+        let shown =
+            host.command("tc").args(["qdisc", "show", "dev", "vethc3ffee1"]).output().context("tc")?;
+        ensure!(String::from_utf8_lossy(&shown.stdout).contains("ingress_block"), "its filters are its own");
+        ip(host, "link del vethc3ffee1")?;
         Ok(())
     })
 }

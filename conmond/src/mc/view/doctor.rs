@@ -375,24 +375,27 @@ fn ring(shared: &Shared, published: &Published) -> Check {
 }
 
 fn pins(shared: &Shared, dir: &Path) -> Check {
-    let known: BTreeSet<String> = shared.sets().keys().map(SetId::to_string).collect();
+    let sets: BTreeSet<String> = shared.sets().keys().map(SetId::to_string).collect();
+    let is_known = |name: &String| {
+        sets.contains(name) || (name == tap::Dispatcher::DIR && shared.dispatcher().is_some())
+    };
     let problem = match fs::read_dir(dir) {
         Ok(entries) => {
             let names = entries.flatten().map(|e| e.file_name().to_string_lossy().into_owned());
             let mut unknown: Vec<String> = names
-                .filter(|n| !known.contains(n))
+                .filter(|n| !is_known(n))
                 .map(|n| format!("{} is of no set that is loaded", dir.join(n).display()))
                 .collect();
             unknown.sort();
             some(&unknown)
         }
-        Err(e) if e.kind() == io::ErrorKind::NotFound && known.is_empty() => None,
+        Err(e) if e.kind() == io::ErrorKind::NotFound && sets.is_empty() => None,
         Err(e) => Some(format!("{} cannot be listed: {e}", dir.display())),
     };
     check(
         "pins",
         problem,
-        format!("{} holds the pins of {} sets and no others", dir.display(), known.len()),
+        format!("{} holds the pins of {} sets and no others", dir.display(), sets.len()),
         "restart the daemon, which adopts or removes them; if they stay, `conmonctl down` removes every pin of the instance",
     )
 }
