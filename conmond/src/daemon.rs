@@ -379,10 +379,6 @@ pub fn clean(config: &Config) -> anyhow::Result<()> {
                     }
                 }
             }
-            if let Err(e) = Dispatcher::remove(&dir) {
-                failed.push(conmond::mc::controller::chain(&e));
-            }
-            fault::point("clean.holder");
             if let Err(e) = fs::remove_dir(&dir) {
                 failed.push(format!("cannot remove {}: {e}", dir.display()));
             }
@@ -393,6 +389,11 @@ pub fn clean(config: &Config) -> anyhow::Result<()> {
         Err(e) if e.kind() == io::ErrorKind::NotFound => {}
         Err(e) => failed.push(format!("cannot look into {}: {e}", dir.display())),
     }
+    // what it leaves in the kernel needs no pins to be found
+    if let Err(e) = Dispatcher::remove(&dir) {
+        failed.push(conmond::mc::controller::chain(&e));
+    }
+    fault::point("clean.holder");
     let tokio = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let runtime = Runtime::new(config.engine_asked_for(), instance.name())?;
     let removed = tokio.block_on(async {

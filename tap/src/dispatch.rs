@@ -162,6 +162,31 @@ impl Dispatcher {
         Ok(bound?)
     }
 
+    /// Whether the device is there, bound to the filters.
+    pub fn is_whole(&self) -> bool {
+        nix::net::if_::if_nametoindex(self.names.holder.as_str())
+            .is_ok_and(|holder| netlink::blocks_of(holder).is_ok_and(|of| of == Some(self.names.blocks)))
+    }
+
+    /// Takes ports off the filters that have no place here: a crash left them without a mark, and they are to be tapped in another way.
+    pub fn let_go(&self) -> Result<(), Error> {
+        let Names { blocks, holder } = &self.names;
+        let removed = netlink::bound_to(*blocks).and_then(|all| {
+            let holder = nix::net::if_::if_nametoindex(holder.as_str()).unwrap_or_default();
+            let strays =
+                all.into_iter().filter(|i| *i != holder && self.taken().get(&place_of(*i)) != Some(i));
+            strays
+                .collect::<Vec<_>>()
+                .into_iter()
+                .try_for_each(|ifindex| netlink::remove_blocks(ifindex, *blocks))
+        });
+        removed.map_err(|source| Error::Dispatch {
+            what: "remove ports from",
+            holder: holder.clone(),
+            source,
+        })
+    }
+
     /// It takes no more ports, until it [serves](Self::serve) again.
     pub fn pause(&self) {
         self.serves.store(false, Ordering::Release);

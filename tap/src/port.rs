@@ -460,6 +460,11 @@ impl Port {
         }
     }
 
+    /// Whether it is on the filters that ports share.
+    pub fn is_shared(&self) -> bool {
+        matches!(&self.hold, Hold::Clsact(Filters::Shared(..)) | Hold::Both(_, Filters::Shared(..)))
+    }
+
     /// Whether it is held by links alone: there is nothing to fasten.
     pub fn is_fast(&self) -> bool {
         matches!(self.hold, Hold::Tcx(_) | Hold::Group(_))
@@ -598,9 +603,6 @@ impl Port {
                 [_, true, _] => Some(Filters::Own { qdisc_is_ours: true }),
                 [true, ..] => Some(Filters::Own { qdisc_is_ours: false }),
                 [.., true] => {
-                    if let Some(dispatcher) = dispatcher {
-                        dispatcher.keep(ifindex);
-                    }
                     // the folder above is the dispatcher's
                     let blocks = Names::of(set_dir.parent().unwrap_or(set_dir)).blocks;
                     Some(Filters::Shared(blocks, dispatcher.cloned()))
@@ -624,6 +626,11 @@ impl Port {
             let Some(hold) = hold else { continue };
             let port = Self { ifindex, hold, dir: Some(dir.clone()) };
             if port.is_alive() {
+                if let Hold::Clsact(Filters::Shared(_, Some(dispatcher)))
+                | Hold::Both(_, Filters::Shared(_, Some(dispatcher))) = &port.hold
+                {
+                    dispatcher.keep(ifindex);
+                }
                 ports.push(port);
             } else {
                 port.detach()?;

@@ -222,6 +222,8 @@ struct Work {
     overlays_failed: BTreeMap<String, String>,
     /// What ports share that are tapped while many containers start.
     dispatcher: Option<Arc<Dispatcher>>,
+    /// New ports are to share their filters.
+    shares: bool,
     sandboxes: Sandboxes,
     /// When all links are to be listed again, because those of some namespace could not be.
     look_again_at: Option<Timestamp>,
@@ -373,7 +375,7 @@ impl Work {
     /// Somebody removed the device that holds what ports share. Those that are on it keep it alive; others get filters of their own until
     /// there is one again.
     fn serve_again(&self) {
-        if let Some(dispatcher) = self.dispatcher.clone().filter(|dispatcher| dispatcher.serves()) {
+        if let Some(dispatcher) = self.dispatcher.clone().filter(|_| self.shares) {
             tracing::warn!(device = dispatcher.holder(), "somebody removed our device; it is made anew");
             dispatcher.pause();
             self.rigger.send(RiggerJob::Serve(dispatcher));
@@ -841,6 +843,10 @@ impl Work {
             self.swept_at = now;
             for port in self.tapper.unclaimed(now) {
                 self.rigger.send(RiggerJob::Detach(port));
+            }
+            if let Some(dispatcher) = self.dispatcher.clone().filter(|_| self.shares) {
+                // no message tells of a qdisc that somebody takes off our device
+                self.rigger.send(RiggerJob::Serve(dispatcher));
             }
             self.send(Job::Sweep);
             let kept = &self.world.containers;

@@ -32,6 +32,8 @@ use crate::switch::new_links;
 const THREADS: usize = 4;
 /// The controller has heard of a link by then, if it is going to.
 const CLAIMED: Duration = Duration::from_secs(5);
+/// After an error that should not happen.
+const PAUSE: Duration = Duration::from_millis(10);
 /// Longer than any message of a link.
 const MESSAGE_BYTES: usize = 32 << 10;
 
@@ -127,11 +129,14 @@ impl Reflex {
         let mut table = self.inner.table();
         let ifindex = order.ifindex;
         match table.links.remove(&ifindex) {
-            Some(Stage::Tapping) => {
+            Some(Stage::Tapping | Stage::Dropped) => {
                 table.links.insert(ifindex, Stage::Wanted(order));
                 Claim::Later
             }
-            Some(Stage::Made(made)) => Claim::Made(order, made),
+            Some(Stage::Made(made)) => {
+                table.links.insert(ifindex, Stage::Claimed);
+                Claim::Made(order, made)
+            }
             // if nobody here has heard of it yet, nobody shall touch it
             _ => {
                 table.links.insert(ifindex, Stage::Claimed);
@@ -192,7 +197,8 @@ impl Reader {
             ];
             match poll(&mut ready, PollTimeout::NONE) {
                 Ok(_) | Err(Errno::EINTR) => {}
-                Err(_) => return None,
+                // it is for a moment, or everybody has a worse problem
+                Err(_) => std::thread::sleep(PAUSE),
             }
             if ready[1].any().unwrap_or(true) {
                 return None;

@@ -27,7 +27,7 @@ pub enum Job {
     Group(GroupJob),
     /// Take the programs and their pins away.
     Detach(Port),
-    /// Make anew what holds the filters that ports share.
+    /// Make anew what holds the filters that ports share, if it is not there.
     Serve(Arc<Dispatcher>),
 }
 
@@ -104,6 +104,9 @@ impl Rigger {
                     }
                     Job::Detach(port) => detach(port),
                     Job::Serve(dispatcher) => {
+                        if dispatcher.serves() && dispatcher.is_whole() {
+                            continue;
+                        }
                         if let Err(error) = dispatcher.serve() {
                             let error = &error as &dyn std::error::Error;
                             tracing::warn!(error, "ports cannot share their filters; each gets its own");

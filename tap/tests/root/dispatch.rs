@@ -145,6 +145,7 @@ fn root_a_death_over_a_port_that_shares_filters() {
     let mut taps = inside(&net.host, || Port::adopt(&dir, Some(&dispatcher))).unwrap();
     assert_eq!(taps.len(), 2, "what is not bound is none");
     assert_eq!(std::fs::read_dir(dir.join("taps")).unwrap().count(), 4, "two links and two marks");
+    dispatcher.sweep();
     assert_eq!(dispatcher.places().unwrap(), [2, 2], "its place is empty");
     for tap in &mut taps {
         inside(&net.host, || {

@@ -62,6 +62,7 @@ impl Work {
             overlays,
             overlays_failed: BTreeMap::new(),
             dispatcher: None,
+            shares: false,
             sandboxes: Sandboxes::Unknown,
             look_again_at: None,
             janitor: None,
@@ -155,13 +156,14 @@ impl Work {
     fn start_dispatcher(&mut self) {
         let pins = &self.settings.pins;
         // where ports cannot be fastened, nobody else could put filters of his own on them for as long as they are there
-        let shares = self.settings.attach == Attach::Quick && tap::kernel_has_tcx();
-        let started = if shares { Dispatcher::start(pins).map(Some) } else { Dispatcher::adopt(pins) };
+        self.shares = self.settings.attach == Attach::Quick && tap::kernel_has_tcx();
+        let started = if self.shares { Dispatcher::start(pins).map(Some) } else { Dispatcher::adopt(pins) };
         match started {
             Ok(dispatcher) => self.dispatcher = dispatcher,
             Err(error) => {
                 let error = &error as &dyn std::error::Error;
                 tracing::warn!(error, "ports cannot share their filters; each gets its own");
+                self.shares = false;
                 self.dispatcher = Dispatcher::adopt(pins).unwrap_or_default();
             }
         }
@@ -256,6 +258,13 @@ impl Work {
                 // one that was being fastened when the daemon died is settled first; then this build's programs go over the
                 // same maps: not a packet is missed
                 let taken = port.settle(&set).and_then(|()| port.move_to_set(&set, Some(&dir)));
+                if taken.is_ok() && port.is_shared() && self.settings.attach == Attach::Tcx {
+                    // by nothing else than this from now on; where it cannot be, it is counted as it was
+                    if let Err(error) = port.fasten(&set) {
+                        let (ifindex, error) = (port.ifindex(), &error as &dyn std::error::Error);
+                        tracing::warn!(ifindex, error, "a tap is not fastened; it goes on counting as it is");
+                    }
+                }
                 if let Err(error) = taken {
                     let ifindex = port.ifindex();
                     if port.is_alive() {
@@ -309,6 +318,12 @@ impl Work {
             if growing {
                 self.settle_growth(id);
             }
+        }
+        if let Some(dispatcher) = self.dispatcher.as_ref().filter(|_| !self.shares)
+            && let Err(error) = dispatcher.let_go()
+        {
+            let error = &error as &dyn std::error::Error;
+            tracing::warn!(error, "ports that a crash left may be counted twice until they are removed");
         }
         self.shared.store().keep_ports(|ifindex| self.world.taps.contains_key(&ifindex));
         counted.extend(saved.ports.keys());
