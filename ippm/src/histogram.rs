@@ -43,7 +43,7 @@ pub const fn bucket_of(ns: u64) -> usize {
     // logarithm. Below 2^34, where buckets end, no double is rounded.
     let ns = if ns < END_NS { ns } else { END_NS - 1 };
     let place = (ns as i64 as f64).to_bits() >> (f64::MANTISSA_DIGITS - 1 - SUB_BITS);
-    place as usize - FIRST_PLACE
+    (place as usize).wrapping_sub(FIRST_PLACE)
 }
 
 /// The first delay beyond all buckets.
