@@ -20,13 +20,13 @@ use crate::abi;
 use crate::cost::{Runs, read};
 use crate::error::Error;
 use crate::fault;
+use crate::fnv;
 use crate::netlink::{self, Blocks, Unbound};
-use crate::set::{Descriptors, Programs, pin_error};
+use crate::set::{DIRECTIONS, Descriptors, Programs, pin_error};
 use crate::{object, sys};
 
 /// The map that is one of the arrays in the dispatcher's programs.
 pub(crate) const TARGETS: &str = "targets";
-const DIRECTIONS: [Direction; 2] = [Direction::Tx, Direction::Rx];
 
 /// What is where for the sets below a folder.
 pub(crate) struct Names {
@@ -37,9 +37,7 @@ pub(crate) struct Names {
 impl Names {
     /// Of the same folder the same, in every build.
     pub(crate) fn of(root: &Path) -> Self {
-        // FNV-1a
-        let text = root.as_os_str().as_encoded_bytes();
-        let hash = text.iter().fold(0x811c_9dc5u32, |h, b| (h ^ u32::from(*b)).wrapping_mul(0x0100_0193));
+        let hash = fnv::hash(root.as_os_str().as_encoded_bytes());
         // small numbers are other people's
         let blocks = Blocks { tx: hash | 0x8000_0001, rx: (hash | 0x8000_0000) & !1 };
         let last = root.file_name().unwrap_or_default().to_string_lossy();
@@ -171,16 +169,10 @@ impl Dispatcher {
     /// Takes ports off the filters that have no place here: a crash left them without a mark, and they are to be tapped in another way.
     pub fn let_go(&self) -> Result<(), Error> {
         let Names { blocks, holder } = &self.names;
-        let removed = netlink::bound_to(*blocks).and_then(|all| {
-            let holder = nix::net::if_::if_nametoindex(holder.as_str()).unwrap_or_default();
-            let strays =
-                all.into_iter().filter(|i| *i != holder && self.taken().get(&place_of(*i)) != Some(i));
-            strays
-                .collect::<Vec<_>>()
-                .into_iter()
-                .try_for_each(|ifindex| netlink::remove_blocks(ifindex, *blocks))
-        });
-        removed.map_err(|source| Error::Dispatch {
+        let its = nix::net::if_::if_nametoindex(holder.as_str()).unwrap_or_default();
+        let is_stray =
+            |ifindex: u32| ifindex != its && self.taken().get(&place_of(ifindex)) != Some(&ifindex);
+        netlink::unbind_all(*blocks, is_stray).map_err(|source| Error::Dispatch {
             what: "remove ports from",
             holder: holder.clone(),
             source,
@@ -206,9 +198,7 @@ impl Dispatcher {
     /// gone before.
     pub fn remove(root: &Path) -> Result<(), Error> {
         let Names { blocks, holder } = Names::of(root);
-        let removed = netlink::bound_to(blocks)
-            .and_then(|all| all.into_iter().try_for_each(|ifindex| netlink::remove_blocks(ifindex, blocks)))
-            .and_then(|()| netlink::remove_holder(&holder));
+        let removed = netlink::unbind_all(blocks, |_| true).and_then(|()| netlink::remove_holder(&holder));
         removed.map_err(|source| Error::Dispatch { what: "remove", holder, source })
     }
 

@@ -19,6 +19,7 @@ mod dispatch;
 mod error;
 pub mod fault;
 pub mod filesystem;
+mod fnv;
 mod grow;
 mod janitor;
 mod look;

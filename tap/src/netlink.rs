@@ -13,9 +13,11 @@ use nix::sys::socket::{
 };
 use nix::sys::time::{TimeVal, TimeValLike};
 
+use crate::set::DIRECTIONS;
+
 pub(crate) use blocks::{
-    Blocks, Unbound, bind_blocks, blocks_of, bound_to, make_holder, remove_blocks, remove_holder,
-    set_block_filter,
+    Blocks, Unbound, bind_blocks, blocks_of, make_holder, remove_blocks, remove_holder, set_block_filter,
+    unbind_all,
 };
 
 const RTM_NEWQDISC: u16 = 36;
@@ -172,7 +174,7 @@ fn place_of(ifindex: u32, direction: Direction) -> Option<u32> {
 /// Takes the clsact qdisc away if it has no filter, anybody's. (One that somebody adds between the look and the removal goes
 /// with it.)
 pub(crate) fn remove_clsact_if_unused(ifindex: u32) -> io::Result<()> {
-    for direction in [Direction::Tx, Direction::Rx] {
+    for direction in DIRECTIONS {
         let all = message(RTM_GETTFILTER, NLM_F_DUMP, ifindex, 0, parent(direction), 0);
         if !request(all)?.is_empty() {
             return Ok(());
@@ -318,5 +320,5 @@ pub(crate) fn remove_filter(ifindex: u32, direction: Direction) -> io::Result<()
 
 /// Whether ours is at both directions.
 pub(crate) fn has_filter(ifindex: u32) -> bool {
-    [Direction::Tx, Direction::Rx].into_iter().all(|direction| place_of(ifindex, direction).is_some())
+    DIRECTIONS.into_iter().all(|direction| place_of(ifindex, direction).is_some())
 }

@@ -41,7 +41,7 @@ use crate::error::Error;
 use crate::fault;
 use crate::janitor::{Command, Janitor};
 use crate::netlink::{self, Blocks};
-use crate::set::{Programs, Set, pin_error};
+use crate::set::{DIRECTIONS, Programs, Set, pin_error};
 use crate::sys;
 
 pub use elsewhere::{Namespace, is_elsewhere};
@@ -149,8 +149,6 @@ fn ports_dir(set_dir: &Path) -> PathBuf {
 fn direction_name(direction: Direction) -> &'static str {
     direction.as_str()
 }
-
-const DIRECTIONS: [Direction; 2] = [Direction::Tx, Direction::Rx];
 
 fn links(programs: &Programs, ifindex: u32) -> Result<Links, Error> {
     let made = |direction| {

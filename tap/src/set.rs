@@ -10,6 +10,8 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use ippm::flow::Direction;
+
 use crate::abi::{self, Settings};
 use crate::dispatch::TARGETS;
 use crate::error::Error;
@@ -91,6 +93,9 @@ impl SetSpec {
     }
 }
 
+/// The two, in the order in which they are put on a port.
+pub(crate) const DIRECTIONS: [Direction; 2] = [Direction::Tx, Direction::Rx];
+
 /// The attachable programs of a set.
 pub struct Programs {
     /// For a port's ingress: packets from the container.
@@ -110,10 +115,10 @@ impl Programs {
     }
 
     /// The direction's program.
-    pub fn of(&self, direction: ippm::flow::Direction) -> BorrowedFd<'_> {
+    pub fn of(&self, direction: Direction) -> BorrowedFd<'_> {
         match direction {
-            ippm::flow::Direction::Tx => self.tx.as_fd(),
-            ippm::flow::Direction::Rx => self.rx.as_fd(),
+            Direction::Tx => self.tx.as_fd(),
+            Direction::Rx => self.rx.as_fd(),
         }
     }
 }
@@ -428,7 +433,7 @@ impl Set {
     /// with `gso_segs` segments.
     pub fn test_run(
         &self,
-        direction: ippm::flow::Direction,
+        direction: Direction,
         frame: &[u8],
         ifindex: u32,
         gso_segs: u32,

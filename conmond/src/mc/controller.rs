@@ -841,9 +841,6 @@ impl Work {
         }
         if now - self.swept_at >= Duration::from_secs(10) {
             self.swept_at = now;
-            for port in self.tapper.unclaimed(now) {
-                self.rigger.send(RiggerJob::Detach(port));
-            }
             if let Some(dispatcher) = self.dispatcher.clone().filter(|_| self.shares) {
                 // no message tells of a qdisc that somebody takes off our device
                 self.rigger.send(RiggerJob::Serve(dispatcher));

@@ -3,7 +3,8 @@
 //! in these the engine may ask for the kernel's lock for network devices, and be given it for tens of them.
 //!
 //! Several threads take turns at one socket: who reads of such a link leaves the socket to the next, and taps. What the controller makes of the
-//! link it finds out by itself, a little later, and then it [claims](Reflex::claim) the tap. What it does not claim is taken away again.
+//! link it finds out by itself, a little later, and then it [claims](Reflex::claim) the tap. What it does not claim, because it makes nothing
+//! of it or was not told, they take away again.
 
 use std::collections::HashMap;
 use std::io::{self, PipeReader, PipeWriter};
@@ -20,8 +21,9 @@ use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{MsgFlags, recv};
 use socket2::SockRef;
-use tap::{Dispatcher, Port, Set};
+use tap::{Dispatcher, Port, Set, fault};
 
+use super::rigger::detach;
 use super::tapper::Order;
 use super::world::becomes_port;
 use crate::clock::monotonic;
@@ -56,6 +58,7 @@ pub enum Claim {
 }
 
 enum Stage {
+    /// Its tap is being put on or taken away.
     Tapping,
     Wanted(Order),
     Made(Made),
@@ -112,6 +115,7 @@ impl Reflex {
                 // the socket is left before the taps
                 while let Some(links) = next() {
                     links.into_iter().for_each(|ifindex| inner.tap(ifindex));
+                    inner.sweep(monotonic());
                 }
             };
             reflex.threads.push(std::thread::Builder::new().name("reflex".into()).spawn(work)?);
@@ -163,15 +167,6 @@ impl Reflex {
         }
     }
 
-    /// What was tapped and the controller did not claim, because it makes nothing of it or was not told.
-    pub fn unclaimed(&self, now: Timestamp) -> Vec<Port> {
-        let mut table = self.inner.table();
-        let is_old = |_: &u32, stage: &mut Stage| matches!(stage, Stage::Made(m) if now - m.at > CLAIMED);
-        let old: Vec<_> = table.links.extract_if(is_old).collect();
-        let port = |(_, stage)| if let Stage::Made(made) = stage { Some(made.port) } else { None };
-        old.into_iter().filter_map(port).collect()
-    }
-
     /// Ends the threads; nothing is answered after that.
     pub fn stop(&mut self) {
         self.stop = None;
@@ -188,14 +183,15 @@ impl Drop for Reflex {
 }
 
 impl Reader {
-    /// Waits for links that look like ports to be; none when it is over.
+    /// Waits for links that look like ports to be, but not for ever; none when it is over.
     fn next(&mut self) -> Option<Vec<u32>> {
         loop {
             let mut ready = [
                 PollFd::new(self.socket.as_fd(), PollFlags::POLLIN),
                 PollFd::new(self.stopped.as_fd(), PollFlags::POLLIN),
             ];
-            match poll(&mut ready, PollTimeout::NONE) {
+            match poll(&mut ready, PollTimeout::try_from(CLAIMED).unwrap_or(PollTimeout::MAX)) {
+                Ok(0) => return Some(Vec::new()),
                 Ok(_) | Err(Errno::EINTR) => {}
                 // it is for a moment, or everybody has a worse problem
                 Err(_) => std::thread::sleep(PAUSE),
@@ -236,6 +232,11 @@ impl Inner {
         let at = monotonic();
         // whoever wants it taps it in the ordinary way, and tells if that fails, too
         let made = made.ok().flatten().map(|port| Made { port, at });
+        self.end(ifindex, made.inspect(|_| fault::point("tap.attached")));
+    }
+
+    /// A link's tap has been put on, or there is none.
+    fn end(&self, ifindex: u32, made: Option<Made>) {
         let mut table = self.table();
         match (table.links.remove(&ifindex), made) {
             (Some(Stage::Wanted(order)), made) => {
@@ -247,9 +248,25 @@ impl Inner {
             }
             (_, Some(made)) => {
                 drop(table);
-                super::rigger::detach(made.port);
+                detach(made.port);
             }
             _ => {}
+        }
+    }
+
+    /// Takes away what the controller has not claimed. Should it do so now, it waits until that is done.
+    fn sweep(&self, now: Timestamp) {
+        let mut old = Vec::new();
+        for (ifindex, stage) in &mut self.table().links {
+            if matches!(stage, Stage::Made(made) if now - made.at > CLAIMED)
+                && let Stage::Made(made) = std::mem::replace(stage, Stage::Tapping)
+            {
+                old.push((*ifindex, made.port));
+            }
+        }
+        for (ifindex, port) in old {
+            detach(port);
+            self.end(ifindex, None);
         }
     }
 }

@@ -137,11 +137,6 @@ impl Tapper {
         self.reflex.as_ref()?.forget(ifindex)
     }
 
-    /// Taps that were put on and not ordered for so long that they are not going to be.
-    pub fn unclaimed(&self, now: Timestamp) -> Vec<Port> {
-        self.reflex.as_ref().map(|reflex| reflex.unclaimed(now)).unwrap_or_default()
-    }
-
     /// A port that waits, perhaps, has joined its bridge: it comes before those that have not.
     pub fn has_joined(&self, ifindex: u32) {
         self.desk.has_joined(ifindex);

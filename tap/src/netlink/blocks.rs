@@ -120,11 +120,14 @@ fn blocks_in(qdisc: &[u8]) -> Option<Blocks> {
     Some(Blocks { tx: number(TCA_INGRESS_BLOCK)?, rx: number(TCA_EGRESS_BLOCK)? })
 }
 
-/// The interfaces that are bound to these blocks.
-pub(crate) fn bound_to(blocks: Blocks) -> io::Result<Vec<u32>> {
+/// Takes the interfaces that are bound to these blocks off them, if they are wanted.
+pub(crate) fn unbind_all(blocks: Blocks, is_wanted: impl Fn(u32) -> bool) -> io::Result<()> {
     let all = request(message(RTM_GETQDISC, NLM_F_DUMP, 0, 0, 0, 0))?;
     let ours = all.iter().filter(|qdisc| blocks_in(qdisc) == Some(blocks));
-    Ok(ours.filter_map(|qdisc| Some(u32::from_ne_bytes(qdisc.get(4..8)?.try_into().ok()?))).collect())
+    let interface = |qdisc: &Vec<u8>| Some(u32::from_ne_bytes(qdisc.get(4..8)?.try_into().ok()?));
+    ours.filter_map(interface)
+        .filter(|ifindex| is_wanted(*ifindex))
+        .try_for_each(|ifindex| remove_blocks(ifindex, blocks))
 }
 
 /// The payload of the first attribute of a kind.

@@ -13,6 +13,7 @@ use std::path::Path;
 use super::{Hold, Links, Port, links, pin_error, ports_dir};
 use crate::abi::{ELSEWHERE, GROUP};
 use crate::error::Error;
+use crate::fnv;
 use crate::set::Set;
 use crate::sys;
 
@@ -31,8 +32,7 @@ impl Namespace {
     /// The one that has this name for as long as anybody knows of its ports. Ports of two namespaces may have the same number by
     /// chance: of `n` of them, with a probability of some `n²/2³¹`.
     pub fn named(name: &str) -> Self {
-        // FNV-1a: the numbers are pinned, and must be the same in the next build
-        let hash = name.bytes().fold(0x811c_9dc5u32, |h, b| (h ^ u32::from(b)).wrapping_mul(0x0100_0193));
+        let hash = fnv::hash(name.as_bytes());
         // 0 is that of programs which do not add anything
         Self(((hash ^ hash >> 30) & MASK).max(1))
     }

@@ -36,7 +36,7 @@ impl Work {
         let tapping = Tapping { set: to, programs: self.programs_of(to), since: monotonic() };
         self.world.tapping.insert(ifindex, tapping);
         let (dir, attach) = (self.set_dir(to), self.settings.attach);
-        let dispatcher = self.dispatcher.clone().filter(|_| attach == Attach::Quick);
+        let dispatcher = self.dispatcher.clone().filter(|_| self.shares);
         self.tapper.tap(Order { ifindex, set, dir, attach, dispatcher, is_new, joined });
     }
 
