@@ -54,10 +54,12 @@ fn give_up_privileges(runtime: &Runtime) -> anyhow::Result<()> {
     if !conmond::priority::come_first() {
         tracing::info!("without CAP_SYS_NICE at the start, taps and names take their turn on a busy host");
     }
-    nix::sys::prctl::set_no_new_privs().context("cannot give up gaining privileges")?;
-    let address = runtime.address();
-    let socket = address.strip_prefix("unix://").map(Path::new);
-    conmond::privilege::keep_only_needed(socket).context("cannot give up capabilities")?;
+    conmond::mc::reflex::prepare(|| {
+        nix::sys::prctl::set_no_new_privs().context("cannot give up gaining privileges")?;
+        let address = runtime.address();
+        let socket = address.strip_prefix("unix://").map(Path::new);
+        conmond::privilege::keep_only_needed(socket).context("cannot give up capabilities")
+    })?;
     for need in conmond::privilege::missing() {
         let (capability, why) = (need.capability, need.why);
         match need.without {

@@ -46,8 +46,8 @@ pub const NEEDS: [Need; 5] = [
     },
 ];
 
-/// Needed at the start only, to let the threads that tap and name come before others; a process that has it from its parent does
-/// not need it, nor does one on a host that is never busy.
+/// Needed at the start only, to let the threads that tap and name come before others; a process that has its priority and its limit from its parent
+/// does not need it, nor does one on a host that is never busy.
 pub const AT_START: Capability = Capability::CAP_SYS_NICE;
 
 /// Kept beside the others where the engine's socket is another user's: a rootless engine's.
@@ -107,6 +107,7 @@ mod tests {
         assert_eq!(granted, names);
         let compose = include_str!("../../packaging/compose.yaml");
         assert!(unit.contains("\nNice=-15\n"), "the unit gives what AT_START is for");
+        assert!(unit.contains("\nLimitRTPRIO=1\n") && !unit.contains("RestrictRealtime"));
         let line = compose.lines().find_map(|l| l.trim().strip_prefix("cap_add: [")).unwrap();
         names.push(AT_START.to_string());
         names.sort();

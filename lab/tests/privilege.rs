@@ -29,6 +29,21 @@ fn of_all_threads(pid: &str, key: &str) -> Result<BTreeSet<String>> {
     Ok(all)
 }
 
+/// The names of threads that are not in the ordinary scheduling class.
+fn real_time_threads(pid: &str) -> Result<Vec<String>> {
+    let mut names = Vec::new();
+    for thread in fs::read_dir(format!("/proc/{pid}/task"))?.flatten() {
+        let stat = fs::read_to_string(thread.path().join("stat"))?;
+        let (name, rest) = stat.rsplit_once(')').with_context(|| stat.clone())?;
+        // proc_pid_stat(5): the name is the second, the policy the 41st
+        let policy = rest.split_whitespace().nth(41 - 3).with_context(|| stat.clone())?;
+        if policy != "0" {
+            names.push(name.split_once('(').map_or(name, |(_, name)| name).to_owned());
+        }
+    }
+    Ok(names)
+}
+
 /// The mask of the capabilities that the page lists.
 fn documented_capabilities() -> Result<u64> {
     let page = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/privileges.md"))?;
@@ -117,6 +132,8 @@ fn root_processes_may_do_what_the_page_says_and_no_more() -> Result<()> {
             ensure!(of_all_threads(&daemon, set)? == BTreeSet::from(["0".repeat(16)]), "{set}");
         }
         ensure!(of_all_threads(&daemon, "NoNewPrivs")? == BTreeSet::from(["1".to_owned()]));
+        let real_time = real_time_threads(&daemon)?;
+        ensure!(real_time == ["reflex"; 5], "these run before all others: {real_time:?}");
         let log = format!("{}.log", conmond.instance());
         let standard = ["null", log.as_str()];
         let allowed = [

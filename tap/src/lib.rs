@@ -28,6 +28,7 @@ mod netlink;
 mod object;
 mod port;
 mod reader;
+pub mod realtime;
 mod ring;
 mod set;
 mod slots;

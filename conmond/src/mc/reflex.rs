@@ -2,6 +2,8 @@
 //! reads of it, at once: on a host where fifty containers start, each thread that would have to be woken in between costs milliseconds, and
 //! in these the engine may ask for the kernel's lock for network devices, and be given it for tens of them.
 //!
+//! They run at once (see [`priority`]): whoever asks for that lock before the engine goes on to the bridge has the tap there before the port joins.
+//!
 //! Several threads take turns at one socket: who reads of such a link leaves the socket to the next, and taps. What the controller makes of the
 //! link it finds out by itself, a little later, and then it [claims](Reflex::claim) the tap. What it does not claim, because it makes nothing
 //! of it or was not told, they take away again.
@@ -28,10 +30,13 @@ use super::tapper::Order;
 use super::world::becomes_port;
 use crate::clock::monotonic;
 use crate::netlink::messages;
+use crate::priority;
 use crate::switch::new_links;
 
 /// Taps that may be under way at once, but for one that reads.
 const THREADS: usize = 4;
+/// Of the threads.
+const NAME: &str = "reflex";
 /// The controller has heard of a link by then, if it is going to.
 const CLAIMED: Duration = Duration::from_secs(5);
 /// After an error that should not happen.
@@ -95,6 +100,11 @@ struct Reader {
     buffer: Vec<u8>,
 }
 
+/// Makes the threads wait for their start, while they may run at once; `give_up` gives up what allows it. To be called before there is any other thread.
+pub fn prepare(give_up: impl FnOnce() -> anyhow::Result<()>) -> anyhow::Result<()> {
+    priority::prepare_at_once(NAME, THREADS + 1, give_up)
+}
+
 impl Reflex {
     /// Starts the threads, in the caller's network namespace. Nothing is tapped before it is said [for which set](Self::tap_for).
     pub fn start(
@@ -108,6 +118,7 @@ impl Reflex {
         let reader = Arc::new(Mutex::new(Reader { socket, stopped, buffer: vec![0; MESSAGE_BYTES] }));
         let inner = Arc::new(Inner { dispatcher, table: Mutex::default(), answer: Box::new(answer) });
         let mut reflex = Self { inner, stop: Some(stop), threads: Vec::new() };
+        let mut all_at_once = true;
         for _ in 0..=THREADS {
             let (reader, inner) = (reader.clone(), reflex.inner.clone());
             let next = move || reader.lock().unwrap_or_else(PoisonError::into_inner).next();
@@ -118,7 +129,14 @@ impl Reflex {
                     inner.sweep(monotonic());
                 }
             };
-            reflex.threads.push(std::thread::Builder::new().name("reflex".into()).spawn(work)?);
+            let (thread, at_once) = priority::spawn_at_once(NAME, work)?;
+            reflex.threads.push(thread);
+            all_at_once &= at_once;
+        }
+        if !all_at_once {
+            tracing::info!(
+                "without real-time priority, ports are tapped some milliseconds later while many containers start"
+            );
         }
         Ok(reflex)
     }
@@ -199,9 +217,14 @@ impl Reader {
             if ready[1].any().unwrap_or(true) {
                 return None;
             }
-            // what is lost here the controller hears of all the same
-            let Ok(length) = recv(self.socket.as_raw_fd(), &mut self.buffer, MsgFlags::MSG_DONTWAIT) else {
-                continue;
+            let length = match recv(self.socket.as_raw_fd(), &mut self.buffer, MsgFlags::MSG_DONTWAIT) {
+                Ok(length) => length,
+                // what is lost here the controller hears of all the same
+                Err(Errno::EAGAIN | Errno::EINTR | Errno::ENOBUFS) => continue,
+                Err(_) => {
+                    std::thread::sleep(PAUSE);
+                    continue;
+                }
             };
             let told = messages(self.buffer.get(..length).unwrap_or_default());
             let links = told.filter_map(|message| new_links::link(&message)).filter(becomes_port);
