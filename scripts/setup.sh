@@ -22,6 +22,7 @@ needs=(
     # the lab: engine, namespaces, applications
     dockerd:docker.io docker:docker.io containerd:containerd runc:runc iptables:iptables
     podman:podman /usr/lib/podman/netavark:netavark /usr/lib/podman/aardvark-dns:aardvark-dns
+    rootlesskit:rootlesskit slirp4netns:slirp4netns newuidmap:uidmap
     ip:iproute2 nsenter:util-linux setpriv:util-linux ldd:libc-bin busybox:busybox-static
     redis-server:redis-server redis-benchmark:redis-tools nginx:nginx-light wrk:wrk iperf3:iperf3
     memcached:memcached "/usr/lib/postgresql/*/bin/postgres:postgresql" "/usr/lib/postgresql/*/bin/pgbench:postgresql"

@@ -80,6 +80,11 @@ impl Lab {
         self.host_with(name, EngineKind::Podman, &[])
     }
 
+    /// Starts a host whose engine is a Docker of a user without rights.
+    pub fn rootless_host(&self, name: &str) -> Result<Host> {
+        self.host_with(name, EngineKind::Rootless, &[])
+    }
+
     fn host_with(&self, name: &str, engine: EngineKind, arguments: &[&str]) -> Result<Host> {
         check_part(name)?;
         let host = Host::start(self.id, &self.dir.join(name), name, engine, arguments);

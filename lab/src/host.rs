@@ -8,6 +8,7 @@ use crate::image::{self, App};
 use crate::names::LabId;
 use crate::netns::{Link, Namespace};
 use crate::podman;
+use crate::rootless;
 use crate::run::{describe, find_program, output, output_text};
 use crate::wait::wait_for;
 use anyhow::{Context, Result, bail};
@@ -23,7 +24,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 /// Longest wait for an engine to answer.
-const ENGINE_START: Duration = Duration::from_secs(60);
+pub(crate) const ENGINE_START: Duration = Duration::from_secs(60);
 
 /// A host's engine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,6 +33,8 @@ pub enum EngineKind {
     Docker,
     /// Podman's service.
     Podman,
+    /// A Docker of a user without rights.
+    Rootless,
 }
 
 /// A host of the lab. Clones are handles of the same host; it lives as long as its [`crate::Lab`].
@@ -66,19 +69,27 @@ impl Host {
         for sub in ["docker-cli", "run", "captures"] {
             fs::create_dir_all(dir.join(sub)).with_context(|| format!("cannot make {}", dir.display()))?;
         }
-        let namespace = Namespace::create(id.part(name))?;
-        let iptables = ["iptables", "ip6tables"].iter().all(|tool| iptables_works(&namespace, tool));
         let socket = dir.join("docker.sock");
+        let (namespace, own) = match engine {
+            EngineKind::Docker | EngineKind::Podman => (Namespace::create(id.part(name))?, None),
+            EngineKind::Rootless => {
+                let (namespace, child) = rootless::start(id.part(name), dir)?;
+                (namespace, Some(child))
+            }
+        };
+        let iptables = ["iptables", "ip6tables"].iter().all(|tool| iptables_works(&namespace, tool));
         let processes = match engine {
             EngineKind::Docker => docker(&namespace, dir, &socket, iptables, arguments)?,
             EngineKind::Podman => {
                 let mut service = podman::service(&namespace, dir, &socket)?;
                 vec![spawn(&mut service, &dir.join("podman.log"))?]
             }
+            EngineKind::Rootless => own.into_iter().collect(),
         };
         let logs: &[&str] = match engine {
             EngineKind::Docker => &["dockerd.log", "containerd.log"],
             EngineKind::Podman => &["podman.log"],
+            EngineKind::Rootless => &["dockerd.log"],
         };
         let mut host = Inner {
             name: name.to_string(),
@@ -311,7 +322,7 @@ impl Inner {
 
     fn log(&self) -> PathBuf {
         self.dir.join(match self.engine {
-            EngineKind::Docker => "dockerd.log",
+            EngineKind::Docker | EngineKind::Rootless => "dockerd.log",
             EngineKind::Podman => "podman.log",
         })
     }

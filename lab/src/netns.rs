@@ -30,6 +30,13 @@ impl Namespace {
         Ok(ns)
     }
 
+    /// Gives the namespace that a process is in a name.
+    pub(crate) fn of_process(name: String, pid: &str) -> Result<Self> {
+        let ip = find_program("ip", "iproute2")?;
+        output(Command::new(&ip).args(["netns", "attach", &name, pid]))?;
+        Ok(Self { name })
+    }
+
     /// The name `ip netns` shows.
     pub fn name(&self) -> &str {
         &self.name

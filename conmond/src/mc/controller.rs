@@ -601,7 +601,7 @@ impl Work {
         } else {
             let callers = self.callers.clone();
             let check = Arc::new(move |pid: i32, uid: u32| {
-                uid == crate::runtime::MONITOR_UID && callers.admits(id, pid)
+                uid == crate::monitor::user::of(pid) && callers.admits(id, pid)
             });
             let dir = self.settings.run_dir.join("pm").join(id.to_string());
             let _in_runtime = self.tokio.enter();

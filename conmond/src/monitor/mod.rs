@@ -15,6 +15,7 @@ pub mod observe;
 pub mod protocol;
 pub mod run;
 pub mod serve;
+pub mod user;
 
 pub use inline::Inline;
 pub use protocol::{Alive, MfSettings};

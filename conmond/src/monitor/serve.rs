@@ -10,7 +10,7 @@ use std::future::Future;
 use std::io::{self, IoSlice};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd};
-use std::os::unix::fs::{DirBuilderExt, PermissionsExt, chown};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -262,6 +262,13 @@ impl Served {
     /// The socket.
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// Has another user of the host be the one who may call.
+    pub fn give_to(&self, uid: u32) -> Result<(), ServeError> {
+        let failed = |source| ServeError::Socket { what: "give away", path: self.path.clone(), source };
+        let owner = std::fs::symlink_metadata(&self.path).map_err(failed)?.uid();
+        if owner != uid { chown(&self.path, Some(uid), Some(uid)).map_err(failed) } else { Ok(()) }
     }
 }
 

@@ -1,9 +1,10 @@
-//! Every way to run containers that ConMon has to do with: each network mode, Podman, an engine behind a guard. What
+//! Every way to run containers that ConMon has to do with: each network mode, Podman, a user's own Docker, an engine behind a guard. What
 //! each is measured by is traffic whose sender says what it sent.
 
 mod guarded;
 mod modes;
 mod podman;
+mod rootless;
 
 use anyhow::{Context, Result, ensure};
 use lab::traffic::UdpSent;

@@ -8,6 +8,7 @@ use crate::clock::Wall;
 use crate::config::Prefix;
 use crate::discovery::step;
 use crate::mc::world::{ContainerSeen, NetworkSeen};
+use crate::monitor::user;
 use crate::runtime::{
     Container, ContainerAction, ContainerState, EventTime, Monitor, NetworkMembers, NetworkMode, OVERLAY,
     Policy, RuntimeError, Snapshot,
@@ -474,6 +475,10 @@ impl Work {
 
     fn take_started(&mut self, set: SetId, result: Result<(String, Option<u32>), RuntimeError>) {
         let now = monotonic();
+        let process = result.as_ref().ok().and_then(|(_, pid)| i32::try_from((*pid)?).ok());
+        if let Some(pid) = process {
+            self.admit(set, pid);
+        }
         let Some(seen) = self.world.sets.get_mut(&set) else {
             if let Ok((id, _)) = result {
                 self.ask(Ask::RemoveMonitor { id });
@@ -483,9 +488,6 @@ impl Work {
         match result {
             Ok((id, pid)) => {
                 self.monitor_error = None;
-                if let Some(pid) = pid.and_then(|p| i32::try_from(p).ok()) {
-                    self.callers.set(set, pid);
-                }
                 seen.monitor = match &seen.monitor {
                     // it was quicker than the engine's answer
                     MonitorSeen::Connected { pid: connected, heard_at, .. } if pid == Some(*connected) => {
@@ -531,6 +533,16 @@ impl Work {
         });
     }
 
+    /// The engine told a monitor's process: it may call, and nobody else.
+    fn admit(&self, set: SetId, pid: i32) {
+        let Some(served) = self.hands.get(&set).and_then(|hand| hand.served.as_ref()) else { return };
+        self.callers.set(set, pid);
+        if let Err(error) = served.give_to(user::of(pid)) {
+            let error = &error as &dyn std::error::Error;
+            tracing::warn!(%set, error, "a monitoring container cannot call");
+        }
+    }
+
     fn take_monitors(&mut self, result: Result<Vec<(Monitor, Option<u32>, bool)>, RuntimeError>) {
         let now = monotonic();
         let all = match result {
@@ -558,7 +570,7 @@ impl Work {
                 Some(set) if usable => {
                     served.insert(set);
                     if let Some(pid) = process {
-                        self.callers.set(set, pid);
+                        self.admit(set, pid);
                     }
                     if let Some(seen) = self.world.sets.get_mut(&set) {
                         match &mut seen.monitor {
