@@ -6,11 +6,11 @@
 
 use crate::host::{ENGINE_START, spawn};
 use crate::netns::Namespace;
-use crate::run::find_program;
+use crate::run::{find_program, output};
 use crate::wait::wait_for;
 use anyhow::{Context, Result, bail};
 use nix::unistd::{Uid, User};
-use std::fs;
+use std::fs::{self, File};
 use std::os::unix::fs::{chown, symlink};
 use std::path::Path;
 use std::process::{Child, Command};
@@ -52,6 +52,18 @@ pub fn rootless_there() -> Result<&'static str> {
     }
     let script = SCRIPTS.into_iter().find(|script| Path::new(script).exists());
     script.context("dockerd-rootless.sh is missing: run scripts/setup.sh, or `apt-get install docker.io`")
+}
+
+/// Why this machine lets no user have an engine of his own, whatever is installed; none if it does.
+pub fn rootless_refused() -> Option<String> {
+    if let Err(error) = File::options().read(true).write(true).open("/dev/net/tun") {
+        return Some(format!("/dev/net/tun: {error}"));
+    }
+    let mut probe = Command::new("setpriv");
+    probe.args([format!("--reuid={USER}"), format!("--regid={USER}"), "--clear-groups".into()]);
+    let refused =
+        output(probe.args(["unshare", "--user", "--map-root-user", "--net", "--mount", "true"])).err()?;
+    Some(format!("a user may not make namespaces: {refused:#}"))
 }
 
 /// Starts it, and gives the engine's network namespace a name of the lab's.

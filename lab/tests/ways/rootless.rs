@@ -2,7 +2,7 @@
 //! namespace, where conmond runs.
 
 use super::*;
-use lab::{ConmondOptions, root_test, rootless_there};
+use lab::{ConmondOptions, root_test, rootless_refused, rootless_there};
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
@@ -31,6 +31,10 @@ fn root_the_product_works_on_a_users_own_docker() -> Result<()> {
         && std::env::var_os("CONMON_TEST_REQUIRE_ROOT").is_none()
     {
         eprintln!("SKIPPED rootless docker: {error:#}");
+        return Ok(());
+    }
+    if let Some(why) = rootless_refused() {
+        eprintln!("SKIPPED rootless docker: {why}");
         return Ok(());
     }
     root_test("rootless docker", |lab| {
