@@ -188,6 +188,8 @@ impl World {
                 {
                     // Refused at once: nobody listens.
                     self.after(MS, Event::Timeout { host, epoch, connection, call });
+                } else if self.outlives_a_cut(host, connection, call) {
+                    self.held.push(Event::AtStore { host, epoch, connection, call, request });
                 }
             }
             Event::AtHost { host, epoch, connection, call, response } => {
@@ -195,6 +197,8 @@ impl World {
                     self.held.push(Event::AtHost { host, epoch, connection, call, response });
                 } else if !self.faulty(Fault::Cut(host)) {
                     self.at_host(host, epoch, connection, call, response);
+                } else if self.outlives_a_cut(host, connection, call) {
+                    self.held.push(Event::AtHost { host, epoch, connection, call, response });
                 }
             }
             Event::Timeout { host, epoch, connection, call } => {
@@ -225,6 +229,12 @@ impl World {
             Event::Heal(fault) => self.heal(fault),
             Event::Restart(host) => self.start(host),
         }
+    }
+
+    /// What is sent on a stream while its host is cut off comes after the cut, if the stream lasts as long: TCP sends it again, and nothing of a
+    /// stream comes before what was sent earlier.
+    fn outlives_a_cut(&self, host: usize, connection: u64, call: Option<u64>) -> bool {
+        call.is_none() && self.faulty(Fault::Cut(host)) && !self.broken.contains(&(host, connection))
     }
 
     /// Lets a host do what is due.
