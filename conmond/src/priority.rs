@@ -58,14 +58,12 @@ pub fn prepare_at_once<E: From<io::Error>>(
     give_up: impl FnOnce() -> Result<(), E>,
 ) -> Result<(), E> {
     let allowed = realtime::enter().is_ok();
-    let given_up = give_up();
+    let made = give_up().and_then(|()| Ok(make_at_once(name, if allowed { count } else { 0 })?));
     if allowed {
-        let made = given_up.and_then(|()| make_at_once(name, count).map_err(E::from));
         // to give it up needs no leave
         realtime::leave()?;
-        return made;
     }
-    given_up
+    made
 }
 
 fn make_at_once(name: &str, count: usize) -> io::Result<()> {

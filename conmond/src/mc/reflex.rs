@@ -77,6 +77,7 @@ enum Stage {
 struct Table {
     target: Option<(Arc<Set>, PathBuf)>,
     links: HashMap<u32, Stage>,
+    swept_at: Timestamp,
 }
 
 struct Inner {
@@ -277,16 +278,22 @@ impl Inner {
         }
     }
 
-    /// Takes away what the controller has not claimed. Should it do so now, it waits until that is done.
+    /// Takes away what the controller has not claimed, every few seconds. Should it do so now, it waits until that is done.
     fn sweep(&self, now: Timestamp) {
         let mut old = Vec::new();
-        for (ifindex, stage) in &mut self.table().links {
+        let mut table = self.table();
+        if now - table.swept_at < CLAIMED {
+            return;
+        }
+        table.swept_at = now;
+        for (ifindex, stage) in &mut table.links {
             if matches!(stage, Stage::Made(made) if now - made.at > CLAIMED)
                 && let Stage::Made(made) = std::mem::replace(stage, Stage::Tapping)
             {
                 old.push((*ifindex, made.port));
             }
         }
+        drop(table);
         for (ifindex, port) in old {
             detach(port);
             self.end(ifindex, None);

@@ -41,7 +41,7 @@ mod tests {
     }
 
     #[test]
-    fn this_process_is_in_the_host_s_namespace_or_in_none() {
-        assert_eq!(of(i32::MAX), MONITOR_UID, "there is no such process");
+    fn of_a_process_that_has_gone_it_is_the_host_s() {
+        assert_eq!(of(i32::MAX), MONITOR_UID);
     }
 }

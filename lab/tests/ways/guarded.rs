@@ -45,17 +45,8 @@ fn root_an_engine_that_only_answers_questions_is_enough() -> Result<()> {
         guard.set_rules(Rules::open());
         conmond.stop()?;
         conmond.up()?;
-        conmond.wait_ctl("shop's monitoring container", END, &["monitors"], |answer| {
-            let mut all = rows(answer, "monitors").iter();
-            all.any(|m| m["tenant"] == "shop" && m["mode"] == "shared" && m["state"] == "working")
-                .then_some(())
-        })?;
-        let more = host.run(&labgen("more", "net", &words))?;
-        let sent_more = report_of(&more)?;
-        holds_exactly(&conmond, "more", "udp-sink", &sent_more)?;
-        holds_exactly(&conmond, "sender", "udp-sink", &sent)?;
-        balanced(&conmond)?;
-        ensure!(check(&doctor(&conmond)?, "monitors").is_some_and(|c| c["ok"] == true));
+        monitoring_container(&conmond)?;
+        counts_on(&host, &conmond, &words, &sent)?;
         conmond.down()
     })
 }

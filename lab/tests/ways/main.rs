@@ -19,8 +19,13 @@ const UDP_FRAME: u64 = 14 + 20 + 8 + 64;
 
 /// Whether conmond is built; where skipping is not allowed, an error when it is not.
 fn built(name: &str) -> Result<bool> {
+    there(name, lab::program("conmond").and_then(|_| lab::program("conmonctl")))
+}
+
+/// Whether what a test needs is there; where skipping is not allowed, an error when it is not.
+fn there<T>(name: &str, needed: Result<T>) -> Result<bool> {
     let required = ["CI", "CONMON_TEST_REQUIRE_ROOT"].iter().any(|key| std::env::var_os(key).is_some());
-    match lab::program("conmond").and_then(|_| lab::program("conmonctl")) {
+    match needed {
         Ok(_) => Ok(true),
         Err(error) if required => Err(error),
         Err(error) => {
@@ -73,6 +78,26 @@ fn holds_exactly(conmond: &Conmond, src: &str, dst: &str, sent: &UdpSent) -> Res
     let exact = packets(&pair["sent"]) == sent.sent && pair["sent"]["bytes"] == sent.sent * UDP_FRAME;
     ensure!(exact && sent.sent > 0, "the sender says {sent:?}, the pair {pair}");
     Ok(pair)
+}
+
+/// The monitoring container that the tenant shares, once it works: its name.
+fn monitoring_container(conmond: &Conmond) -> Result<String> {
+    conmond.wait_ctl("shop's monitoring container", END, &["monitors"], |answer| {
+        let mut all = rows(answer, "monitors").iter();
+        let ours = all.find(|m| m["tenant"] == "shop" && m["mode"] == "shared" && m["state"] == "working")?;
+        Some(ours["name"].as_str()?.to_owned())
+    })
+}
+
+/// After a restart: another sender's packets are counted, and those of before are not lost.
+fn counts_on(host: &Host, conmond: &Conmond, words: &str, before: &UdpSent) -> Result<()> {
+    let more = host.run(&labgen("more", "net", words))?;
+    let sent_more = report_of(&more)?;
+    holds_exactly(conmond, "more", "udp-sink", &sent_more)?;
+    holds_exactly(conmond, "sender", "udp-sink", before)?;
+    balanced(conmond)?;
+    ensure!(check(&doctor(conmond)?, "monitors").is_some_and(|c| c["ok"] == true));
+    Ok(())
 }
 
 /// `conmonctl doctor -o json`, also when a check fails.

@@ -6,13 +6,7 @@ use std::path::Path;
 
 #[test]
 fn root_the_product_works_on_podman() -> Result<()> {
-    if !built("podman")? {
-        return Ok(());
-    }
-    if let Err(error) = podman_there()
-        && std::env::var_os("CONMON_TEST_REQUIRE_ROOT").is_none()
-    {
-        eprintln!("SKIPPED podman: {error:#}");
+    if !built("podman")? || !there("podman", podman_there())? {
         return Ok(());
     }
     root_test("podman", |lab| {

@@ -12,11 +12,7 @@ const MONITORS: u32 = 65_534;
 
 /// The tenant's monitoring container, once it works: its slot, and its process.
 fn monitor(conmond: &Conmond) -> Result<(String, String)> {
-    let name = conmond.wait_ctl("shop's monitoring container", END, &["monitors"], |answer| {
-        let mut all = rows(answer, "monitors").iter();
-        let ours = all.find(|m| m["tenant"] == "shop" && m["mode"] == "shared" && m["state"] == "working")?;
-        Some(ours["name"].as_str()?.to_owned())
-    })?;
+    let name = monitoring_container(conmond)?;
     let pid = conmond.host().docker(&["inspect", "--format", "{{.State.Pid}}", &name])?;
     let slot = name.rsplit('-').next().unwrap_or_default().to_owned();
     Ok((slot, pid.trim().to_owned()))
@@ -24,13 +20,7 @@ fn monitor(conmond: &Conmond) -> Result<(String, String)> {
 
 #[test]
 fn root_the_product_works_on_a_users_own_docker() -> Result<()> {
-    if !built("rootless docker")? {
-        return Ok(());
-    }
-    if let Err(error) = rootless_there()
-        && std::env::var_os("CONMON_TEST_REQUIRE_ROOT").is_none()
-    {
-        eprintln!("SKIPPED rootless docker: {error:#}");
+    if !built("rootless docker")? || !there("rootless docker", rootless_there())? {
         return Ok(());
     }
     if let Some(why) = rootless_refused() {
@@ -65,12 +55,7 @@ fn root_the_product_works_on_a_users_own_docker() -> Result<()> {
         conmond.up()?;
         let (_, same) = monitor(&conmond)?;
         ensure!(same == pid, "the monitor was replaced");
-        let more = host.run(&labgen("more", "net", &words))?;
-        let sent_more = report_of(&more)?;
-        holds_exactly(&conmond, "more", "udp-sink", &sent_more)?;
-        holds_exactly(&conmond, "sender", "udp-sink", &sent)?;
-        balanced(&conmond)?;
-        ensure!(check(&doctor(&conmond)?, "monitors").is_some_and(|c| c["ok"] == true));
+        counts_on(&host, &conmond, &words, &sent)?;
 
         let pins = Path::new("/sys/fs/bpf/conmon").join(conmond.instance());
         ensure!(pins.is_dir());

@@ -179,7 +179,10 @@ impl World {
             Event::Wake(host) if self.hosts[host].wake_ns == self.now_ns => self.work(host),
             Event::Wake(_) => {}
             Event::AtStore { host, epoch, connection, call, request } => {
-                if self.faulty(Fault::StoreHangs) || self.faulty(Fault::Slow(host)) {
+                if self.faulty(Fault::StoreHangs)
+                    || self.faulty(Fault::Slow(host))
+                    || self.outlives_a_cut(host, connection, call)
+                {
                     self.held.push(Event::AtStore { host, epoch, connection, call, request });
                 } else if !self.faulty(Fault::StoreDown) && !self.faulty(Fault::Cut(host)) {
                     self.at_store(host, epoch, connection, call, request);
@@ -188,17 +191,16 @@ impl World {
                 {
                     // Refused at once: nobody listens.
                     self.after(MS, Event::Timeout { host, epoch, connection, call });
-                } else if self.outlives_a_cut(host, connection, call) {
-                    self.held.push(Event::AtStore { host, epoch, connection, call, request });
                 }
             }
             Event::AtHost { host, epoch, connection, call, response } => {
-                if self.faulty(Fault::Paused(host)) || self.faulty(Fault::Slow(host)) {
+                if self.faulty(Fault::Paused(host))
+                    || self.faulty(Fault::Slow(host))
+                    || self.outlives_a_cut(host, connection, call)
+                {
                     self.held.push(Event::AtHost { host, epoch, connection, call, response });
                 } else if !self.faulty(Fault::Cut(host)) {
                     self.at_host(host, epoch, connection, call, response);
-                } else if self.outlives_a_cut(host, connection, call) {
-                    self.held.push(Event::AtHost { host, epoch, connection, call, response });
                 }
             }
             Event::Timeout { host, epoch, connection, call } => {
