@@ -29,7 +29,7 @@ use super::{events, source::Scoped};
 use crate::config::suggest::nearest;
 use crate::export::prometheus::CONTENT_TYPE;
 use crate::scope::Scope;
-use crate::system::sheet::{self, Sheet};
+use crate::system::sheet;
 
 /// Longest question of another host that is read, bytes.
 const QUESTION_BYTES: usize = 2 << 20;
@@ -196,8 +196,8 @@ async fn pairs(
         let octets = api
             .shared
             .call(asker.0, move |source, _| {
-                let sheet = Sheet::of(&source.pairs(&query)?);
-                sheet.to_bytes().map_err(|error| ApiError::internal(format!("{error:#}")))
+                let pairs = source.pairs(&query)?;
+                sheet::octets_of(&pairs).map_err(|error| ApiError::internal(format!("{error:#}")))
             })
             .await?;
         let media_type = HeaderValue::from_static(sheet::MEDIA_TYPE);
@@ -221,10 +221,10 @@ async fn matrix(
         Some(system) => system.matrix(&mine, &scope, &query, MATRIX_DEADLINE).await,
         None => crate::system::alone(&mine, &query),
     };
+    let snapshot = snapshot.map_err(|error| ApiError::internal(format!("{error:#}")))?;
     drop(mine);
     let json = HeaderValue::from_static("application/json");
-    Ok(([(header::CONTENT_TYPE, json)], Body::from_stream(futures_util::stream::iter(snapshot.written())))
-        .into_response())
+    Ok(([(header::CONTENT_TYPE, json)], Body::from_stream(snapshot.written())).into_response())
 }
 
 /// The host that asks, by its certificate.

@@ -1,35 +1,84 @@
 //! Puts the hosts' pairs together: one row for each pair of the system, with both ends' counters.
 //!
 //! Hosts are asked for pairs of containers whatever the level: a host does not know which of its groups' packets another
-//! one has counted, too. Rows are held as [`Line`]s, some 0.5 KB each, and written one by one.
+//! one has counted, too. What they answered stays as it came ([`Sheet`]); a row says in whose answer its lines are, and is
+//! unpacked when it is written. So a row of the answer, which is of 1.5 KB, is held in some hundreds of octets.
+
+mod level;
+mod row;
 
 use std::cmp::Ordering;
-use std::collections::hash_map::Entry;
-use std::collections::{BTreeSet, HashMap};
-use std::net::IpAddr;
+use std::collections::HashMap;
+use std::collections::hash_map::Entry as Place;
+use std::hash::BuildHasher;
 
-use conmon::api::{Count, EndpointKind, HostView, Level, MatrixPair, MatrixQuery, ObservedAt, Views};
+use conmon::api::{EndpointKind, Level, MatrixPair, MatrixQuery, ObservedAt};
 use foldhash::quality::RandomState;
 
-use super::sheet::{End, Line, Sheet, Words};
+use super::sheet::{self, Sheet};
+use level::Groups;
+pub(super) use row::empty;
 
-/// What one end's host counted: the host's name, from src to dst, and back.
-type View = (u32, [Count; 2]);
+/// Rows that are worth a thread of their own to be put in order.
+const WORTH_A_THREAD: usize = 1 << 16;
 
-/// A row: the pair, and what was counted at src's and at dst's port.
+/// A row while rows are put in order: its bytes, its place, and where src's name is.
+type Rank = (u64, u32, u32);
+
+/// A thing of a host's answer: the answer's number, and the thing's in it.
+#[derive(Clone, Copy, Debug)]
+struct At {
+    part: u32,
+    number: u32,
+}
+
+/// A host's answer.
 #[derive(Clone, Debug)]
+struct Part {
+    host: String,
+    sheet: Sheet,
+}
+
+/// An end of the system's. Two are the same if kind, name, id and host are: what a host knows of another's container may lack the rest.
+#[derive(Clone, Copy, Debug)]
+struct End {
+    at: At,
+    /// Where its name begins in [`Matrix::names`].
+    name: u32,
+    /// Texts. The word of the end's own host counts, and another's where that has said nothing.
+    service: Option<At>,
+    tenant: Option<At>,
+}
+
+/// The system's pair of two ends.
+#[derive(Clone, Copy, Debug)]
 struct Row {
-    line: Line,
-    views: [Option<View>; 2],
+    ends: [u32; 2],
+    /// The first line that was counted at src's port, and at dst's. The row's values are src's, where there is one.
+    views: [Option<At>; 2],
+    /// Both ways, as the row tells them.
+    bytes: u64,
 }
 
 /// The system's pairs.
 #[derive(Clone, Debug, Default)]
 pub struct Matrix {
-    words: Words,
+    parts: Vec<Part>,
+    ends: Vec<End>,
+    /// Ends' names, each with a zero behind it: what rows of the same bytes are ordered by lies together.
+    names: String,
+    /// Ends by two hashes of what makes them the same. The hashes' seeds are this matrix's own: that two of a million ends have both
+    /// in common is as likely as to guess a key of 90 bits.
+    numbers: HashMap<[u64; 2], u32, RandomState>,
+    seeds: [RandomState; 2],
     rows: Vec<Row>,
     /// Rows by their ends.
     places: HashMap<[u32; 2], u32, RandomState>,
+    /// Lines at ends where there was one already: of two hosts that both say to be the same end's (one that is known by two names, or an
+    /// outside peer that both know by one name); neither's packets are the other's.
+    more: HashMap<[u32; 2], Vec<At>>,
+    /// Once rows were put together at a level.
+    groups: Option<Groups>,
     /// Places in the order of the answer, once it was made.
     order: Vec<u32>,
 }
@@ -40,28 +89,69 @@ impl Matrix {
     /// A conversation between two hosts is in both hosts' pairs, observed at src's port by the one and at dst's by the other: it
     /// becomes one row, whose values are src's. What only one host saw, or what lies within a host, is that host's row.
     pub fn add(&mut self, host: &str, sheet: Sheet) {
-        let host = self.words.texts.number(host.to_owned());
-        let lines: Vec<Line> = sheet.into_lines(&mut self.words, Some(host)).collect();
-        for line in lines {
-            let mut views = [None; 2];
-            views[at(line.observed_at)] = Some((host, line.counts));
-            let place = self.rows.len() as u32;
-            match self.places.entry(line.ends) {
-                Entry::Vacant(free) => {
-                    free.insert(place);
-                    self.rows.push(Row { line, views });
+        let part = self.parts.len() as u32;
+        // first all hashes, then all places: so the memory of several places is waited for at the same time
+        let identities: Vec<[u64; 2]> = sheet.ends().iter().map(|end| self.identity(&sheet, end)).collect();
+        let ends: Vec<u32> = (0u32..)
+            .zip(identities)
+            .map(|(number, identity)| self.end(host, &sheet, At { part, number }, identity))
+            .collect();
+        for (line, number) in sheet.lines().iter().zip(0..) {
+            let (ends, at) = (line.ends.map(|end| ends[end as usize]), At { part, number });
+            let view = view(line.observed_at);
+            match self.places.entry(ends) {
+                Place::Vacant(free) => {
+                    free.insert(self.rows.len() as u32);
+                    let mut views = [None; 2];
+                    views[view] = Some(at);
+                    self.rows.push(Row { ends, views, bytes: line.bytes });
                 }
-                Entry::Occupied(held) => {
+                Place::Occupied(held) => {
                     let row = &mut self.rows[*held.get() as usize];
-                    let seen = &mut row.views[at(line.observed_at)];
-                    match seen {
-                        // two hosts that both say to be the same end's: a host that is known by two names, or an outside peer
-                        // that both know by one name; neither's packets are the other's
-                        Some((_, counts)) => *counts = sums(*counts, line.counts),
-                        None => *seen = Some((host, line.counts)),
+                    match (view, row.views) {
+                        (0, [None, _]) => row.bytes = line.bytes,
+                        (1, [Some(_), _]) => {}
+                        _ => row.bytes = row.bytes.saturating_add(line.bytes),
                     }
-                    join(&mut self.words, &mut row.line, line);
+                    match &mut row.views[view] {
+                        Some(_) => self.more.entry(ends).or_default().push(at),
+                        none => *none = Some(at),
+                    }
                 }
+            }
+        }
+        self.parts.push(Part { host: host.to_owned(), sheet });
+    }
+
+    /// What makes an end the same as another.
+    fn identity(&self, sheet: &Sheet, end: &sheet::End) -> [u64; 2] {
+        let text = |number: Option<u32>| number.map(|number| sheet.text(number));
+        let identity = (end.kind, sheet.text(end.name), text(end.id), text(end.host));
+        [0, 1].map(|i| self.seeds[i].hash_one(identity))
+    }
+
+    /// The number of an end of the answer that is being added.
+    fn end(&mut self, teller: &str, sheet: &Sheet, at: At, identity: [u64; 2]) -> u32 {
+        let end = sheet.ends()[at.number as usize];
+        let place = |number: Option<u32>| number.map(|number| At { number, ..at });
+        let name = self.names.len() as u32;
+        let said = End { at, name, service: place(end.service), tenant: place(end.tenant) };
+        match self.numbers.entry(identity) {
+            Place::Vacant(free) => {
+                let number = self.ends.len() as u32;
+                free.insert(number);
+                self.names.push_str(sheet.text(end.name));
+                self.names.push('\0');
+                self.ends.push(said);
+                number
+            }
+            Place::Occupied(held) => {
+                let known = &mut self.ends[*held.get() as usize];
+                let by_its_host = end.host.is_some_and(|host| sheet.text(host) == teller);
+                let (first, second) = if by_its_host { (said, *known) } else { (*known, said) };
+                known.service = first.service.or(second.service);
+                known.tenant = first.tenant.or(second.tenant);
+                *held.get()
             }
         }
     }
@@ -69,243 +159,123 @@ impl Matrix {
     /// Keeps what is asked for, puts it together at the level, and orders it: the row with most bytes first. Delays cannot be put together
     /// without their distributions: they are there where a row is of one pair alone.
     pub fn select(mut self, query: &MatrixQuery) -> Self {
+        self.numbers = HashMap::default();
+        self.places = HashMap::default();
         if let Some(tenant) = &query.tenant {
-            let tenant = self.words.texts.number(tenant.clone());
-            let ends = &self.words.ends;
-            let is_its = |end: &u32| ends.get(*end).tenant == Some(tenant);
-            self.rows.retain(|row| row.line.ends.iter().any(is_its));
+            let is_its: Vec<bool> =
+                self.ends.iter().map(|end| self.text(end.tenant) == Some(tenant.as_str())).collect();
+            self.rows.retain(|row| row.ends.iter().any(|end| is_its[*end as usize]));
         }
         let level = query.level.unwrap_or_default();
         if level != Level::Container {
-            self.group(level);
+            self.groups = Some(Groups::of(&self, level));
         }
-        self.places = HashMap::default();
-        self.sort();
+        self.order = self.in_order();
         self
     }
 
     /// Rows.
     pub fn len(&self) -> usize {
-        self.rows.len()
+        self.groups.as_ref().map_or(self.rows.len(), Groups::len)
     }
 
     /// Whether there is no row.
     pub fn is_empty(&self) -> bool {
-        self.rows.is_empty()
+        self.len() == 0
     }
 
-    /// Rows from a place in the order of [`Self::select`] on, as the API has them.
-    pub fn pairs(&self, from: usize) -> impl Iterator<Item = MatrixPair> {
-        self.order.iter().skip(from).map(|place| {
-            let row = &self.rows[*place as usize];
-            let view = |view: &Option<View>| {
-                view.as_ref().map(|(host, [sent, received])| HostView {
-                    host: self.words.texts.get(*host).clone(),
-                    sent: *sent,
-                    received: *received,
-                })
-            };
-            let views = Views { src: view(&row.views[0]), dst: view(&row.views[1]) };
-            MatrixPair { pair: self.words.pair(&row.line), views }
+    /// Makes `into` the row at this place in the order of [`Self::select`].
+    pub fn read(&self, at: usize, into: &mut MatrixPair) {
+        let place = self.order[at];
+        match &self.groups {
+            Some(groups) => groups.read(self, place, into),
+            None => self.unpack(&self.rows[place as usize], into),
+        }
+    }
+
+    /// Rows in their order.
+    pub fn pairs(&self) -> impl Iterator<Item = MatrixPair> {
+        (0..self.len()).map(|at| {
+            let mut row = row::empty();
+            self.read(at, &mut row);
+            row
         })
     }
 
-    fn group(&mut self, level: Level) {
-        let ends: Vec<u32> = (0..self.words.ends.len() as u32)
-            .map(|number| {
-                let end = *self.words.ends.get(number);
-                self.words.number_of(at_level(end, level), false)
-            })
-            .collect();
-        let rows = std::mem::take(&mut self.rows);
-        self.places = HashMap::default();
-        let mut gathered: HashMap<u32, Gathered> = HashMap::new();
-        for mut row in rows {
-            row.line.ends = row.line.ends.map(|end| ends[end as usize]);
-            let place = self.rows.len() as u32;
-            match self.places.entry(row.line.ends) {
-                Entry::Vacant(free) => {
-                    free.insert(place);
-                    self.rows.push(row);
-                }
-                Entry::Occupied(held) => {
-                    let into = &mut self.rows[*held.get() as usize];
-                    let all = gathered.entry(*held.get()).or_insert_with(|| Gathered::of(&self.words, into));
-                    all.add(&self.words, &row);
-                    add(into, &row);
-                }
+    fn text(&self, at: Option<At>) -> Option<&str> {
+        at.map(|at| self.parts[at.part as usize].sheet.text(at.number))
+    }
+
+    /// All places, in order.
+    fn in_order(&self) -> Vec<u32> {
+        let mut order: Vec<Rank> = match &self.groups {
+            Some(groups) => groups.ranks().collect(),
+            None => {
+                let name = |row: &Row| self.ends[row.ends[0] as usize].name;
+                (0..).zip(&self.rows).map(|(place, row)| (row.bytes, place, name(row))).collect()
+            }
+        };
+        order.sort_unstable_by(|a, b| b.cmp(a));
+        let processors = std::thread::available_parallelism().map_or(1, usize::from);
+        let share = order.len().div_ceil(processors).max(WORTH_A_THREAD);
+        std::thread::scope(|scope| {
+            let mut rest = &mut order[..];
+            while rest.len() > share {
+                let equal = rest[share - 1..].windows(2).take_while(|two| two[0].0 == two[1].0).count();
+                let (part, others) = rest.split_at_mut(share + equal);
+                scope.spawn(|| self.order_by_name(part));
+                rest = others;
+            }
+            self.order_by_name(rest);
+        });
+        order.into_iter().map(|(_, place, _)| place).collect()
+    }
+
+    /// Orders rows of the same bytes by src's name, and where that is the same by all words of both ends. The words are far away in memory.
+    fn order_by_name(&self, order: &mut [Rank]) {
+        let mut named = Vec::new();
+        for same in order.chunk_by_mut(|a, b| a.0 == b.0).filter(|same| same.len() > 1) {
+            named.clear();
+            named.extend(same.iter().map(|rank| (self.name(rank.2), *rank)));
+            named.sort_unstable_by(|a, b| a.0.cmp(b.0).then_with(|| self.compare(a.1.1, b.1.1)));
+            same.iter_mut().zip(&named).for_each(|(into, (_, rank))| *into = *rank);
+        }
+    }
+
+    fn name(&self, at: u32) -> &str {
+        match &self.groups {
+            Some(groups) => groups.name(at),
+            None => self.names[at as usize..].split('\0').next().unwrap_or_default(),
+        }
+    }
+
+    fn compare(&self, a: u32, b: u32) -> Ordering {
+        match &self.groups {
+            Some(groups) => groups.compare(a, b),
+            None => {
+                let ends = |place: u32| self.rows[place as usize].ends.map(|end| self.words(end));
+                ends(a).cmp(&ends(b))
             }
         }
-        for (place, all) in gathered {
-            all.put(&mut self.words, &mut self.rows[place as usize]);
-        }
     }
 
-    /// Puts places in order, and leaves the rows, which are long, where they are.
-    fn sort(&mut self) {
-        let bytes = |row: &Row| row.line.counts[0].bytes.saturating_add(row.line.counts[1].bytes);
-        let mut order: Vec<(u64, u32)> = self.rows.iter().map(bytes).zip(0..).collect();
-        let line = |place: u32| &self.rows[place as usize].line;
-        order.sort_unstable_by(|a, b| b.0.cmp(&a.0).then_with(|| self.compare(line(a.1), line(b.1))));
-        self.order = order.into_iter().map(|(_, place)| place).collect();
-    }
-
-    fn compare(&self, a: &Line, b: &Line) -> Ordering {
-        let text = |number: Option<u32>| number.map(|number| self.words.texts.get(number));
-        let end = |number: u32| {
-            let end = self.words.ends.get(number);
-            (
-                end.kind,
-                text(Some(end.name)),
-                text(end.id),
-                text(end.service),
-                text(end.tenant),
-                text(end.host),
-            )
-        };
-        let ends = |line: &Line| line.ends.map(end);
-        ends(a).cmp(&ends(b))
+    /// What an end is called, in the order in which ends are sorted.
+    fn words(&self, end: u32) -> Words<'_> {
+        let End { at, service, tenant, .. } = self.ends[end as usize];
+        let sheet = &self.parts[at.part as usize].sheet;
+        let end = sheet.ends()[at.number as usize];
+        let text = |number: Option<u32>| number.map(|number| sheet.text(number));
+        (end.kind, sheet.text(end.name), text(end.id), self.text(service), self.text(tenant), text(end.host))
     }
 }
 
-fn at(at: ObservedAt) -> usize {
+/// Kind, name, id, service, tenant, host.
+type Words<'a> = (EndpointKind, &'a str, Option<&'a str>, Option<&'a str>, Option<&'a str>, Option<&'a str>);
+
+fn view(at: ObservedAt) -> usize {
     match at {
         ObservedAt::Src => 0,
         ObservedAt::Dst => 1,
-    }
-}
-
-/// The end that stands for this one at a level, as [`crate::store::at_level`] has it.
-fn at_level(end: End, level: Level) -> End {
-    let kept = End { id: None, ..end };
-    match (level, end.kind) {
-        (Level::Service, EndpointKind::Container) => match end.service {
-            Some(name) => End { kind: EndpointKind::Service, name, host: None, ..kept },
-            None => end,
-        },
-        (Level::Tenant, EndpointKind::Container) => match end.tenant {
-            Some(name) => End { kind: EndpointKind::Tenant, name, service: None, host: None, ..kept },
-            None => end,
-        },
-        (Level::Host, EndpointKind::Container | EndpointKind::Host) => match end.host {
-            Some(name) => End { kind: EndpointKind::Host, name, service: None, tenant: None, ..kept },
-            None => end,
-        },
-        _ => end,
-    }
-}
-
-fn sums(a: [Count; 2], b: [Count; 2]) -> [Count; 2] {
-    let [mut sent, mut received] = a;
-    sent += b[0];
-    received += b[1];
-    [sent, received]
-}
-
-/// A sum of what is there.
-fn sum<T: Copy>(a: &mut Option<T>, b: Option<T>, plus: impl Fn(T, T) -> T) {
-    *a = a.zip(b).map(|(a, b)| plus(a, b)).or(*a).or(b);
-}
-
-/// What the rows of a group have in lists, while they are put together: a list is numbered when it is whole, for what has a number is held.
-#[derive(Default)]
-struct Gathered {
-    addresses: [BTreeSet<IpAddr>; 2],
-    hosts: [BTreeSet<u32>; 2],
-    protocols: BTreeSet<u32>,
-    via: BTreeSet<u32>,
-}
-
-impl Gathered {
-    fn of(words: &Words, row: &Row) -> Self {
-        let mut all = Self::default();
-        all.add(words, row);
-        all
-    }
-
-    fn add(&mut self, words: &Words, row: &Row) {
-        for (into, list) in self.addresses.iter_mut().zip(row.line.addresses) {
-            into.extend(words.addresses.get(list));
-        }
-        for (into, view) in self.hosts.iter_mut().zip(row.views) {
-            into.extend(view.map(|(host, _)| host));
-        }
-        self.protocols.extend(words.lists.get(row.line.protocols));
-        self.via.extend(words.lists.get(row.line.via));
-    }
-
-    fn put(self, words: &mut Words, row: &mut Row) {
-        row.line.addresses = self.addresses.map(|all| words.addresses.number(all.into_iter().collect()));
-        row.line.protocols = words.lists.number(self.protocols.into_iter().collect());
-        row.line.via = words.lists.number(self.via.into_iter().collect());
-        for (view, hosts) in row.views.iter_mut().zip(self.hosts) {
-            if let Some((host, _)) = view {
-                let names: Vec<&str> = hosts.iter().map(|number| words.texts.get(*number).as_str()).collect();
-                let names = names.join(",");
-                *host = words.texts.number(names);
-            }
-        }
-    }
-}
-
-/// Adds a row's numbers to another's of the same ends at a level.
-fn add(into: &mut Row, row: &Row) {
-    for (into, from) in into.views.iter_mut().zip(row.views) {
-        match (into, from) {
-            (Some((_, counts)), Some((_, more))) => *counts = sums(*counts, more),
-            (into @ None, from) => *into = from,
-            (Some(_), None) => {}
-        }
-    }
-    let (a, b) = (&mut into.line, &row.line);
-    for (a, b) in a.segments.iter_mut().zip(b.segments) {
-        sum(a, b, u64::saturating_add);
-    }
-    for (a, b) in a.rates.iter_mut().zip(b.rates) {
-        sum(a, b, |a, b| a + b);
-    }
-    a.delays = None;
-    a.guessed |= b.guessed;
-    a.counts = sums(a.counts, b.counts);
-    a.flows = [0, 1].map(|i| a.flows[i].saturating_add(b.flows[i]));
-    a.seen_ns = [a.seen_ns[0].min(b.seen_ns[0]), a.seen_ns[1].max(b.seen_ns[1])];
-}
-
-/// One pair of two views: src's, with what only dst's knows.
-fn join(words: &mut Words, held: &mut Line, other: Line) {
-    let other = match (held.observed_at, other.observed_at) {
-        (ObservedAt::Dst, ObservedAt::Src) => std::mem::replace(held, other),
-        _ => other,
-    };
-    if held.observed_at == other.observed_at {
-        held.counts = sums(held.counts, other.counts);
-        held.flows = [0, 1].map(|i| held.flows[i].saturating_add(other.flows[i]));
-    }
-    widen(words, held, &other);
-}
-
-/// Times, addresses and words of both.
-fn widen(words: &mut Words, kept: &mut Line, other: &Line) {
-    kept.seen_ns = [kept.seen_ns[0].min(other.seen_ns[0]), kept.seen_ns[1].max(other.seen_ns[1])];
-    for (into, from) in kept.addresses.iter_mut().zip(other.addresses) {
-        if *into != from {
-            let mut all = words.addresses.get(*into).clone();
-            all.extend_from_slice(words.addresses.get(from));
-            all.sort_unstable();
-            all.dedup();
-            *into = words.addresses.number(all);
-        }
-    }
-    for (into, from) in [(&mut kept.protocols, other.protocols), (&mut kept.via, other.via)] {
-        if *into != from {
-            let mut all = words.lists.get(*into).clone();
-            for text in words.lists.get(from) {
-                if !all.contains(text) {
-                    all.push(*text);
-                }
-            }
-            *into = words.lists.number(all);
-        }
     }
 }
 

@@ -58,7 +58,7 @@ pub struct Snapshot {
 }
 
 /// The matrix of a host that knows no others.
-pub fn alone(mine: &PairsAnswer, query: &MatrixQuery) -> Snapshot {
+pub fn alone(mine: &PairsAnswer, query: &MatrixQuery) -> anyhow::Result<Snapshot> {
     let host = |h: &conmon::api::HostAnswer| MatrixHost {
         name: h.name.clone(),
         complete: h.complete,
@@ -67,8 +67,8 @@ pub fn alone(mine: &PairsAnswer, query: &MatrixQuery) -> Snapshot {
     };
     let hosts: Vec<MatrixHost> = mine.hosts.iter().map(host).collect();
     let mut matrix = Matrix::default();
-    matrix.add(hosts.first().map_or("", |h| &h.name), Sheet::of(mine));
-    Snapshot { generated_at: mine.generated_at, hosts, matrix: matrix.select(query) }
+    matrix.add(hosts.first().map_or("", |h| &h.name), Sheet::of(mine)?);
+    Ok(Snapshot { generated_at: mine.generated_at, hosts, matrix: matrix.select(query) })
 }
 
 /// Why a host's part is not complete although it answered.

@@ -86,14 +86,17 @@ impl Peers for Arc<OverTls> {
                 None => client,
             };
             let answer = client.pairs_as(sheet::MEDIA_TYPE).await;
-            match answer.inspect_err(|_| this.forget(&host.name))? {
-                (PairsForm::AsAsked, body) => Sheet::from_bytes(&body),
-                (PairsForm::Json, body) => {
+            let (form, body) = answer.inspect_err(|_| this.forget(&host.name))?;
+            // some hosts' answers are read while those of others are put together
+            let read = tokio::task::spawn_blocking(move || match form {
+                PairsForm::AsAsked => Sheet::from_octets(&body),
+                PairsForm::Json => {
                     let answer: PairsAnswer =
                         serde_json::from_slice(&body).context("the pairs cannot be read")?;
-                    Ok(Sheet::of(&answer))
+                    Sheet::of(&answer)
                 }
-            }
+            });
+            read.await.context("the pairs were not read")?
         })
     }
 }

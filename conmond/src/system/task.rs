@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
 use std::time::Duration;
 
+use anyhow::Context as _;
 use conmon::api::{
     ApiError, ClockSession, End, EndpointKind, EndsAnswer, EndsQuestion, HostClock, MatrixHost, MatrixQuery,
     PairsAnswer,
@@ -231,7 +232,7 @@ impl System {
         scope: &Scope,
         query: &MatrixQuery,
         deadline: Duration,
-    ) -> Snapshot {
+    ) -> anyhow::Result<Snapshot> {
         let others: Vec<(Arc<HostRow>, Option<Timestamp>)> = {
             let directory = lock(&self.directory);
             let left = directory.left().map(|(row, since)| (row.clone(), Some(since)));
@@ -278,7 +279,7 @@ impl System {
             };
             hosts.push((MatrixHost { name, complete, age_seconds: None, problem }, Some(came)));
         };
-        take(self.shared.info.host.to_string(), Ok(Sheet::of(mine)));
+        take(self.shared.info.host.to_string(), Sheet::of(mine).map_err(|e| format!("{e:#}")));
         let mut answers = futures_util::stream::iter(asked).buffer_unordered(AT_ONCE);
         while let Some((name, answer)) = answers.next().await {
             take(name, answer);
@@ -291,7 +292,11 @@ impl System {
         };
         let mut hosts: Vec<MatrixHost> = hosts.into_iter().map(aged).collect();
         hosts.sort_by(|a, b| a.name.cmp(&b.name));
-        Snapshot { generated_at: Wall::now().utc(now), hosts, matrix: matrix.select(query) }
+        // a million rows take longer than others may wait for this thread
+        let query = query.clone();
+        let ordered = tokio::task::spawn_blocking(move || matrix.select(&query)).await;
+        let matrix = ordered.context("the rows could not be put in order")?;
+        Ok(Snapshot { generated_at: Wall::now().utc(now), hosts, matrix })
     }
 
     /// Test packets of other hosts are answered from now on.

@@ -1,87 +1,56 @@
 //! A snapshot as the API answers it, piece by piece: an answer of a million pairs is larger than all that is held of them.
 
+use std::ops::Range;
+use std::sync::Arc;
+
+use anyhow::Context as _;
 use bytes::Bytes;
+use futures_util::stream::{self, Stream, StreamExt as _};
 use serde::Serialize;
 
-use super::Snapshot;
+use super::{Snapshot, matrix};
 
-/// Pieces are of so many octets, and one row more.
-const PIECE: usize = 64 << 10;
+/// Rows in a piece. A row is of some 2 KB where everything is known of it.
+const ROWS: usize = 64;
 
 impl Snapshot {
-    /// The pieces of the answer in JSON, [`conmon::api::MatrixAnswer`].
-    pub fn written(self) -> Written {
-        Written { snapshot: self, at: At::Head }
+    /// The pieces of the answer in JSON, [`conmon::api::MatrixAnswer`]. As many as there are processors are made at a time, and no more
+    /// before the first of them is taken.
+    pub fn written(self) -> impl Stream<Item = anyhow::Result<Bytes>> + Send + 'static {
+        let snapshot = Arc::new(self);
+        let (head, len) = (snapshot.head(), snapshot.matrix.len());
+        let at_once = std::thread::available_parallelism().map_or(1, usize::from);
+        let rows = stream::iter((0..len).step_by(ROWS)).map(move |from| {
+            let snapshot = snapshot.clone();
+            tokio::task::spawn_blocking(move || snapshot.rows(from..len.min(from + ROWS)))
+        });
+        let rows = rows.buffered(at_once).map(|piece| piece.context("rows were not written")?);
+        let end = Ok(Bytes::from_static(b"]}\n"));
+        stream::iter([head]).chain(rows).chain(stream::iter([end]))
     }
-}
 
-/// The pieces.
-#[derive(Debug)]
-pub struct Written {
-    snapshot: Snapshot,
-    at: At,
-}
-
-#[derive(Clone, Copy, Debug)]
-enum At {
-    Head,
-    Row(usize),
-    End,
-}
-
-impl Written {
-    fn head(&self) -> serde_json::Result<Vec<u8>> {
+    fn head(&self) -> anyhow::Result<Bytes> {
         let mut piece = b"{\"generated_at\":".to_vec();
-        write(&mut piece, &self.snapshot.generated_at)?;
+        write(&mut piece, &self.generated_at)?;
         piece.extend_from_slice(b",\"hosts\":");
-        write(&mut piece, &self.snapshot.hosts)?;
+        write(&mut piece, &self.hosts)?;
         piece.extend_from_slice(b",\"pairs\":[");
-        Ok(piece)
+        Ok(piece.into())
     }
 
-    /// Rows from a place on, and the place behind them.
-    fn rows(&self, from: usize) -> serde_json::Result<(Vec<u8>, usize)> {
-        let (mut piece, mut at) = (Vec::with_capacity(PIECE + 4096), from);
-        for row in self.snapshot.matrix.pairs(from) {
-            if at > 0 {
+    fn rows(&self, places: Range<usize>) -> anyhow::Result<Bytes> {
+        let (mut piece, mut row) = (Vec::with_capacity(ROWS << 11), matrix::empty());
+        for place in places {
+            if place > 0 {
                 piece.push(b',');
             }
+            self.matrix.read(place, &mut row);
             write(&mut piece, &row)?;
-            at += 1;
-            if piece.len() >= PIECE {
-                break;
-            }
         }
-        Ok((piece, at))
+        Ok(piece.into())
     }
 }
 
 fn write(piece: &mut Vec<u8>, what: &impl Serialize) -> serde_json::Result<()> {
     serde_json::to_writer(piece, what)
-}
-
-impl Iterator for Written {
-    type Item = serde_json::Result<Bytes>;
-
-    fn next(&mut self) -> Option<Self::Item> {
-        let piece = match self.at {
-            At::Head => {
-                self.at = At::Row(0);
-                self.head()
-            }
-            At::Row(from) if from < self.snapshot.matrix.len() => self.rows(from).map(|(piece, next)| {
-                self.at = At::Row(next);
-                piece
-            }),
-            At::Row(_) => {
-                self.at = At::End;
-                Ok(b"]}\n".to_vec())
-            }
-            At::End => return None,
-        };
-        if piece.is_err() {
-            self.at = At::End;
-        }
-        Some(piece.map(Bytes::from))
-    }
 }

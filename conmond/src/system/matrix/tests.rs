@@ -1,7 +1,9 @@
-use conmon::api::{Endpoint, HostAnswer, Pair, PairsAnswer};
+use conmon::api::{Count, Endpoint, HostAnswer, Pair, PairsAnswer};
+use proptest::prelude::*;
 
 use super::*;
 use crate::store::at_level as level_of;
+use crate::system::sheet::tests as sheets;
 
 /// What a host answers.
 fn answer(host: &str, pairs: Vec<Pair>) -> PairsAnswer {
@@ -16,19 +18,18 @@ fn answer(host: &str, pairs: Vec<Pair>) -> PairsAnswer {
 fn merged(parts: impl IntoIterator<Item = (String, Vec<Pair>)>) -> Matrix {
     let mut matrix = Matrix::default();
     for (host, pairs) in parts {
-        let sheet = Sheet::of(&answer(&host, pairs));
-        matrix.add(&host, Sheet::from_bytes(&sheet.to_bytes().unwrap()).unwrap());
+        matrix.add(&host, Sheet::of(&answer(&host, pairs)).unwrap());
     }
     matrix
 }
 
 fn merge(parts: impl IntoIterator<Item = (String, Vec<Pair>)>) -> Vec<MatrixPair> {
-    merged(parts).select(&MatrixQuery::default()).pairs(0).collect()
+    merged(parts).select(&MatrixQuery::default()).pairs().collect()
 }
 
 fn group(matrix: &Matrix, level: Level) -> Vec<MatrixPair> {
     let query = MatrixQuery { level: Some(level), ..MatrixQuery::default() };
-    matrix.clone().select(&query).pairs(0).collect()
+    matrix.clone().select(&query).pairs().collect()
 }
 
 fn end(kind: EndpointKind, name: &str, host: Option<&str>) -> Endpoint {
@@ -201,8 +202,95 @@ fn a_tenant_s_rows_are_those_with_one_of_its_ends() {
     ];
     let matrix = merged([("a".to_owned(), pairs)]);
     let query = |tenant: &str| MatrixQuery { tenant: Some(tenant.to_owned()), level: None };
-    let rows: Vec<MatrixPair> = matrix.clone().select(&query("shop")).pairs(0).collect();
+    let rows: Vec<MatrixPair> = matrix.clone().select(&query("shop")).pairs().collect();
     assert_eq!(rows.len(), 2);
     assert!(rows.iter().all(|row| query("shop").admits(&row.pair)));
     assert!(matrix.select(&query("nobody")).is_empty());
+}
+
+#[test]
+fn many_rows_are_in_order_by_bytes_then_names() {
+    // more than one thread's share, and more than one row of the same bytes where shares meet
+    let rows = 3 * WORTH_A_THREAD as u64;
+    let told = (0..rows).map(|i| {
+        let name = format!("web-{:06}", i.wrapping_mul(7_919) % rows);
+        pair(end(EndpointKind::Container, &name, Some("a")), db(), ObservedAt::Src, i / 1000, 0)
+    });
+    let matrix = merged([("a".to_owned(), told.collect())]).select(&MatrixQuery::default());
+    let told: Vec<(u64, String)> =
+        matrix.pairs().map(|row| (row.pair.sent.bytes, row.pair.src.name)).collect();
+    assert_eq!(told.len() as u64, rows);
+    assert!(told.windows(2).all(|two| two[0].0 > two[1].0 || two[0].0 == two[1].0 && two[0].1 < two[1].1));
+}
+
+#[test]
+fn services_of_one_name_in_two_tenants_are_two() {
+    let of = |tenant: &str, host: &str| Endpoint {
+        service: Some("web".to_owned()),
+        tenant: Some(tenant.to_owned()),
+        ..end(EndpointKind::Container, &format!("{tenant}-web"), Some(host))
+    };
+    let rows = merged([
+        ("a".to_owned(), vec![pair(of("shop", "a"), db(), ObservedAt::Src, 1, 1)]),
+        ("c".to_owned(), vec![pair(of("blog", "c"), db(), ObservedAt::Src, 2, 2)]),
+    ]);
+    let rows = group(&rows, Level::Service);
+    let tenants: Vec<_> = rows.iter().map(|row| row.pair.src.tenant.as_deref()).collect();
+    assert_eq!(tenants, [Some("blog"), Some("shop")]);
+}
+
+#[test]
+fn one_end_under_two_hosts_names_counts_both() {
+    let outside = || end(EndpointKind::External, "internet", None);
+    let told = |packets| pair(outside(), db(), ObservedAt::Dst, packets, packets);
+    let rows = merge(["b", "b.example", "c"].map(|host| (host.to_owned(), vec![told(3)])));
+    let [row] = &rows[..] else { panic!("{rows:?}") };
+    assert_eq!((row.pair.sent, row.pair.received, row.pair.flows), (count(9), count(9), 3));
+    let view = row.views.dst.as_ref().unwrap();
+    assert_eq!((view.host.as_str(), view.sent, &row.views.src), ("b", count(9), &None));
+}
+
+#[test]
+fn what_another_host_does_not_know_of_an_end_is_filled_in() {
+    let of = |service: Option<&str>| Endpoint { service: service.map(str::to_owned), ..web() };
+    let told = |host: &str, service| (host.to_owned(), vec![pair(of(service), db(), ObservedAt::Src, 1, 1)]);
+    let rows = merge([told("x", None), told("y", Some("front"))]);
+    let [row] = &rows[..] else { panic!("{rows:?}") };
+    assert_eq!(row.pair.src.service.as_deref(), Some("front"));
+}
+
+#[test]
+fn of_whose_an_end_is_its_own_host_s_word_counts() {
+    let of = |tenant: &str| Endpoint { tenant: Some(tenant.to_owned()), ..web() };
+    let told = |host: &str, tenant| (host.to_owned(), vec![pair(of(tenant), db(), ObservedAt::Src, 1, 1)]);
+    let (own, other) = (told("a", "shop"), told("b", "evil"));
+    for parts in [[own.clone(), other.clone()], [other, own]] {
+        let rows = merge(parts);
+        let [row] = &rows[..] else { panic!("{rows:?}") };
+        assert_eq!(row.pair.src.tenant.as_deref(), Some("shop"));
+    }
+}
+
+proptest! {
+    #[test]
+    fn a_row_is_the_pair_that_was_told(pairs in proptest::collection::vec(sheets::a_pair(), 0..8)) {
+        let mut matrix = Matrix::default();
+        // behind another's, so that no number is its own
+        matrix.add("a", Sheet::of(&answer("a", vec![pair(web(), db(), ObservedAt::Src, 1, 1)])).unwrap());
+        let sheet = Sheet::of(&sheets::answer(pairs.clone())).unwrap();
+        matrix.add("h", sheet.clone());
+        let mut row = empty();
+        for (number, (pair, line)) in pairs.into_iter().zip(sheet.lines()).enumerate() {
+            let at = At { part: 1, number: number as u32 };
+            let ends = line.ends.map(|number| matrix.end("h", &sheet, At { number, ..at }, matrix.identity(&sheet, &sheet.ends()[number as usize])));
+            let mut views = [None; 2];
+            views[view(pair.observed_at)] = Some(at);
+            // what another pair of the same ends adds is not this one's
+            matrix.more.clear();
+            matrix.unpack(&Row { ends, views, bytes: line.bytes }, &mut row);
+            prop_assert_eq!(&row.pair, &pair);
+            let bytes = pair.sent.bytes.saturating_add(pair.received.bytes);
+            prop_assert_eq!(line.bytes, bytes);
+        }
+    }
 }

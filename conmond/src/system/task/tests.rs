@@ -50,7 +50,7 @@ impl Peers for From_ {
         Box::pin(async move {
             let shared = network.0.read().unwrap().get(&host.name).map(|(_, shared)| shared.clone());
             let shared = shared.ok_or_else(|| anyhow::anyhow!("{} does not answer", host.name))?;
-            Sheet::from_bytes(&Sheet::of(&pairs(&shared)).to_bytes()?)
+            Sheet::of(&pairs(&shared))
         })
     }
 }
@@ -206,8 +206,9 @@ impl Host {
     /// The system's pairs as the API writes them.
     async fn matrix(&self) -> MatrixAnswer {
         let (mine, all) = (pairs(&self.shared), MatrixQuery::default());
-        let snapshot = self.system.matrix(&mine, &Scope::All, &all, Duration::from_secs(5)).await;
-        let text: Vec<u8> = snapshot.written().flat_map(|piece| piece.unwrap()).collect();
+        let snapshot = self.system.matrix(&mine, &Scope::All, &all, Duration::from_secs(5)).await.unwrap();
+        let pieces: Vec<_> = snapshot.written().map(Result::unwrap).collect().await;
+        let text = pieces.concat();
         serde_json::from_slice(&text).unwrap()
     }
 
