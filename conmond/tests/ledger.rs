@@ -48,6 +48,7 @@ fn published(ports: Vec<PortInfo>, spec: SetSpec) -> Published {
             spec,
             max_flows: spec.flows,
             outgrown: 0,
+            grows: false,
         }]),
         ports: Arc::new(ports),
         attachment: "tcx".to_owned(),

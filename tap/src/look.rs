@@ -19,6 +19,9 @@ use crate::reader::{RETRIES, Sums, flow_measurement, pair_measurement, read_hist
 use crate::set::{Descriptors, Set};
 use crate::sys;
 
+/// So often a census is taken anew when records moved meanwhile.
+const WALKS: u32 = 3;
+
 /// Place of each table among a set's maps.
 const FLOWS: usize = 0;
 const PAIRS: usize = 1;
@@ -139,6 +142,7 @@ impl Set {
 
     /// What is counted where. `None` when records were being moved all the while.
     pub fn census(&self) -> Result<Option<Census>, Error> {
+        let mut walks = 0;
         for _ in 0..RETRIES {
             let before = self.ctl()?.fold_seq;
             if before & 1 == 1 {
@@ -171,6 +175,11 @@ impl Set {
             let ctl = self.ctl()?;
             if ctl.fold_seq == before {
                 return Ok(Some(Census { ports: all, set: set_counters(&ctl, 0) }));
+            }
+            // whoever asks holds others up meanwhile
+            walks += 1;
+            if walks == WALKS {
+                break;
             }
         }
         Ok(None)

@@ -64,6 +64,8 @@ pub struct SetInfo {
     pub max_flows: u32,
     /// Packets that found no flow record before the table was as large as it is.
     pub outgrown: u64,
+    /// The table is being exchanged for a larger one: `outgrown` is of an earlier time.
+    pub grows: bool,
 }
 
 /// A tapped port as others see it.

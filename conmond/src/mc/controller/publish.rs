@@ -7,7 +7,7 @@ use conmon::api;
 use super::*;
 use crate::clock::Wall;
 use crate::mc::shared::{PortInfo, Published, SetInfo, Translated};
-use crate::mc::world::{ContainerSeen, Tapping};
+use crate::mc::world::{ContainerSeen, Growth, Tapping};
 use crate::runtime::ContainerState;
 
 impl Work {
@@ -235,6 +235,7 @@ impl Work {
                 spec: self.hands.get(id)?.set.spec(),
                 max_flows: self.world.wishes.max_flows,
                 outgrown: s.table.full_before,
+                grows: !matches!(s.table.stage, Growth::None | Growth::Settling),
             })
         };
         self.world.sets.iter().filter_map(view).collect()

@@ -5,12 +5,11 @@
 //! gave up already (ended pairs) is in the store, which is held still meanwhile. Packets count; octets are shown.
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::Arc;
 use std::time::Duration;
 
 use conmon::api::{ApiError, Count, Ledger, LedgerAnswer, PortLedger};
 use ippm::flow::{Both, Counters, Direction, PortClass};
-use tap::{Census, Set};
+use tap::Census;
 
 use crate::clock::Wall;
 use crate::mc::controller::chain;
@@ -22,6 +21,14 @@ use crate::switch::{LinkQuery, LinkStats};
 /// A packet between its interface's counter and the tap (or the other way round) is in neither or in both for some
 /// microseconds: what does not add up is read again after these pauses before it is called a fault.
 const PAUSES: [Duration; 2] = [Duration::from_millis(2), Duration::from_millis(20)];
+
+/// While a flow table grows its records are on their way to the larger one for some tenths of a second, and cannot be read as a whole.
+const MOVING: [Duration; 4] = [
+    Duration::from_millis(20),
+    Duration::from_millis(100),
+    Duration::from_millis(300),
+    Duration::from_millis(500),
+];
 
 /// The ledger, and what is to be said about it.
 #[derive(Clone, Debug)]
@@ -89,26 +96,23 @@ impl Tables {
     }
 }
 
-/// Reads all sets, and what the store has of pairs that left them.
-fn read_tables(shared: &Shared) -> Result<Tables, ApiError> {
+/// Reads all sets, and what the store has of pairs that left them. Where a set's records are being moved all the time: which.
+fn read_tables(shared: &Shared) -> Result<Result<Tables, SetId>, ApiError> {
     let sets = shared.sets();
     // a pair leaves the kernel and enters the store under this lock
     let store = shared.store();
     let mut tables = Tables::default();
     for (id, set) in &sets {
-        tables.add_census(&census(*id, set)?);
+        let census = set.census().map_err(|e| {
+            ApiError::internal(format!("the tables of set {id} cannot be read: {}", chain(&e)))
+        })?;
+        match census {
+            Some(census) => tables.add_census(&census),
+            None => return Ok(Err(*id)),
+        }
     }
     tables.add_settled(&store.settled());
-    Ok(tables)
-}
-
-fn census(id: SetId, set: &Arc<Set>) -> Result<Census, ApiError> {
-    let failed =
-        |e: tap::Error| ApiError::internal(format!("the tables of set {id} cannot be read: {}", chain(&e)));
-    set.census().map_err(failed)?.ok_or_else(|| {
-        ApiError::unavailable(format!("records of set {id} are being moved all the time"))
-            .with_remedy("ask again in a moment")
-    })
+    Ok(Ok(tables))
 }
 
 /// An interface's counters before and after the maps were read.
@@ -129,13 +133,23 @@ fn read_links(query: &mut LinkQuery, ports: &[PortInfo]) -> Result<HashMap<u32, 
 
 /// Reads everything and compares, of the ports that the asker may see. What is off is read again before it is told.
 pub fn reckon(shared: &Shared, query: &mut LinkQuery, scope: &Scope) -> Result<Reckoning, ApiError> {
-    let mut pauses = PAUSES.iter();
+    let (mut pauses, mut moving) = (PAUSES.iter(), MOVING.iter());
     loop {
         let published = shared.published();
         let seen = |port: &&PortInfo| scope.admits(port.tenant.as_deref());
         let ports: Vec<PortInfo> = published.ports.iter().filter(seen).cloned().collect();
         let before = read_links(query, &ports)?;
-        let tables = read_tables(shared)?;
+        let tables = match (read_tables(shared)?, moving.next()) {
+            (Ok(tables), _) => tables,
+            (Err(_), Some(pause)) => {
+                std::thread::sleep(*pause);
+                continue;
+            }
+            (Err(set), None) => {
+                let what = format!("records of set {set} are being moved all the time");
+                return Err(ApiError::unavailable(what).with_remedy("ask again in a moment"));
+            }
+        };
         let after = read_links(query, &ports)?;
         // a port that went meanwhile has nothing to be compared with
         let seen: Seen = before.into_iter().filter_map(|(i, b)| Some((i, (b, *after.get(&i)?)))).collect();

@@ -55,6 +55,7 @@ pub(in crate::mc) fn published() -> Published {
         spec: SetSpec { flows: 10, pairs: 10, ports: 10, hists: 10, ..SetSpec::default() },
         max_flows: 10,
         outgrown: 0,
+        grows: false,
     };
     let port = |ifindex, interface: &str, name: &str| PortInfo {
         ifindex,
