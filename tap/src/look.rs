@@ -20,7 +20,7 @@ use crate::set::{Descriptors, Set};
 use crate::sys;
 
 /// So often a census is taken anew when records moved meanwhile.
-const WALKS: u32 = 3;
+const WALKS: u32 = 5;
 
 /// Place of each table among a set's maps.
 const FLOWS: usize = 0;

@@ -194,11 +194,6 @@ impl Names {
         self.host_addresses = addresses;
     }
 
-    /// Who has which address on other hosts.
-    pub fn elsewhere(&self) -> &Arc<Elsewhere> {
-        &self.elsewhere
-    }
-
     /// Who has which address on other hosts is this from now on.
     pub fn set_elsewhere(&mut self, elsewhere: Arc<Elsewhere>) {
         self.elsewhere = elsewhere;

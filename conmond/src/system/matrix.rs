@@ -10,7 +10,7 @@ mod row;
 use std::cmp::Ordering;
 use std::collections::HashMap;
 use std::collections::hash_map::Entry as Place;
-use std::hash::BuildHasher;
+use std::hash::{BuildHasher, Hash};
 
 use conmon::api::{EndpointKind, Level, MatrixPair, MatrixQuery, ObservedAt};
 use foldhash::quality::RandomState;
@@ -22,7 +22,10 @@ pub(super) use row::empty;
 /// Rows that are worth a thread of their own to be put in order.
 const WORTH_A_THREAD: usize = 1 << 16;
 
-/// A row while rows are put in order: its bytes, its place, and where src's name is.
+/// A name's beginning by which rows are ordered first.
+const NAME_BYTES: usize = 64;
+
+/// A row while rows are put in order: its bytes, its place, and where src's name is in [`Matrix::names`].
 type Rank = (u64, u32, u32);
 
 /// A thing of a host's answer: the answer's number, and the thing's in it.
@@ -65,10 +68,9 @@ struct Row {
 pub struct Matrix {
     parts: Vec<Part>,
     ends: Vec<End>,
-    /// Ends' names, each with a zero behind it: what rows of the same bytes are ordered by lies together.
+    /// Of each end a letter for its kind and its name's beginning, and a zero: what rows of the same bytes are ordered by first lies together.
     names: String,
-    /// Ends by two hashes of what makes them the same. The hashes' seeds are this matrix's own: that two of a million ends have both
-    /// in common is as likely as to guess a key of 90 bits.
+    /// Ends by two hashes of what makes them the same, with seeds of this process: who does not know them cannot make two ends of one.
     numbers: HashMap<[u64; 2], u32, RandomState>,
     seeds: [RandomState; 2],
     rows: Vec<Row>,
@@ -90,8 +92,10 @@ impl Matrix {
     /// becomes one row, whose values are src's. What only one host saw, or what lies within a host, is that host's row.
     pub fn add(&mut self, host: &str, sheet: Sheet) {
         let part = self.parts.len() as u32;
+        let hashes: Vec<[u64; 2]> =
+            (0..sheet.text_count()).map(|text| self.hashes(sheet.text(text))).collect();
         // first all hashes, then all places: so the memory of several places is waited for at the same time
-        let identities: Vec<[u64; 2]> = sheet.ends().iter().map(|end| self.identity(&sheet, end)).collect();
+        let identities: Vec<[u64; 2]> = sheet.ends().iter().map(|end| self.identity(&hashes, end)).collect();
         let ends: Vec<u32> = (0u32..)
             .zip(identities)
             .map(|(number, identity)| self.end(host, &sheet, At { part, number }, identity))
@@ -123,24 +127,30 @@ impl Matrix {
         self.parts.push(Part { host: host.to_owned(), sheet });
     }
 
-    /// What makes an end the same as another.
-    fn identity(&self, sheet: &Sheet, end: &sheet::End) -> [u64; 2] {
-        let text = |number: Option<u32>| number.map(|number| sheet.text(number));
-        let identity = (end.kind, sheet.text(end.name), text(end.id), text(end.host));
-        [0, 1].map(|i| self.seeds[i].hash_one(identity))
+    fn hashes(&self, of: impl Hash) -> [u64; 2] {
+        [0, 1].map(|i| self.seeds[i].hash_one(&of))
+    }
+
+    /// What makes an end the same as another, by the hashes of its answer's texts.
+    fn identity(&self, texts: &[[u64; 2]], end: &sheet::End) -> [u64; 2] {
+        let text = |number: u32| texts[number as usize];
+        self.hashes((end.kind, text(end.name), end.id.map(text), end.host.map(text)))
     }
 
     /// The number of an end of the answer that is being added.
     fn end(&mut self, teller: &str, sheet: &Sheet, at: At, identity: [u64; 2]) -> u32 {
         let end = sheet.ends()[at.number as usize];
         let place = |number: Option<u32>| number.map(|number| At { number, ..at });
-        let name = self.names.len() as u32;
+        // there is nothing at the last place: such a one has no name
+        let name = u32::try_from(self.names.len()).unwrap_or(u32::MAX);
         let said = End { at, name, service: place(end.service), tenant: place(end.tenant) };
         match self.numbers.entry(identity) {
             Place::Vacant(free) => {
                 let number = self.ends.len() as u32;
                 free.insert(number);
-                self.names.push_str(sheet.text(end.name));
+                let name = sheet.text(end.name);
+                self.names.push(char::from(b'a' + end.kind as u8));
+                self.names.push_str(&name[..name.floor_char_boundary(NAME_BYTES)]);
                 self.names.push('\0');
                 self.ends.push(said);
                 number
@@ -194,6 +204,7 @@ impl Matrix {
     }
 
     /// Rows in their order.
+    #[cfg(test)]
     pub fn pairs(&self) -> impl Iterator<Item = MatrixPair> {
         (0..self.len()).map(|at| {
             let mut row = row::empty();
@@ -231,7 +242,8 @@ impl Matrix {
         order.into_iter().map(|(_, place, _)| place).collect()
     }
 
-    /// Orders rows of the same bytes by src's name, and where that is the same by all words of both ends. The words are far away in memory.
+    /// Orders rows of the same bytes by src's kind and name, and where those are the same by all words of both ends. The words are far away
+    /// in memory.
     fn order_by_name(&self, order: &mut [Rank]) {
         let mut named = Vec::new();
         for same in order.chunk_by_mut(|a, b| a.0 == b.0).filter(|same| same.len() > 1) {
@@ -243,15 +255,12 @@ impl Matrix {
     }
 
     fn name(&self, at: u32) -> &str {
-        match &self.groups {
-            Some(groups) => groups.name(at),
-            None => self.names[at as usize..].split('\0').next().unwrap_or_default(),
-        }
+        self.names.get(at as usize..).and_then(|names| names.split('\0').next()).unwrap_or_default()
     }
 
     fn compare(&self, a: u32, b: u32) -> Ordering {
         match &self.groups {
-            Some(groups) => groups.compare(a, b),
+            Some(groups) => groups.compare(self, a, b),
             None => {
                 let ends = |place: u32| self.rows[place as usize].ends.map(|end| self.words(end));
                 ends(a).cmp(&ends(b))

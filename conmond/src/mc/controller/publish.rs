@@ -235,7 +235,7 @@ impl Work {
                 spec: self.hands.get(id)?.set.spec(),
                 max_flows: self.world.wishes.max_flows,
                 outgrown: s.table.full_before,
-                grows: !matches!(s.table.stage, Growth::None | Growth::Settling),
+                grows: matches!(s.table.stage, Growth::Making | Growth::Moving | Growth::Draining),
             })
         };
         self.world.sets.iter().filter_map(view).collect()

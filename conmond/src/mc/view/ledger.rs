@@ -139,15 +139,15 @@ pub fn reckon(shared: &Shared, query: &mut LinkQuery, scope: &Scope) -> Result<R
         let seen = |port: &&PortInfo| scope.admits(port.tenant.as_deref());
         let ports: Vec<PortInfo> = published.ports.iter().filter(seen).cloned().collect();
         let before = read_links(query, &ports)?;
-        let tables = match (read_tables(shared)?, moving.next()) {
-            (Ok(tables), _) => tables,
-            (Err(_), Some(pause)) => {
+        let tables = match read_tables(shared)? {
+            Ok(tables) => tables,
+            Err(set) => {
+                let Some(pause) = moving.next() else {
+                    let what = format!("records of set {set} are being moved all the time");
+                    return Err(ApiError::unavailable(what).with_remedy("ask again in a moment"));
+                };
                 std::thread::sleep(*pause);
                 continue;
-            }
-            (Err(set), None) => {
-                let what = format!("records of set {set} are being moved all the time");
-                return Err(ApiError::unavailable(what).with_remedy("ask again in a moment"));
             }
         };
         let after = read_links(query, &ports)?;

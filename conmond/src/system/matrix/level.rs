@@ -5,26 +5,23 @@ use std::collections::hash_map::Entry;
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::net::IpAddr;
 
-use conmon::api::{Count, Endpoint, HostView, Level, MatrixPair};
+use conmon::api::{Count, EndpointKind, HostView, Level, MatrixPair};
 use foldhash::quality::RandomState;
-use indexmap::IndexSet;
 
-use super::row::{self, put_numbers};
+use super::row::{self, put_numbers, put_words};
 use super::{Matrix, Rank, Row, Words, view};
-use crate::store::at_level;
 use crate::system::sheet::Line;
 
-/// The level's ends and rows.
+/// The level's rows.
 #[derive(Clone, Debug)]
 pub(super) struct Groups {
-    ends: Vec<Endpoint>,
+    level: Level,
     rows: Vec<Group>,
 }
 
 #[derive(Clone, Debug)]
 struct Group {
-    ends: [u32; 2],
-    /// Where the first pair is.
+    /// Where the first pair is, whose ends stand for the group's.
     first: u32,
     bytes: u64,
     /// All together, where there is another one.
@@ -34,10 +31,14 @@ struct Group {
 impl Groups {
     /// Of all pairs.
     pub(super) fn of(matrix: &Matrix, level: Level) -> Self {
-        let mut ends: IndexSet<Endpoint, RandomState> = IndexSet::default();
+        let mut ends: HashMap<Words<'_>, u32, RandomState> = HashMap::default();
         let numbers: Vec<u32> = (0..matrix.ends.len() as u32)
-            .map(|end| ends.insert_full(at_level(&endpoint(matrix.words(end)), level)).0 as u32)
+            .map(|end| {
+                let next = ends.len() as u32;
+                *ends.entry(at_level(matrix.words(end), level)).or_insert(next)
+            })
             .collect();
+        drop(ends);
         let mut places: HashMap<[u32; 2], u32, RandomState> = HashMap::default();
         let mut rows: Vec<Group> = Vec::new();
         let mut sums: HashMap<u32, Sum<'_>, RandomState> = HashMap::default();
@@ -46,7 +47,7 @@ impl Groups {
             match places.entry(ends) {
                 Entry::Vacant(free) => {
                     free.insert(rows.len() as u32);
-                    rows.push(Group { ends, first: place, bytes: row.bytes, sum: None });
+                    rows.push(Group { first: place, bytes: row.bytes, sum: None });
                 }
                 Entry::Occupied(held) => {
                     let group = &mut rows[*held.get() as usize];
@@ -62,7 +63,7 @@ impl Groups {
             matrix.unpack(&matrix.rows[group.first as usize], &mut row);
             group.sum = Some(Box::new(sum.whole(matrix, row)));
         }
-        Self { ends: ends.into_iter().collect(), rows }
+        Self { level, rows }
     }
 
     pub(super) fn len(&self) -> usize {
@@ -70,16 +71,17 @@ impl Groups {
     }
 
     pub(super) fn ranks(&self) -> impl Iterator<Item = Rank> {
-        (0..).zip(&self.rows).map(|(place, group)| (group.bytes, place, group.ends[0]))
+        // not a container's name, by which its group is called no more
+        (0..).zip(&self.rows).map(|(place, group)| (group.bytes, place, u32::MAX))
     }
 
-    pub(super) fn name(&self, end: u32) -> &str {
-        &self.ends[end as usize].name
-    }
-
-    pub(super) fn compare(&self, a: u32, b: u32) -> Ordering {
-        let ends = |place: u32| self.rows[place as usize].ends.map(|end| words(&self.ends[end as usize]));
+    pub(super) fn compare(&self, matrix: &Matrix, a: u32, b: u32) -> Ordering {
+        let ends = |place: u32| self.ends(matrix, &self.rows[place as usize]);
         ends(a).cmp(&ends(b))
+    }
+
+    fn ends<'a>(&self, matrix: &'a Matrix, group: &Group) -> [Words<'a>; 2] {
+        matrix.rows[group.first as usize].ends.map(|end| at_level(matrix.words(end), self.level))
     }
 
     /// Makes `into` the row at this place.
@@ -89,29 +91,31 @@ impl Groups {
             Some(sum) => into.clone_from(sum),
             None => matrix.unpack(&matrix.rows[group.first as usize], into),
         }
-        for (into, end) in [&mut into.pair.src, &mut into.pair.dst].into_iter().zip(group.ends) {
-            let addresses = std::mem::take(&mut into.addresses);
-            *into = Endpoint { addresses, ..self.ends[end as usize].clone() };
+        let ends = self.ends(matrix, group);
+        for (into, end) in [&mut into.pair.src, &mut into.pair.dst].into_iter().zip(ends) {
+            put_words(into, end);
         }
     }
 }
 
-/// The end of these words, of no address.
-fn endpoint((kind, name, id, service, tenant, host): Words<'_>) -> Endpoint {
-    let some = |text: Option<&str>| text.map(str::to_owned);
-    Endpoint {
-        kind,
-        name: name.to_owned(),
-        id: some(id),
-        service: some(service),
-        tenant: some(tenant),
-        host: some(host),
-        addresses: Vec::new(),
+/// The end that stands for this one at a level, as [`crate::store::at_level`] has it.
+fn at_level(end: Words<'_>, level: Level) -> Words<'_> {
+    let (kind, _, _, service, tenant, host) = end;
+    match (level, kind) {
+        (Level::Service, EndpointKind::Container) => match service {
+            Some(name) => (EndpointKind::Service, name, None, service, tenant, None),
+            None => end,
+        },
+        (Level::Tenant, EndpointKind::Container) => match tenant {
+            Some(name) => (EndpointKind::Tenant, name, None, None, tenant, None),
+            None => end,
+        },
+        (Level::Host, EndpointKind::Container | EndpointKind::Host) => match host {
+            Some(name) => (EndpointKind::Host, name, None, None, None, host),
+            None => end,
+        },
+        _ => end,
     }
-}
-
-fn words(e: &Endpoint) -> Words<'_> {
-    (e.kind, &e.name, e.id.as_deref(), e.service.as_deref(), e.tenant.as_deref(), e.host.as_deref())
 }
 
 /// Pairs of one group, while they are put together.
@@ -141,7 +145,7 @@ impl<'a> Sum<'a> {
     }
 
     fn add(&mut self, matrix: &'a Matrix, row: &Row) {
-        let mut base = None;
+        let (mut base, mut told) = (None, [false; 2]);
         matrix.each_line(row, |number, line| {
             let (sheet, at) = (&matrix.parts[number as usize].sheet, view(line.observed_at));
             for (all, list) in self.addresses.iter_mut().zip(line.addresses) {
@@ -149,7 +153,10 @@ impl<'a> Sum<'a> {
             }
             self.protocols.extend(sheet.texts(line.protocols));
             self.via.extend(sheet.texts(line.via));
-            self.parts[at].insert(number);
+            // a row's view is called by who told it first
+            if !std::mem::replace(&mut told[at], true) {
+                self.parts[at].insert(number);
+            }
             match &mut self.views[at] {
                 Some(view) => add_counts(view, line.counts),
                 none => *none = Some(line.counts),

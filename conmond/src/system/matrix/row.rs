@@ -1,11 +1,13 @@
 //! A row, unpacked.
 
+use std::collections::HashSet;
+
 use conmon::api::{
     Count, DelaySummary, Endpoint, EndpointKind, HostView, MatrixPair, ObservedAt, Pair, Views,
 };
 use jiff::Timestamp;
 
-use super::{At, Matrix, Part, Row, view};
+use super::{At, Matrix, Part, Row, Words, view};
 use crate::system::sheet::{Delay, Line};
 
 /// Room for a row.
@@ -102,7 +104,7 @@ impl Matrix {
 
     fn put_line(&self, part: &Part, line: &Line, ends: [u32; 2], pair: &mut Pair) {
         for (i, end) in [&mut pair.src, &mut pair.dst].into_iter().enumerate() {
-            self.unpack_end(part, line.ends[i], ends[i], end);
+            put_words(end, self.words(ends[i]));
             end.addresses.clear();
             end.addresses.extend(part.sheet.addresses(line.addresses[i]));
         }
@@ -119,16 +121,16 @@ impl Matrix {
             put_delay(into, part, delay);
         }
     }
+}
 
-    fn unpack_end(&self, part: &Part, local: u32, end: u32, into: &mut Endpoint) {
-        let (told, end) = (part.sheet.ends()[local as usize], self.ends[end as usize]);
-        into.kind = told.kind;
-        put(&mut into.name, part.sheet.text(told.name));
-        put_some(&mut into.id, told.id.map(|id| part.sheet.text(id)));
-        put_some(&mut into.service, self.text(end.service));
-        put_some(&mut into.tenant, self.text(end.tenant));
-        put_some(&mut into.host, told.host.map(|host| part.sheet.text(host)));
-    }
+/// Makes `into` the end of these words; its addresses stay.
+pub(super) fn put_words(into: &mut Endpoint, (kind, name, id, service, tenant, host): Words<'_>) {
+    into.kind = kind;
+    put(&mut into.name, name);
+    put_some(&mut into.id, id);
+    put_some(&mut into.service, service);
+    put_some(&mut into.tenant, tenant);
+    put_some(&mut into.host, host);
 }
 
 /// Everything of a line that is a number or a time, but for its delays.
@@ -186,20 +188,18 @@ fn widen(pair: &mut Pair, part: &Part, line: &Line) {
     (pair.first_seen, pair.last_seen) = (pair.first_seen.min(first), pair.last_seen.max(last));
     for (end, list) in [&mut pair.src, &mut pair.dst].into_iter().zip(line.addresses) {
         let held = end.addresses.len();
-        for address in part.sheet.addresses(list) {
-            if !end.addresses.contains(&address) {
-                end.addresses.push(address);
-            }
-        }
-        if end.addresses.len() > held {
+        end.addresses.extend(part.sheet.addresses(list));
+        if end.addresses[..held] == end.addresses[held..] {
+            end.addresses.truncate(held);
+        } else {
             end.addresses.sort_unstable();
+            end.addresses.dedup();
         }
     }
     for (held, list) in [(&mut pair.protocols, line.protocols), (&mut pair.via, line.via)] {
-        for text in part.sheet.texts(list) {
-            if !held.iter().any(|known| known == text) {
-                held.push(text.to_owned());
-            }
+        if !held.iter().map(String::as_str).eq(part.sheet.texts(list)) {
+            let mut known: HashSet<String> = held.iter().cloned().collect();
+            held.extend(part.sheet.texts(list).map(str::to_owned).filter(|text| known.insert(text.clone())));
         }
     }
 }

@@ -224,6 +224,38 @@ fn many_rows_are_in_order_by_bytes_then_names() {
 }
 
 #[test]
+fn of_the_same_bytes_containers_come_first_then_names_long_ones_too() {
+    let long = |last: char| format!("{}{last}", "ü".repeat(200));
+    let names = [long('a'), long('b'), "web".to_owned()];
+    let mut told: Vec<Pair> = names
+        .iter()
+        .rev()
+        .map(|name| pair(end(EndpointKind::Container, name, Some("a")), db(), ObservedAt::Src, 1, 1))
+        .collect();
+    told.insert(0, pair(end(EndpointKind::External, "internet", None), db(), ObservedAt::Dst, 1, 1));
+    let rows = merge([("a".to_owned(), told)]);
+    let order: Vec<&str> = rows.iter().map(|row| row.pair.src.name.as_str()).collect();
+    assert_eq!(order, ["web", &names[0], &names[1], "internet"]);
+}
+
+#[test]
+fn a_level_s_views_are_called_by_who_told_each_pair_first() {
+    let db = |name: &str| Endpoint {
+        service: Some("db".to_owned()),
+        ..end(EndpointKind::Container, name, Some("b"))
+    };
+    let outside = || end(EndpointKind::External, "internet", None);
+    let told = |name: &str| pair(outside(), db(name), ObservedAt::Dst, 1, 1);
+    let rows = merged([
+        ("b".to_owned(), vec![told("db1"), told("db2")]),
+        ("b.example".to_owned(), vec![told("db1")]),
+    ]);
+    let [row] = &group(&rows, Level::Service)[..] else { panic!("one row") };
+    let view = row.views.dst.as_ref().unwrap();
+    assert_eq!((view.host.as_str(), view.sent, row.pair.sent), ("b", count(3), count(3)));
+}
+
+#[test]
 fn services_of_one_name_in_two_tenants_are_two() {
     let of = |tenant: &str, host: &str| Endpoint {
         service: Some("web".to_owned()),
@@ -279,10 +311,14 @@ proptest! {
         matrix.add("a", Sheet::of(&answer("a", vec![pair(web(), db(), ObservedAt::Src, 1, 1)])).unwrap());
         let sheet = Sheet::of(&sheets::answer(pairs.clone())).unwrap();
         matrix.add("h", sheet.clone());
+        let hashes: Vec<_> = (0..sheet.text_count()).map(|text| matrix.hashes(sheet.text(text))).collect();
         let mut row = empty();
         for (number, (pair, line)) in pairs.into_iter().zip(sheet.lines()).enumerate() {
             let at = At { part: 1, number: number as u32 };
-            let ends = line.ends.map(|number| matrix.end("h", &sheet, At { number, ..at }, matrix.identity(&sheet, &sheet.ends()[number as usize])));
+            let ends = line.ends.map(|number| {
+                let identity = matrix.identity(&hashes, &sheet.ends()[number as usize]);
+                matrix.end("h", &sheet, At { number, ..at }, identity)
+            });
             let mut views = [None; 2];
             views[view(pair.observed_at)] = Some(at);
             // what another pair of the same ends adds is not this one's

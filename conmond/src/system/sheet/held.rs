@@ -11,6 +11,9 @@ use super::{End, Line, octets_of};
 
 const UNREADABLE: &str = "the pairs cannot be read";
 
+/// No text may be longer: many ends may have it in common, and each is looked at with its texts.
+const TEXT_BYTES: usize = 4096;
+
 /// What of a line is at hand without unpacking it.
 #[derive(Clone, Copy, Debug)]
 pub struct Entry {
@@ -53,7 +56,9 @@ impl Sheet {
         let complete = cursor.take()?;
         let mut texts = String::new();
         let text_ends = cursor.many(|cursor| {
-            texts.push_str(cursor.take()?);
+            let text: &str = cursor.take()?;
+            ensure!(text.len() <= TEXT_BYTES, "{UNREADABLE}: a text of {} octets is too long", text.len());
+            texts.push_str(text);
             Ok(texts.len() as u32)
         })?;
         let ends = cursor.many(Cursor::take::<End>)?;
@@ -107,6 +112,11 @@ impl Sheet {
         let number = number as usize;
         let begin = number.checked_sub(1).map_or(0, |before| self.text_ends[before]);
         &self.texts[begin as usize..self.text_ends[number] as usize]
+    }
+
+    /// How many texts there are.
+    pub fn text_count(&self) -> u32 {
+        self.text_ends.len() as u32
     }
 
     /// A line, unpacked.

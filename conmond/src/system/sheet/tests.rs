@@ -1,5 +1,6 @@
 use conmon::api::HostAnswer;
 use proptest::prelude::*;
+use proptest::strategy::ValueTree as _;
 
 use super::*;
 
@@ -82,6 +83,11 @@ proptest! {
     }
 }
 
+pub fn one_pair() -> Pair {
+    let mut runner = proptest::test_runner::TestRunner::deterministic();
+    a_pair().new_tree(&mut runner).unwrap().current()
+}
+
 /// Everything that is to be had of these octets, if they are a sheet.
 fn read_all(octets: &[u8]) {
     let Ok(sheet) = Sheet::from_octets(octets) else { return };
@@ -94,4 +100,15 @@ fn read_all(octets: &[u8]) {
         line.addresses.into_iter().for_each(|list| assert!(sheet.addresses(list).count() < 1000));
         [line.protocols, line.via].into_iter().for_each(|list| assert!(sheet.texts(list).count() < 1000));
     }
+}
+
+#[test]
+fn a_text_that_is_no_name_is_refused() {
+    let named = |len: usize| {
+        let mut pair = one_pair();
+        pair.src.name = "x".repeat(len);
+        Sheet::of(&answer(vec![pair]))
+    };
+    assert!(named(4096).is_ok());
+    assert!(format!("{:#}", named(4097).unwrap_err()).contains("a text of 4097 octets is too long"));
 }
