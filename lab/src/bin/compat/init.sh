@@ -22,6 +22,8 @@ done
 hostname compat
 ip link set lo up
 export CI=true CONMON_TEST_REQUIRE_ROOT=1 CONMON_BIN_DIR=/bin LAB_CACHE=/tmp/lab-cache RUST_BACKTRACE=1
+# the firmware has left half a line of escapes
+echo
 echo "compat: booted $(uname -r) $(cut -d' ' -f1 /proc/uptime)"
 
 step() { # name, seconds, line

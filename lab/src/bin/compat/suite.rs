@@ -65,7 +65,7 @@ const TESTS: [(&str, &str, &str, &str, u32); 6] = [
     ("nat", "conmond", "nat", "root_", 120),
     ("monitor", "conmond", "root_monitor", "root_", 240),
     // Of the engine's tests the one that does not race an emulated engine.
-    ("engine", "conmond", "docker", "root_a_containers_life", 240),
+    ("engine", "conmond", "docker", "root_docker_tells_and_shows_a_containers_life", 240),
 ];
 
 /// Builds the tests and finds them.
