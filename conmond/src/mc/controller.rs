@@ -904,7 +904,9 @@ impl Work {
         let ended =
             ended.map(|(at, address, id)| (*address, id.clone(), at.before(ADDRESS_LINGER))).collect();
         let (names, overlays) = (self.shared.names(), self.namespaces.open());
-        self.saver.save(State { at: self.saved_at, sets, ports, names, ended, overlays });
+        // before the engine's first list we know whom the daemon before us knew, and of nobody who came since
+        let at = if self.snapshots == 0 { self.known_until } else { self.saved_at };
+        self.saver.save(State { at, sets, ports, names, ended, overlays });
     }
 
     /// Waits for the threads that end with this one.
