@@ -135,8 +135,7 @@ pub(super) fn put_words(into: &mut Endpoint, (kind, name, id, service, tenant, h
 
 /// Everything of a line that is a number or a time, but for its delays.
 pub(super) fn put_numbers(line: &Line, pair: &mut Pair) {
-    let at = |ns: i64| Timestamp::from_nanosecond(ns.into()).unwrap_or_default();
-    [pair.first_seen, pair.last_seen] = line.seen_ns.map(at);
+    [pair.first_seen, pair.last_seen] = line.seen_ns.map(time);
     [pair.sent, pair.received] = line.counts;
     [
         pair.retransmitted_segments,
@@ -153,6 +152,10 @@ pub(super) fn put_numbers(line: &Line, pair: &mut Pair) {
         pair.sent_packets_per_second,
         pair.received_packets_per_second,
     ] = line.rates;
+}
+
+fn time(unix_ns: i64) -> Timestamp {
+    Timestamp::from_nanosecond(unix_ns.into()).unwrap_or_default()
 }
 
 fn put_delay(into: &mut Option<DelaySummary>, part: &Part, delay: Option<Delay>) {
@@ -183,8 +186,7 @@ fn put_view(into: &mut Option<HostView>, name: &str, [sent, received]: [Count; 2
 
 /// Adds times, addresses and words of another line of the same pair.
 fn widen(pair: &mut Pair, part: &Part, line: &Line) {
-    let at = |ns: i64| Timestamp::from_nanosecond(ns.into()).unwrap_or_default();
-    let [first, last] = line.seen_ns.map(at);
+    let [first, last] = line.seen_ns.map(time);
     (pair.first_seen, pair.last_seen) = (pair.first_seen.min(first), pair.last_seen.max(last));
     for (end, list) in [&mut pair.src, &mut pair.dst].into_iter().zip(line.addresses) {
         let held = end.addresses.len();

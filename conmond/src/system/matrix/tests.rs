@@ -57,23 +57,10 @@ fn pair(src: Endpoint, dst: Endpoint, observed_at: ObservedAt, sent: u64, receiv
         last_seen: jiff::Timestamp::from_second(200).unwrap(),
         sent: count(sent),
         received: count(received),
-        retransmitted_segments: None,
-        sent_retransmitted_segments: None,
-        received_retransmitted_segments: None,
-        reordered_segments: None,
-        rtt_seconds: None,
-        near_rtt_seconds: None,
-        handshake_rtt_seconds: None,
-        near_handshake_rtt_seconds: None,
         flows: 1,
         active_flows: 1,
-        role_guessed: false,
         observed_at,
-        via: Vec::new(),
-        sent_bytes_per_second: None,
-        received_bytes_per_second: None,
-        sent_packets_per_second: None,
-        received_packets_per_second: None,
+        ..empty().pair
     }
 }
 
