@@ -193,13 +193,17 @@ pub enum TapMode {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Tables {
-    /// Flow records to begin with, 192 bytes each; the table grows when it needs to. A power of two.
+    /// Flow records to begin with, 196 bytes each; the table grows when it needs to. A power of two.
     #[schemars(range(min = 256, max = 4_194_304), extend("x-power-of-two" = true))]
     pub flows: u32,
     /// Flow records that the table grows to at most (no less than `flows`); what finds no room then is counted in its pair. A
     /// power of two.
     #[schemars(range(min = 256, max = 4_194_304), extend("x-power-of-two" = true))]
     pub max_flows: u32,
+    /// A table that had more room than needed for so long is cut to five quarters of the records that were in use, seconds; then not for
+    /// ten times as long.
+    #[schemars(range(min = 1, max = 86_400))]
+    pub calm_seconds: u32,
     /// Pair records, 192 bytes each. A power of two.
     #[schemars(range(min = 64, max = 1_048_576), extend("x-power-of-two" = true))]
     pub pairs: u32,
@@ -216,7 +220,7 @@ pub struct Tables {
 
 impl Default for Tables {
     fn default() -> Self {
-        Self { flows: 4096, max_flows: 524_288, pairs: 4096, ports: 256, hists: 1024, ring_bytes: 256 << 10 }
+        Self { flows: 4096, max_flows: 524_288, calm_seconds: 60, pairs: 4096, ports: 256, hists: 1024, ring_bytes: 256 << 10 }
     }
 }
 

@@ -19,7 +19,7 @@ use conmond::mc::cost::Cost;
 use conmond::mc::engine::Engine;
 use conmond::mc::shared::{Info, Published};
 use conmond::mc::view::View;
-use conmond::mc::world::Wishes;
+use conmond::mc::world::{Room, Wishes};
 use conmond::monitor::MfSettings;
 use conmond::registry::{HostRow, Protocols, Registry};
 use conmond::runtime::{MonitorLimits, Runtime};
@@ -134,7 +134,11 @@ fn settings(config: &Config, instance: &Instance) -> Settings {
             linger: Duration::from_secs(config.timeouts.tenant_linger_seconds.into()),
             // known when the first programs are loaded
             fasten: false,
-            max_flows: config.tables.max_flows.max(config.tables.flows),
+            room: Room {
+                flows: config.tables.flows,
+                max_flows: config.tables.max_flows.max(config.tables.flows),
+                calm: Duration::from_secs(config.tables.calm_seconds.into()),
+            },
         },
     }
 }

@@ -5,7 +5,7 @@
  *
  * One *set* of maps and programs serves one tenant (or the nursery, where ports wait for their name).
  *
- *   flows  array of cm_flow   open-addressed by flow key        full -> the flow's packets count in its pair
+ *   flows  array of cm_flow   in buckets by flow key            full -> the flow's packets count in its pair
  *   pairs  array of cm_pair   open-addressed by pair key        full -> they count in their port's `overflow`
  *   ports  array of cm_port   open-addressed by ifindex         full -> they count in ctl's `no_port`
  *   hists  array of cm_hist   open-addressed by (pair, leg)     full -> the RTT sample counts in ctl's `hist_full`
@@ -24,7 +24,11 @@
  *   FREE -> CLAIMING -> LIVE -> ENDING -(RCU grace period)-> folded into its pair -> FREE
  * A packet matches LIVE slots only, so after the grace period nobody writes to an ENDING one.
  *
- * The flow table grows by being replaced: other programs over a larger one, and the same other maps, take the ports
+ * Flow slots are in buckets of CM_PLACES. Behind the records, in the same array, each bucket has a line of tags (cm_tags):
+ * one look at it tells where in the bucket a key is, or that it is not, whatever the bucket's records are. A key's place is the one
+ * that its tag names, else any free one of its bucket, or of its other buckets. So a table can be filled to seven eighths.
+ *
+ * The flow table is enlarged, or cut to what is needed, by being replaced: other programs over a larger one, and the same other maps, take the ports
  * over. While records are in the table of before, `older`, a flow's first packet in the new one takes over what the
  * older record knows; the `cm_mover` program then moves the older records, counters and all.
  */
@@ -34,8 +38,12 @@
 #include <linux/types.h>
 
 enum cm_const {
-	CM_ABI = 3,		/* changes whenever a record's layout or meaning does */
-	CM_PROBES = 8,		/* slots looked at for a flow, a pair, a port or a histogram */
+	CM_ABI = 4,		/* changes whenever a record's layout or meaning does */
+	CM_PROBES = 8,		/* slots looked at for a pair, a port or a histogram */
+	CM_PLACES = 16,		/* flow slots in a bucket */
+	CM_BUCKETS = 4,		/* buckets that a flow may be in */
+	CM_GONE = 1,		/* no record's tag, whose highest bit is set */
+	CM_CROWDED = 2,		/* a bucket with so few free slots leaves newcomers to their second one, if that has more */
 	CM_NONE = 0xffffffff,	/* no pair */
 	CM_HIST_SUB_BITS = 4,	/* 16 sub-buckets per octave: relative half-width 1/32 */
 	CM_HIST_UNIT_BITS = 6,	/* the smallest bucket is 64 ns wide */
@@ -112,13 +120,13 @@ enum cm_settings_flag {
 
 /* Set once, before load; the verifier sees them as constants. Masks are table sizes less one. */
 struct cm_settings {
-	__u32 flow_mask;
+	__u32 flow_buckets;	/* any number: how many there are is in no power of two */
 	__u32 pair_mask;
 	__u32 port_mask;
 	__u32 hist_mask;
 	__u64 secret[6];	/* of the hash: nobody outside can choose keys that collide */
 	__u32 flags;
-	__u32 older_mask;	/* with CM_FLAG_OLDER: of the table before */
+	__u32 older_buckets;	/* with CM_FLAG_OLDER: of the table before */
 	__u32 group;		/* the port's number, for the programs of a control group */
 	__u32 elsewhere;	/* for the programs of another network namespace: what its interfaces' indices are counted from */
 };
@@ -166,6 +174,11 @@ struct cm_flow {
 	__u16 ip_id;		/* newest IPv4 identification to the container */
 	__u16 seen;		/* enum cm_seen */
 	__u32 isn;		/* sequence number of the SYN without ACK */
+};
+
+/* A bucket's tags, by place; 0 for a free one, CM_GONE for one whose record has ended. Slot s is in bucket s / CM_PLACES. Three buckets' tags are as long as a record. */
+struct cm_tags {
+	__u32 tag[CM_PLACES];
 };
 
 /* In probe_t0: the probe is a SYN or SYN/ACK. The clock does not reach that bit. */
@@ -302,6 +315,7 @@ struct cm_cmds {
 
 _Static_assert(sizeof(struct cm_flow_key) == 48, "flow key");
 _Static_assert(sizeof(struct cm_flow) == 192, "a flow is three cache lines");
+_Static_assert(sizeof(struct cm_tags) == 64 && sizeof(struct cm_flow) == 3 * sizeof(struct cm_tags), "a bucket's tags are a line");
 _Static_assert(sizeof(struct cm_pair_key) == 40, "pair key");
 _Static_assert(sizeof(struct cm_pair) == 192, "a pair is three cache lines");
 _Static_assert(sizeof(struct cm_port) == 256, "port");

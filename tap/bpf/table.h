@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * The open-addressed tables: find a slot by key, or claim one.
+ * The tables: find a slot by key, or claim one. Flows are in buckets, what there are few of in open addressing.
  *
  * Two processors may look for the same new key at once. Both try the same first free slot; the loser waits a
  * moment for the winner to publish it. If a slot before it was freed in between, one key can end up in
@@ -25,6 +25,7 @@ MAP(targets, BPF_MAP_TYPE_PROG_ARRAY, __u32);
 struct cm_ring_layouts {
 	struct cm_record record;
 	struct cm_cmds commands;
+	struct cm_tags tags;
 };
 
 RING(ring, struct cm_ring_layouts);
@@ -114,27 +115,146 @@ static always_inline int flow_is(const struct cm_flow *f, const struct cm_flow_k
 	return !((a[0] ^ b[0]) | (a[1] ^ b[1]) | (a[2] ^ b[2]) | (a[3] ^ b[3]) | (a[4] ^ b[4]) | (a[5] ^ b[5]));
 }
 
-/*
- * Nearly always the first slot is the one, and cold: its other lines are loaded here so that the processor fetches them
- * at the same time as the first. (There is no prefetch instruction.)
- */
-static always_inline struct cm_flow *flow_find(const struct cm_flow_key *k, __u32 tag, __u32 *slot, int tcp)
+/* A flow's first bucket, of so many: by the tag's upper bits; the lower four name the place in it. */
+static always_inline __u32 first_bucket(__u32 tag, __u32 buckets)
 {
-	for (__u32 i = 0; i < CM_PROBES; i++) {
-		__u32 at = (tag + i) & cm_settings.flow_mask;
-		struct cm_flow *f = flow_at(at);
+	return (__u64)((tag & 0x7fffffff) >> 4) * buckets >> 27;
+}
 
-		if (f && i == 0) {
-			READ_ONCE(f->pair);
-			if (tcp)
-				READ_ONCE(f->seen);
-		}
-		if (f && f->tag == tag && READ_ONCE(f->state) == CM_LIVE && flow_is(f, k)) {
+/* And where else it may be: `turn` counts from 0, the first. */
+static always_inline __u32 bucket_of_turn(__u32 tag, __u32 turn, __u32 buckets)
+{
+	const __u32 odd = 0x9e3779b1;
+	__u32 h = tag * (turn == 1 ? odd : turn == 2 ? odd * odd : odd * odd * odd);
+
+	return turn ? (__u64)(h >> 5) * buckets >> 27 : first_bucket(tag, buckets);
+}
+
+/* A bucket's tags are behind the records, three buckets' in the room of one. */
+static always_inline struct cm_tags *tags_in(struct cm_flow *room, __u64 third)
+{
+	/* the verifier does not know what a remainder can be, and the compiler is not to use that it does */
+	asm volatile("" : "+r"(third));
+	if (!room || third > 2)
+		return 0;
+	/* nor to add before it has looked */
+	asm volatile("" : "+r"(room));
+	return (struct cm_tags *)room + third;
+}
+
+static always_inline struct cm_tags *flow_tags(__u32 bucket)
+{
+	return tags_in(flow_at(cm_settings.flow_buckets * CM_PLACES + bucket / 3), bucket % 3);
+}
+
+static always_inline struct cm_tags *older_tags(__u32 bucket)
+{
+	return tags_in(older_at(cm_settings.older_buckets * CM_PLACES + bucket / 3), bucket % 3);
+}
+
+static always_inline int flow_matches(const struct cm_flow *f, const struct cm_flow_key *k, __u32 tag)
+{
+	return f->tag == tag && READ_ONCE(f->state) == CM_LIVE && flow_is(f, k);
+}
+
+/* 1 if x, below 2^63, is 0. The compiler would make a comparison of it, and that a branch; the verifier walks all ways of those. */
+static always_inline __u32 is_zero(__u64 x)
+{
+	x--;
+	asm volatile("" : "+r"(x));
+	return x >> 63;
+}
+
+/* Which of a bucket's places have this tag, a bit for each. */
+static always_inline __u32 places_of(const struct cm_tags *tags, __u32 tag)
+{
+	__u32 places = 0;
+
+	for (int i = 0; i < CM_PLACES; i++) {
+		places |= is_zero(READ_ONCE(tags->tag[i]) ^ tag) << i;
+		/* one after the other: the compiler would keep all sixteen, on the stack */
+		asm volatile("" : "+r"(places));
+	}
+	return places;
+}
+
+/* The lowest of some places. */
+static always_inline __u32 lowest(__u32 places)
+{
+	places &= 0 - places;
+	/* by halves, quarters, ... in which it is not */
+	return is_zero(places & 0x00ff) << 3 | is_zero(places & 0x0f0f) << 2 | is_zero(places & 0x3333) << 1 |
+	       is_zero(places & 0x5555);
+}
+
+/*
+ * Looks through the buckets that a key may be in. Returns its slot, or CM_NONE. Of places with equal tags in one bucket two
+ * are looked at: another is found when the flow would be placed.
+ */
+#define SEARCH(at, tags_at, buckets, k, t)						\
+	do {										\
+		ROLLED for (__u32 turn = 0; turn < CM_BUCKETS; turn++) {		\
+			__u32 bucket = bucket_of_turn(t, turn, buckets);		\
+			struct cm_tags *tags = tags_at(bucket);				\
+			__u32 places = tags ? places_of(tags, t) : 0;			\
+											\
+			ROLLED for (int i = 0; places && i < 2; i++) {			\
+				__u32 slot = bucket * CM_PLACES + lowest(places);	\
+				struct cm_flow *f = at(slot);				\
+											\
+				if (f && flow_matches(f, k, t))				\
+					return slot;					\
+				places &= places - 1;					\
+			}								\
+		}									\
+		return CM_NONE;								\
+	} while (0)
+
+noinline __u32 flow_search(struct cm_flow_key *k, __u32 tag)
+{
+	if (!k)
+		return CM_NONE;
+	SEARCH(flow_at, flow_tags, cm_settings.flow_buckets, k, tag);
+}
+
+noinline __u32 older_search(struct cm_flow_key *k, __u32 tag)
+{
+	if (!k)
+		return CM_NONE;
+	SEARCH(older_at, older_tags, cm_settings.older_buckets, k, tag);
+}
+
+/*
+ * Nearly always the place that the tag names is the one, and cold: its other lines are loaded here so that the processor
+ * fetches them at the same time as the first. (There is no prefetch instruction.)
+ */
+static always_inline struct cm_flow *flow_find(struct cm_flow_key *k, __u32 tag, __u32 *slot, int tcp)
+{
+	__u32 at = first_bucket(tag, cm_settings.flow_buckets) * CM_PLACES + (tag & (CM_PLACES - 1));
+	struct cm_flow *f = flow_at(at);
+
+	if (f) {
+		READ_ONCE(f->pair);
+		if (tcp)
+			READ_ONCE(f->seen);
+		if (flow_matches(f, k, tag)) {
 			*slot = at;
 			return f;
 		}
 	}
-	return 0;
+	at = flow_search(k, tag);
+	if (at == CM_NONE)
+		return 0;
+	*slot = at;
+	return flow_at(at);
+}
+
+/* Some 100 ns, in which who claimed a slot writes a cache line or two. A loop would be dear to verify. */
+static always_inline void a_moment(void)
+{
+	bpf_ktime_get_ns();
+	bpf_ktime_get_ns();
+	bpf_ktime_get_ns();
 }
 
 /* Claims the state word of a slot. 1: it is ours. 0: not free. 2: somebody published it while we waited. */
@@ -145,10 +265,7 @@ static always_inline int claim(__u32 *state)
 	if (was == CM_FREE)
 		return 1;
 	if (was == CM_CLAIMING) {
-		/* Some 100 ns, in which the winner writes a cache line or two. A loop would be dear to verify. */
-		bpf_ktime_get_ns();
-		bpf_ktime_get_ns();
-		bpf_ktime_get_ns();
+		a_moment();
 		was = READ_ONCE(*state);
 	}
 	return was == CM_LIVE ? 2 : 0;
@@ -159,6 +276,112 @@ static always_inline void publish(__u32 *state)
 {
 	barrier();
 	__sync_lock_test_and_set(state, CM_LIVE);
+}
+
+/* With a slot: the flow is there already. Slots are far fewer. */
+#define CM_FOUND (1u << 31)
+
+static always_inline __u32 number_of(__u32 places)
+{
+	places -= places >> 1 & 0x5555;
+	places = (places & 0x3333) + (places >> 2 & 0x3333);
+	places = (places + (places >> 4)) & 0x0f0f;
+	return (places + (places >> 8)) & 0x1f;
+}
+
+/* Whether somebody has just put the key in this slot, whose tag is its own. */
+static always_inline int came_first(__u32 slot, const struct cm_flow_key *k, __u32 tag)
+{
+	struct cm_flow *f = flow_at(slot);
+	__u32 state;
+
+	if (!f)
+		return 0;
+	state = READ_ONCE(f->state);
+	if (state == CM_FREE || state == CM_CLAIMING)
+		a_moment();
+	return flow_matches(f, k, tag);
+}
+
+/* The place that the tag names, or the next free one of the bucket; of free ones there is one at least. */
+static always_inline __u32 place_in(__u32 free, __u32 tag)
+{
+	__u32 home = tag & (CM_PLACES - 1);
+
+	return (home + lowest((free | free << CM_PLACES) >> home)) & (CM_PLACES - 1);
+}
+
+/*
+ * A slot for a new flow, claimed, with its key and tag in it: the caller writes the rest and publishes it. Or, with
+ * CM_FOUND, the slot that another processor has put the flow in meanwhile. CM_NONE if there is no room.
+ */
+noinline __u32 flow_place(struct cm_flow_key *k, __u32 tag)
+{
+	struct cm_tags *first = flow_tags(bucket_of_turn(tag, 0, cm_settings.flow_buckets));
+	struct cm_tags *second = flow_tags(bucket_of_turn(tag, 1, cm_settings.flow_buckets));
+	__u32 swap = 0;
+
+	if (!k || !first || !second)
+		return CM_NONE;
+	if (READ_ONCE(first->tag[tag & (CM_PLACES - 1)])) {
+		__u32 free = number_of(places_of(first, 0));
+
+		swap = free <= CM_CROWDED && number_of(places_of(second, 0)) > free;
+	}
+	ROLLED for (__u32 turn = 0; turn < CM_BUCKETS; turn++) {
+		__u32 bucket = bucket_of_turn(tag, turn < 2 ? turn ^ swap : turn, cm_settings.flow_buckets);
+		struct cm_tags *tags = flow_tags(bucket);
+
+		if (!tags)
+			return CM_NONE;
+		ROLLED for (__u32 same = places_of(tags, tag), i = 0; same && i < CM_PLACES; i++) {
+			__u32 slot = bucket * CM_PLACES + lowest(same);
+
+			if (came_first(slot, k, tag))
+				return slot | CM_FOUND;
+			same &= same - 1;
+		}
+		/* others may take the place that looks free, but not often */
+		ROLLED for (int i = 0; i < 3; i++) {
+			__u32 free = places_of(tags, 0), place = place_in(free, tag), was;
+			__u32 slot = bucket * CM_PLACES + place;
+			struct cm_flow *f = flow_at(slot);
+
+			if (!free || !f)
+				break;
+			was = __sync_val_compare_and_swap(&tags->tag[place], 0, tag);
+			if (was == tag && came_first(slot, k, tag))
+				return slot | CM_FOUND;
+			if (was)
+				continue;
+			WRITE_ONCE(f->state, CM_CLAIMING);
+			f->key = *k;
+			f->tag = tag;
+			return slot;
+		}
+	}
+	return CM_NONE;
+}
+
+static always_inline void set_tag(__u32 slot, __u32 tag)
+{
+	struct cm_tags *tags = flow_tags(slot / CM_PLACES);
+
+	if (tags)
+		__sync_lock_test_and_set(&tags->tag[slot & (CM_PLACES - 1)], tag);
+}
+
+/* Takes a record out of matching, and out of the way of who looks for others of its key. It is freed a grace period later. */
+static always_inline void flow_ends(struct cm_flow *f, __u32 slot)
+{
+	if (__sync_val_compare_and_swap(&f->state, CM_LIVE, CM_ENDING) == CM_LIVE)
+		set_tag(slot, CM_GONE);
+}
+
+/* A command's record: what is behind the records is none. */
+static always_inline struct cm_flow *flow_of(__u32 slot)
+{
+	return slot < cm_settings.flow_buckets * CM_PLACES ? flow_at(slot) : 0;
 }
 
 static always_inline __u32 pair_tag(const struct cm_pair_key *k)

@@ -131,15 +131,12 @@ static always_inline int is_reuse(const struct cm_flow *f, const struct cm_packe
 }
 
 /* The flow's record in the table before, if it goes on. */
-static always_inline struct cm_flow *older_find(const struct cm_packet *p, __u32 tag, const enum cm_dir dir)
+static always_inline struct cm_flow *older_find(struct cm_packet *p, __u32 tag, const enum cm_dir dir)
 {
-	for (__u32 i = 0; i < CM_PROBES; i++) {
-		struct cm_flow *o = older_at((tag + i) & cm_settings.older_mask);
+	__u32 slot = older_search(&p->key, tag);
+	struct cm_flow *o = slot == CM_NONE ? 0 : older_at(slot);
 
-		if (o && o->tag == tag && READ_ONCE(o->state) == CM_LIVE && flow_is(o, &p->key))
-			return is_reuse(o, p, dir) ? 0 : o;
-	}
-	return 0;
+	return o && !is_reuse(o, p, dir) ? o : 0;
 }
 
 /* All that a record knows of its flow but what it counted, which stays until the record is moved. */
@@ -167,9 +164,9 @@ noinline __u32 begin(struct cm_packet *p, __u32 tag, __u32 dir, __u32 len, __u32
 {
 	struct cm_pair_key k;
 	struct cm_pair *pair;
-	struct cm_flow *o = 0;
+	struct cm_flow *f, *o = 0;
 	__u64 now = bpf_ktime_get_ns();
-	__u32 slot;
+	__u32 slot, at;
 	__u8 role, guessed;
 
 	if (!p)
@@ -187,20 +184,11 @@ noinline __u32 begin(struct cm_packet *p, __u32 tag, __u32 dir, __u32 len, __u32
 	slot = pair_get(&k, now);
 	pair = slot == CM_NONE ? 0 : pair_at(slot);
 
-	for (__u32 i = 0; i < CM_PROBES; i++) {
-		__u32 at = (tag + i) & cm_settings.flow_mask;
-		struct cm_flow *f = flow_at(at);
-		int got;
-
-		if (!f)
-			continue;
-		got = claim(&f->state);
-		if (got == 2 && f->tag == tag && flow_is(f, &p->key))
-			return at;
-		if (got != 1)
-			continue;
-		f->key = p->key;
-		f->tag = tag;
+	at = flow_place(&p->key, tag);
+	if (at != CM_NONE && at & CM_FOUND)
+		return at & ~CM_FOUND;
+	f = at == CM_NONE ? 0 : flow_at(at);
+	if (f) {
 		f->first_seen_ns = now;
 		f->pair = slot;
 		f->role = role;
@@ -399,7 +387,7 @@ static always_inline void count(struct __sk_buff *skb, struct cm_ctl *c, const e
 	tag = flow_tag(&p.key);
 	f = flow_find(&p.key, tag, &slot, p.tcp && cm_settings.flags & CM_FLAG_RTT);
 	if (unlikely(f && is_reuse(f, &p, dir))) {
-		__sync_val_compare_and_swap(&f->state, CM_LIVE, CM_ENDING);
+		flow_ends(f, slot);
 		f = 0;
 	}
 	if (unlikely(!f)) {
@@ -503,7 +491,7 @@ static always_inline void zero_words(__u64 *w, int n)
 	barrier();
 }
 
-/* The end record, and the slot given back: everything but the state word first, then the state. */
+/* The end record, and the slot given back: everything but the state word first, then the state, then its place. */
 static always_inline void release_flow(struct cm_flow *f, __u32 slot, __u32 reason)
 {
 	record_flow(f, slot, CM_END_FLOW, reason, bpf_ktime_get_ns());
@@ -511,13 +499,14 @@ static always_inline void release_flow(struct cm_flow *f, __u32 slot, __u32 reas
 	f->tag = 0;
 	zero_words(&f->last_seen_ns, (sizeof(*f) - __builtin_offsetof(struct cm_flow, last_seen_ns)) / 8);
 	__sync_lock_test_and_set(&f->state, CM_FREE);
+	set_tag(slot, 0);
 	COUNT(flows_ended);
 }
 
 /* Folds an ended flow into its pair and frees it. Returns 1 if it has no pair: `free_orphan` takes those. */
 noinline int free_flow(__u32 slot, __u32 tag, __u32 reason)
 {
-	struct cm_flow *f = flow_at(slot);
+	struct cm_flow *f = flow_of(slot);
 	struct cm_pair *p;
 
 	if (!f || f->state != CM_ENDING || f->tag != tag)
@@ -541,7 +530,7 @@ noinline int free_flow(__u32 slot, __u32 tag, __u32 reason)
 /* Folds an ended flow that found no pair into its port. */
 noinline int free_orphan(__u32 slot, __u32 tag, __u32 reason)
 {
-	struct cm_flow *f = flow_at(slot);
+	struct cm_flow *f = flow_of(slot);
 
 	if (!f || f->state != CM_ENDING || f->tag != tag || f->pair != CM_NONE)
 		return 0;
@@ -608,34 +597,31 @@ noinline int free_port(__u32 slot, __u32 ifindex)
  */
 noinline int move_flow(__u32 slot, __u32 tag)
 {
-	struct cm_flow *o = older_at(slot), *n = 0;
+	struct cm_flow *o = slot < cm_settings.older_buckets * CM_PLACES ? older_at(slot) : 0, *n;
 	__u64 *from, *to;
+	__u32 at;
 
 	if (!o || READ_ONCE(o->state) != CM_LIVE || o->tag != tag)
 		return 0;
-	for (__u32 i = 0; i < CM_PROBES && !n; i++) {
-		struct cm_flow *f = flow_at((tag + i) & cm_settings.flow_mask);
-
-		if (f && f->tag == tag && READ_ONCE(f->state) == CM_LIVE && flow_is(f, &o->key))
-			n = f;
+	at = flow_search(&o->key, tag);
+	if (at == CM_NONE) {
+		at = flow_place(&o->key, tag);
+		if (at == CM_NONE)
+			return 0;
+		if (!(at & CM_FOUND)) {
+			n = flow_at(at);
+			if (!n)
+				return 0;
+			from = &o->last_seen_ns;
+			to = &n->last_seen_ns;
+			for (__u32 w = 0; w < (sizeof(*n) - __builtin_offsetof(struct cm_flow, last_seen_ns)) / 8; w++)
+				WRITE_ONCE(to[w], from[w]);
+			publish(&n->state);
+			goto moved;
+		}
+		at &= ~CM_FOUND;
 	}
-	for (__u32 i = 0; i < CM_PROBES && !n; i++) {
-		struct cm_flow *f = flow_at((tag + i) & cm_settings.flow_mask);
-		int got = f ? claim(&f->state) : 0;
-
-		if (got == 2 && f->tag == tag && flow_is(f, &o->key))
-			n = f;
-		if (got != 1)
-			continue;
-		f->key = o->key;
-		f->tag = tag;
-		from = &o->last_seen_ns;
-		to = &f->last_seen_ns;
-		for (__u32 w = 0; w < (sizeof(*f) - __builtin_offsetof(struct cm_flow, last_seen_ns)) / 8; w++)
-			WRITE_ONCE(to[w], from[w]);
-		publish(&f->state);
-		goto moved;
-	}
+	n = flow_at(at);
 	if (!n || (n->seen & o->seen & CM_SEEN_ISN * 3 && n->isn != o->isn))
 		return 0;
 	for (int d = 0; d < 2; d++) {
@@ -646,6 +632,7 @@ noinline int move_flow(__u32 slot, __u32 tag)
 	}
 	add(&n->reordered, o->reordered);
 moved:
+	/* its place stays taken: nothing is put in this table any more */
 	o->tag = 0;
 	__sync_lock_test_and_set(&o->state, CM_FREE);
 	return 1;
@@ -717,10 +704,10 @@ int cm_janitor(struct __sk_buff *skb)
 		slot = cmds->cmd[i].slot;
 		tag = cmds->cmd[i].tag;
 		if (op == CM_OP_FLOW_END) {
-			struct cm_flow *f = flow_at(slot);
+			struct cm_flow *f = flow_of(slot);
 
 			if (f && f->tag == tag && f->last_seen_ns <= cmds->cmd[i].if_idle_since_ns)
-				__sync_val_compare_and_swap(&f->state, CM_LIVE, CM_ENDING);
+				flow_ends(f, slot);
 		} else if (op == CM_OP_FLOW_FREE) {
 			orphans += free_flow(slot, tag, cmds->cmd[i].reason);
 		} else if (op == CM_OP_PAIR_END) {

@@ -5,9 +5,11 @@ use std::net::IpAddr;
 use ippm::flow::{Counters, address_from_bytes};
 
 /// `CM_ABI`.
-pub const ABI: u64 = 3;
+pub const ABI: u64 = 4;
 /// `CM_PROBES`.
 pub const PROBES: u32 = 8;
+/// `CM_PLACES`.
+pub const PLACES: u32 = 16;
 /// `CM_NONE`.
 pub const NONE: u32 = u32::MAX;
 /// `CM_HIST_BUCKETS`.
@@ -109,13 +111,13 @@ macro_rules! plain {
 plain! {
     /// `struct cm_settings`.
     pub struct Settings 80 {
-        pub flow_mask: u32,
+        pub flow_buckets: u32,
         pub pair_mask: u32,
         pub port_mask: u32,
         pub hist_mask: u32,
         pub secret: [u64; 6],
         pub flags: u32,
-        pub older_mask: u32,
+        pub older_buckets: u32,
         pub group: u32,
         pub elsewhere: u32,
     }
@@ -157,6 +159,11 @@ plain! {
         pub ip_id: u16,
         pub seen: u16,
         pub isn: u32,
+    }
+
+    /// `struct cm_tags`.
+    pub struct Tags 64 {
+        pub tag: [u32; PLACES as usize],
     }
 
     /// `struct cm_pair_key`.

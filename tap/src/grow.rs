@@ -1,14 +1,14 @@
-//! A set's flow table grows: it is replaced by a larger one, under traffic, and no packet is counted twice or not at all.
+//! A set's flow table gets another size: it is replaced by a larger or a smaller one, under traffic, and no packet is counted twice or not at all.
 //!
-//! 1. [`Set::resized`] makes the larger table, and programs over it and all the other maps.
+//! 1. [`Set::resized`] makes the other table, and programs over it and all the other maps.
 //! 2. [`Set::pin`] pins it, with the table before as `older`.
 //! 3. The ports are [moved](crate::Port::move_to) to the new programs. A flow's first packet there takes over what its older
 //!    record knows: who opened it, where its sequence numbers are, its outstanding probes.
-//! 4. [`Set::drain`] moves the older records into the larger table, what they counted included.
+//! 4. [`Set::drain`] moves the older records into the new table, what they counted included.
 //! 5. [`Set::drained`] loads programs that do not look into the older table any more; the ports are moved to those, and it goes.
 //!
 //! Until 4 the table before is the one that monitors read; from its beginning on none of their readings is good, until
-//! they have the larger one (`flow_slots` in `ctl`). Whoever dies in between leaves `older` among the pins: adopting the set
+//! they have the new one (`flow_slots` in `ctl`). Whoever dies in between leaves `older` among the pins: adopting the set
 //! begins at 3.
 
 use std::fs;
@@ -22,6 +22,7 @@ use ippm::measurement::SlotTag;
 use ippm::time::Timestamp;
 
 use crate::abi::{self, Settings};
+use crate::buckets;
 use crate::error::Error;
 use crate::fault;
 use crate::janitor::{Command, Janitor, move_flows};
@@ -35,24 +36,25 @@ pub(crate) const OLDER: &str = "older";
 /// What became of the records of the table before.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Drained {
-    /// They are in the larger table.
+    /// They are in the new table.
     pub moved: u64,
     /// They were over, or found no room there: folded into their pairs.
     pub folded: u64,
 }
 
 impl Set {
-    /// The set with a flow table of another size, a power of two, over the same pairs, ports, histograms and ring.
+    /// The set with a flow table of another [size](crate::table_size) over the same pairs, ports, histograms and ring.
     pub fn resized(self: &Arc<Self>, flows: u32) -> Result<Self, Error> {
         let spec = SetSpec { flows, ..self.spec };
-        if !flows.is_power_of_two() {
-            let source = io::Error::new(io::ErrorKind::InvalidInput, "a table's size is a power of two");
+        if !buckets::is_size(flows) || flows == self.spec.flows {
+            // readers tell the tables from each other by their sizes
+            let source = io::Error::new(io::ErrorKind::InvalidInput, "another size, a multiple of 16");
             return Err(Error::Map { name: "flows", bytes: u64::from(flows), source });
         }
         let mut maps = self.clone_maps()?;
         maps[0] = create_map(&spec, 0)?;
-        let settings =
-            settings_map(&Settings { flow_mask: flows - 1, ..read_settings(self.settings.as_fd())? })?;
+        let plain = read_settings(self.settings.as_fd())?;
+        let settings = settings_map(&Settings { flow_buckets: flows / abi::PLACES, ..plain })?;
         Self::with_maps(spec, maps, settings, Some(self.clone()))
     }
 
@@ -131,14 +133,13 @@ pub(crate) fn adopt_older(
     };
     let failed = |source| pin_error("read", &path, source);
     if sys::map_id(older.as_fd()).map_err(failed)? == sys::map_id(maps[0].as_fd()).map_err(failed)? {
-        // the larger table had not been pinned yet, so no port has its programs
+        // the new table had not been pinned yet, so no port has its programs
         Set::unpin_older(dir)?;
         return Ok(None);
     }
-    let (size, flows) = sys::map_info(older.as_fd()).map_err(failed)?;
-    if size as usize != size_of::<abi::Flow>() || !flows.is_power_of_two() {
-        return Err(Error::Layout { found: 0 });
-    }
+    let (size, entries) = sys::map_info(older.as_fd()).map_err(failed)?;
+    let flows = buckets::flows_in(entries).filter(|_| size as usize == size_of::<abi::Flow>());
+    let flows = flows.ok_or(Error::Layout { found: 0 })?;
     let share = |source| Error::Share { what: "share", name: "maps", source };
     let mut all = Vec::with_capacity(maps.len());
     all.push(older);
@@ -146,6 +147,6 @@ pub(crate) fn adopt_older(
         all.push(map.try_clone().map_err(share)?);
     }
     let all: [OwnedFd; 6] = all.try_into().map_err(|_| Error::Object("six maps".into()))?;
-    let settings = settings_map(&Settings { flow_mask: flows - 1, ..*settings })?;
+    let settings = settings_map(&Settings { flow_buckets: flows / abi::PLACES, ..*settings })?;
     Set::with_maps(SetSpec { flows, ..spec }, all, settings, None).map(|set| Some(Arc::new(set)))
 }

@@ -13,6 +13,7 @@
 //! - [`cost`]: what the programs cost, from the kernel's run-time statistics.
 
 pub mod abi;
+mod buckets;
 pub mod clock;
 pub mod cost;
 mod dispatch;
@@ -34,6 +35,7 @@ mod set;
 mod slots;
 mod sys;
 
+pub use buckets::{table_bytes, table_size};
 pub use dispatch::Dispatcher;
 pub use error::Error;
 pub use grow::Drained;

@@ -18,12 +18,12 @@ use crate::error::Error;
 use crate::fault;
 use crate::grow::{self, OLDER};
 use crate::janitor::{Command, Janitor};
-use crate::{object, sys};
+use crate::{buckets, object, sys};
 
-/// How large a set is. Every table's size is a power of two.
+/// How large a set is. Every table's size is a power of two, but the flow table's: any number of buckets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SetSpec {
-    /// Flow records, 192 bytes each.
+    /// Flow records, 192 bytes each and four for a tag; a multiple of [16](crate::table_size).
     pub flows: u32,
     /// Pair records, 192 bytes each.
     pub pairs: u32,
@@ -56,7 +56,7 @@ impl Default for SetSpec {
 impl SetSpec {
     /// Bytes of kernel memory that the set takes, whole and at once.
     pub fn kernel_bytes(&self) -> u64 {
-        u64::from(self.flows) * size_of::<abi::Flow>() as u64
+        buckets::table_bytes(self.flows)
             + u64::from(self.pairs) * size_of::<abi::Pair>() as u64
             + u64::from(self.ports) * size_of::<abi::PortSlot>() as u64
             + u64::from(self.hists) * size_of::<abi::Hist>() as u64
@@ -80,13 +80,13 @@ impl SetSpec {
             flags |= abi::flag::SAMPLES;
         }
         Ok(Settings {
-            flow_mask: self.flows - 1,
+            flow_buckets: self.flows / abi::PLACES,
             pair_mask: self.pairs - 1,
             port_mask: self.ports - 1,
             hist_mask: self.hists - 1,
             secret,
             flags,
-            older_mask: 0,
+            older_buckets: 0,
             group: 0,
             elsewhere: 0,
         })
@@ -175,7 +175,7 @@ fn value_size(i: usize) -> u32 {
 }
 
 fn entries(spec: &SetSpec, i: usize) -> u32 {
-    [spec.flows, spec.pairs, spec.ports, spec.hists, 1, spec.ring_bytes][i]
+    [buckets::entries(spec.flows), spec.pairs, spec.ports, spec.hists, 1, spec.ring_bytes][i]
 }
 
 pub(crate) fn create_map(spec: &SetSpec, i: usize) -> Result<OwnedFd, Error> {
@@ -204,11 +204,15 @@ impl Set {
             ("hists", spec.hists),
             ("ring", spec.ring_bytes),
         ] {
-            let ok = n.is_power_of_two() && (name != "ring" || n >= 4096);
+            let ok = match name {
+                "flows" => buckets::is_size(n),
+                "ring" => n.is_power_of_two() && n >= 4096,
+                _ => n.is_power_of_two(),
+            };
             if !ok {
                 let source = io::Error::new(
                     io::ErrorKind::InvalidInput,
-                    "sizes are powers of two, the ring's at least 4096",
+                    "sizes are powers of two, the ring's at least 4096, the flow table's a multiple of 16",
                 );
                 return Err(Error::Map { name: "tables", bytes: u64::from(n), source });
             }
@@ -381,14 +385,15 @@ impl Set {
         }
         let mut settings = open(SETTINGS)?;
         let kept = read_settings(settings.as_fd())?;
-        if kept.flow_mask != sizes[0].wrapping_sub(1) {
+        let flows = buckets::flows_in(sizes[0]).ok_or(Error::Layout { found: 0 })?;
+        if kept.flow_buckets != flows / abi::PLACES {
             // a crash came between the pins of the table and of its settings
-            settings = settings_map(&Settings { flow_mask: sizes[0].wrapping_sub(1), ..kept })?;
+            settings = settings_map(&Settings { flow_buckets: flows / abi::PLACES, ..kept })?;
             replace_pin(dir, SETTINGS, settings.as_fd())?;
         }
         let flags = kept.flags;
         let spec = SetSpec {
-            flows: sizes[0],
+            flows,
             pairs: sizes[1],
             ports: sizes[2],
             hists: sizes[3],
@@ -463,7 +468,7 @@ fn wiring<'a>(
 
 /// The same for programs that look into the table before, of so many records, too.
 fn with_older(plain: Settings, flows: u32) -> Settings {
-    Settings { flags: plain.flags | abi::flag::OLDER, older_mask: flows - 1, ..plain }
+    Settings { flags: plain.flags | abi::flag::OLDER, older_buckets: flows / abi::PLACES, ..plain }
 }
 
 fn settings_failed(source: io::Error) -> Error {

@@ -39,6 +39,7 @@ pub(super) const KEYS: &[&str] = &[
     "registry",
     "tables.flows",
     "tables.max_flows",
+    "tables.calm_seconds",
     "tables.pairs",
     "tables.ports",
     "tables.hists",

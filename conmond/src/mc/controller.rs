@@ -539,7 +539,7 @@ impl Work {
             Action::StandIn { set } => self.stand_in(set),
             Action::StandDown { set } => self.stand_down(set),
             Action::AskMode { id } => self.ask_mode(id),
-            Action::Grow { set, flows } => self.grow(set, flows),
+            Action::Resize { set, flows } => self.resize(set, flows),
             Action::Drain { set } => self.drain(set),
             Action::Retire { set } => self.retire(set),
         }
@@ -668,8 +668,7 @@ impl Work {
             self.alive.insert(id, *alive);
         }
         if let Sign::Reported(counters) = &sign {
-            set.table.used = counters.flows_begun.saturating_sub(counters.flows_ended);
-            set.table.full = counters.flow_full;
+            set.table.report(counters.flows_begun.saturating_sub(counters.flows_ended), counters.flow_full);
         }
         match (&mut set.monitor, sign) {
             (MonitorSeen::Connected { heard_at, .. }, Sign::Reported(_) | Sign::Alive(_)) => *heard_at = now,
@@ -855,6 +854,9 @@ impl Work {
             if self.nat.is_none() {
                 self.watch_nat();
             }
+        }
+        for set in self.world.sets.values_mut() {
+            set.table.pass(&self.world.wishes.room, now);
         }
         // to change names is to copy them where somebody looks at them
         let renamed = self.shared.names().is_changed();

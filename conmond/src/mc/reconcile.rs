@@ -137,8 +137,8 @@ pub enum Action {
         /// The container.
         id: String,
     },
-    /// Give a set a larger flow table.
-    Grow {
+    /// Give a set a flow table of another size.
+    Resize {
         /// The set.
         set: SetId,
         /// Records in the table.
@@ -306,8 +306,8 @@ fn growth(world: &World, id: SetId, set: &SetSeen, now: Timestamp) -> Option<Act
     let table = &set.table;
     match table.stage {
         Growth::None => {
-            let flows = table.larger(world.wishes.max_flows, now)?;
-            Some(Action::Grow { set: id, flows })
+            let flows = table.wanted(&world.wishes.room, now)?;
+            Some(Action::Resize { set: id, flows })
         }
         Growth::Moving | Growth::Left if table.grow_at <= now => {
             let behind = |t: &TapSeen| {

@@ -233,7 +233,7 @@ impl SetSeen {
     }
 }
 
-/// A set's flow table: how full it is, and whether it is growing.
+/// A set's flow table: how full it is, and whether it is being given another size.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FlowTable {
     /// Records it has room for; 0 if that is not known.
@@ -242,22 +242,54 @@ pub struct FlowTable {
     pub used: u64,
     /// Packets that found no record, as last reported.
     pub full: u64,
-    /// The same when it had grown last, or was taken over.
+    /// The same when it had got its size, or was taken over.
     pub full_before: u64,
-    /// How far its growing has come.
+    /// How far its exchange has come.
     pub stage: Growth,
     /// Which programs of the set's are the newest: a port that has others is to be moved to them.
     pub programs: u32,
-    /// Not before this does it grow (again).
+    /// Not before this is it exchanged (again).
     pub grow_at: Timestamp,
+    /// Not before this is it cut (again).
+    pub cut_at: Timestamp,
+    /// How many records were in use at one time, at most.
+    pub peak: Peak,
 }
 
-/// How far the growing of a flow table has come.
+/// The greatest of what was seen in this span of time and in the one before.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Peak {
+    most: [u64; 2],
+    since: Timestamp,
+    /// A whole span is over.
+    known: bool,
+}
+
+impl Peak {
+    fn see(&mut self, used: u64) {
+        self.most[0] = self.most[0].max(used);
+    }
+
+    fn pass(&mut self, span: Duration, used: u64, now: Timestamp) {
+        if self.since == Timestamp::ZERO {
+            (self.most, self.since) = ([used, 0], now);
+        } else if now - self.since >= span {
+            (self.most, self.since, self.known) = ([used, self.most[0]], now, true);
+        }
+    }
+
+    /// None until it was looked at for a whole span.
+    fn known(&self) -> Option<u64> {
+        self.known.then(|| self.most[0].max(self.most[1]))
+    }
+}
+
+/// How far the exchange of a flow table for one of another size has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Growth {
-    /// It does not grow.
+    /// It keeps its size.
     None,
-    /// The larger table is being made, or the janitor ends what it is at.
+    /// The new table is being made, or the janitor ends what it is at.
     Making,
     /// The janitor waits; the ports are moved to the new programs.
     Moving,
@@ -280,7 +312,28 @@ impl FlowTable {
             stage: Growth::None,
             programs: 0,
             grow_at: Timestamp::ZERO,
+            cut_at: Timestamp::ZERO,
+            peak: Peak::default(),
         }
+    }
+
+    /// What is reported of it.
+    pub fn report(&mut self, used: u64, full: u64) {
+        (self.used, self.full) = (used, full);
+        self.peak.see(used);
+    }
+
+    /// Time passes, whether or not anything is reported.
+    pub fn pass(&mut self, room: &Room, now: Timestamp) {
+        self.peak.pass(room.calm, self.used, now);
+    }
+
+    /// It has got another size: what was seen of the one before tells nothing of it.
+    pub fn has_size(&mut self, slots: u32, room: &Room, now: Timestamp) {
+        if slots < self.slots {
+            self.cut_at = now + room.calm * CUT_AGAIN;
+        }
+        (self.slots, self.peak) = (slots, Peak::default());
     }
 
     /// Packets that found no record in the table as it is now.
@@ -288,22 +341,43 @@ impl FlowTable {
         self.full.saturating_sub(self.full_before)
     }
 
-    /// The size that it shall have, if that is another than it has. It is looked at in eight places for a record: when half of it
-    /// is taken, some keys find all eight taken. Where many come at once, nobody knows how many more there are; so the
-    /// step is a large one.
-    pub fn larger(&self, max: u32, now: Timestamp) -> Option<u32> {
-        if self.stage != Growth::None || self.slots == 0 || self.slots >= max || now < self.grow_at {
+    /// The size that it shall have, if that is another than it has. Records find room until seven eighths are taken. Where many
+    /// come at once, nobody knows how many more there are; so the step is a large one, and room that turns out not to be needed
+    /// is given back: so much is left that four fifths are taken.
+    pub fn wanted(&self, room: &Room, now: Timestamp) -> Option<u32> {
+        if self.stage != Growth::None || self.slots == 0 || now < self.grow_at {
             return None;
         }
         let (slots, overflowed) = (u64::from(self.slots), self.overflowed());
-        let factor = match (self.used >= slots.div_ceil(2), overflowed > slots / 8) {
+        let factor = match (self.used >= slots - slots / 8, overflowed > slots / 8) {
             (true, true) => 8,
             // keys that happen to collide in a table that is far from full have another chance in a larger one
             (true, false) | (false, true) => 2,
-            (false, false) => return None,
+            (false, false) => return self.cut(room, now),
         };
-        Some(self.slots.saturating_mul(factor).min(max))
+        (self.slots < room.max_flows).then(|| self.slots.saturating_mul(factor).min(room.max_flows))
     }
+
+    /// A smaller size, if for some time less than three quarters of the table were needed.
+    fn cut(&self, room: &Room, now: Timestamp) -> Option<u32> {
+        let most = self.peak.known().filter(|_| now >= self.cut_at)?;
+        let enough = tap::table_size(most + most / 4).max(room.flows);
+        (u64::from(enough) * 16 <= u64::from(self.slots) * 15).then_some(enough)
+    }
+}
+
+/// So many times as long as it must have been calm for a flow table to be cut, it is not cut again: it may be wanted larger meanwhile.
+const CUT_AGAIN: u32 = 10;
+
+/// How large flow tables may be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Room {
+    /// Records to begin with, and the least that a table is cut to.
+    pub flows: u32,
+    /// The most that one grows to.
+    pub max_flows: u32,
+    /// Room that was not needed for so long is given back.
+    pub calm: Duration,
 }
 
 /// A monitoring container's life.
@@ -356,8 +430,8 @@ pub struct Wishes {
     pub linger: Duration,
     /// Whether quick taps are to be fastened: the kernel can do it, and nobody forbade it.
     pub fasten: bool,
-    /// Flow records that a set's table may grow to.
-    pub max_flows: u32,
+    /// How large flow tables may be.
+    pub room: Room,
 }
 
 /// Everything the controller knows.
@@ -559,7 +633,7 @@ mod tests {
             silence: Duration::ZERO,
             linger: Duration::ZERO,
             fasten: false,
-            max_flows: 0,
+            room: Room { flows: 0, max_flows: 0, calm: Duration::ZERO },
         });
         for (ifindex, name, kind, master) in links {
             let link = Link {

@@ -38,7 +38,7 @@ impl Bench {
         Self::with_room_for(8192)
     }
 
-    /// With so many slots for flows, a power of two.
+    /// With so many slots for flows, a multiple of 16.
     pub fn with_room_for(flows: u32) -> Self {
         let spec = SetSpec {
             flows,

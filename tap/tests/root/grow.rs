@@ -8,10 +8,10 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use ippm::flow::{Direction, Leg, Role};
+use ippm::flow::{Direction, EndReason, Leg, Role};
 use ippm::packet::tcp_flag::{ACK, SYN};
 use ippm::time::Timestamp;
-use tap::{Attach, Census, Command, Drained, Reader, Set, SetSpec};
+use tap::{Attach, Census, Command, Drained, Janitor, Reader, Set, SetSpec};
 
 use crate::net::{Net, inside};
 use crate::ports::{assert_exact, attach, everything, pins, reader, stop};
@@ -48,7 +48,7 @@ fn root_growing_misses_nothing() {
     }
     let net = Net::new();
     let dir = pins(&net, "set");
-    let mut set = Arc::new(Set::create(spec(8)).unwrap());
+    let mut set = Arc::new(Set::create(spec(16)).unwrap());
     set.pin(&dir).unwrap();
     let mut taps = ["p1", "p2"].map(|p| attach(&net, p, &set, Attach::Auto, Some(&dir)));
     net.up();
@@ -78,7 +78,7 @@ fn root_growing_misses_nothing() {
         let all = assert_exact("grown", &net, port, &mut [&mut reader]);
         assert!(all.tx.0 > 1_000 && all.rx.0 > 1_000, "too little traffic: {all:?}");
     }
-    assert!(reader.counters().flow_full > 0, "eight slots were too few at first");
+    assert!(reader.counters().flow_full > 0, "sixteen slots were too few at first");
     assert!(moved > 20, "{moved} records were moved");
     Set::unpin(&dir).unwrap();
 }
@@ -378,4 +378,63 @@ fn root_looks_agree_with_the_reader() {
         set.pair_now(u32::MAX).unwrap().is_none()
             && set.flow_now(ippm::measurement::SlotTag { slot: u32::MAX, tag: 1 }).unwrap().is_none()
     );
+}
+
+/// A table takes records until it is seven eighths full, finds them all again, and takes as many others once those have gone.
+#[test]
+fn root_a_table_is_filled_to_seven_eighths() {
+    if !privileged("root_a_table_is_filled_to_seven_eighths") {
+        return;
+    }
+    const SLOTS: u32 = 4096;
+    let set = Set::create(SetSpec { ring_bytes: 4 << 20, ..spec(SLOTS) }).unwrap();
+    let mut reader = Reader::new(set.descriptors().unwrap()).unwrap();
+    let (mut begun, mut before) = (0, 0);
+    for round in 0..3u16 {
+        let frames: Vec<_> = (0..SLOTS * 7 / 8).map(|n| udp(1000 + n as u16, 7000 + round, 10)).collect();
+        for _ in 0..2 {
+            frames.iter().for_each(|frame| set.test_run(Direction::Tx, frame, 1, 0).unwrap());
+        }
+        let scan = reader.scan().unwrap();
+        let found = scan.flows.len() as u64;
+        begun += found;
+        assert_eq!(scan.set.flows_begun, begun, "round {round}: no flow has two records");
+        // a packet that finds no place for its flow says so, each time
+        let lost = scan.set.flow_full - before;
+        before = scan.set.flow_full;
+        assert_eq!(2 * found + lost, 2 * frames.len() as u64, "round {round}");
+        assert!(
+            lost < frames.len() as u64 / 200,
+            "round {round}: {lost} packets of {} flows found no room",
+            frames.len()
+        );
+        assert!(scan.flows.iter().all(|f| f.counters.tx.packets <= 2), "round {round}");
+        let ends: Vec<_> = scan.flows.iter().map(|f| Command::EndFlow(f.id, Timestamp::MAX)).collect();
+        let frees: Vec<_> =
+            scan.flows.iter().map(|f| Command::FreeFlow(f.id, EndReason::IdleTimeout)).collect();
+        set.janitor().run(&ends).unwrap();
+        Janitor::grace_period();
+        set.janitor().run(&frees).unwrap();
+        assert_eq!(packets(&set).0, 0, "round {round}: all is folded");
+    }
+}
+
+/// Two processors count the same new flows, in a table that is nearly full: each packet is somewhere, once.
+#[test]
+fn root_processors_that_meet_in_new_flows_miss_nothing() {
+    if !privileged("root_processors_that_meet_in_new_flows_miss_nothing") {
+        return;
+    }
+    const FLOWS: u32 = 900;
+    let set = Set::create(spec(1024)).unwrap();
+    let frames: Vec<_> = (0..FLOWS).map(|n| udp(1000 + n as u16, 7, 10)).collect();
+    thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| frames.iter().for_each(|frame| set.test_run(Direction::Tx, frame, 1, 0).unwrap()));
+        }
+    });
+    let (flows, pairs) = packets(&set);
+    assert_eq!(flows + pairs, 4 * u64::from(FLOWS));
+    let begun = census(&set).set.flows_begun;
+    assert!(begun <= u64::from(FLOWS) + 20, "{begun} records of {FLOWS} flows");
 }

@@ -568,13 +568,13 @@ struct Agreed {
     by_sums: usize,
 }
 
-fn converse(bench: &mut Bench, r: &mut Random, rounds: usize) -> Agreed {
+fn converse(bench: &mut Bench, r: &mut Random, at_once: usize, rounds: usize) -> Agreed {
     let mut agreed = Agreed::default();
     for round in 0..rounds {
         let mut truth = Oracle::default();
-        let mut all: Vec<Vec<Segment>> = (0..8).map(|_| random_conversation(r)).collect();
+        let mut all: Vec<Vec<Segment>> = (0..at_once).map(|_| random_conversation(r)).collect();
         // a segment of one, a segment of another
-        while let Some(i) = Some(r.below(8)).filter(|_| all.iter().any(|c| !c.is_empty())) {
+        while let Some(i) = Some(r.below(at_once)).filter(|_| all.iter().any(|c| !c.is_empty())) {
             if all[i].is_empty() {
                 continue;
             }
@@ -600,7 +600,7 @@ fn root_random_conversations() {
     if !privileged("root_random_conversations") {
         return;
     }
-    let all = converse(&mut Bench::new(), &mut Random::new(7), 600);
+    let all = converse(&mut Bench::new(), &mut Random::new(7), 8, 600);
     assert!(all.singletons > 5_000 && all.cancelled > 5_000, "{all:?}: too tame");
     assert!(all.by_sums < 60, "{all:?}: too many found no slot");
 }
@@ -610,8 +610,8 @@ fn root_random_conversations_that_find_no_room() {
     if !privileged("root_random_conversations_that_find_no_room") {
         return;
     }
-    // eight conversations for eight slots, and each new connection on the same ports takes another
-    let all = converse(&mut Bench::with_room_for(8), &mut Random::new(8), 150);
+    // sixteen conversations for sixteen slots, and each new connection on the same ports takes another
+    let all = converse(&mut Bench::with_room_for(16), &mut Random::new(8), 16, 150);
     assert!(all.by_sums > 100, "{all:?}: there was room");
 }
 

@@ -1,8 +1,8 @@
-//! Flow tables that grow: the steps that [`tap::Set::resized`] and what goes with it need, and who does them.
+//! Flow tables that grow, and are cut: the steps that [`tap::Set::resized`] and what goes with it need, and who does them.
 //!
-//! A thread of its own makes the larger table and loads programs for it; the janitor then stands still, the rigger
+//! A thread of its own makes the other table and loads programs for it; the janitor then stands still, the rigger
 //! moves the ports, one by one and as reconciling finds them, to the new programs; the janitor moves the records; monitors are handed the
-//! larger table; and another load gives the ports programs that do not look into the table before any more.
+//! new table; and another load gives the ports programs that do not look into the table before any more.
 
 use tap::Drained;
 
@@ -15,11 +15,11 @@ const AGAIN: Duration = Duration::from_secs(10);
 
 /// What was done.
 pub enum Step {
-    /// The larger table and its programs are there, or cannot be had.
+    /// The new table and its programs are there, or cannot be had.
     Made(Result<Box<Set>, tap::Error>),
     /// The janitor stands still.
     Ready(Arc<Set>, Sender<()>),
-    /// The records are in the larger table.
+    /// The records are in the new table.
     Drained(anyhow::Result<Drained>),
     /// Programs without the table before are there, or cannot be had.
     Settled(Result<Box<Set>, tap::Error>),
@@ -52,17 +52,16 @@ impl Work {
         }
     }
 
-    pub(super) fn grow(&mut self, id: SetId, flows: u32) {
+    pub(super) fn resize(&mut self, id: SetId, flows: u32) {
         let (Some(hand), Some(seen)) = (self.hands.get(&id), self.world.sets.get_mut(&id)) else { return };
         // monitors are not trusted: the kernel's own word
         match hand.set.counters() {
             Ok(counters) => {
-                seen.table.used = counters.flows_begun.saturating_sub(counters.flows_ended);
-                seen.table.full = counters.flow_full;
+                seen.table.report(counters.flows_begun.saturating_sub(counters.flows_ended), counters.flow_full);
             }
             Err(error) => return self.not_grown(id, Growth::None, &chain(&error)),
         }
-        if seen.table.larger(self.world.wishes.max_flows, monotonic()) != Some(flows) {
+        if seen.table.wanted(&self.world.wishes.room, monotonic()) != Some(flows) {
             // told otherwise, reconciling comes back with what is right
             return;
         }
@@ -135,7 +134,7 @@ impl Work {
         }
     }
 
-    /// From now on the set counts in the larger table. The janitor waits: if that cannot be, `go` is dropped, which tells it.
+    /// From now on the set counts in the new table. The janitor waits: if that cannot be, `go` is dropped, which tells it.
     fn take_ready(&mut self, id: SetId, set: Arc<Set>, go: Sender<()>) {
         if let Err(error) = set.pin(&self.set_dir(id)) {
             return self.not_grown(id, Growth::None, &chain(&error));
@@ -151,7 +150,7 @@ impl Work {
         self.shared.set_loaded(id, Some(set.clone()));
         if let Some(seen) = self.world.sets.get_mut(&id) {
             seen.table.programs += 1;
-            seen.table.slots = set.spec().flows;
+            seen.table.has_size(set.spec().flows, &self.world.wishes.room, monotonic());
         }
         if let Some(hand) = self.hands.get_mut(&id) {
             hand.set = set;
@@ -174,11 +173,11 @@ impl Work {
         fault::point("grow.drained");
         if let Err(error) = hand.hand_out() {
             // whoever reads the table before has nothing to tell; a monitor that is silent is replaced, and the new one reads this
-            tracing::error!(set = %id, error = error.as_ref() as &dyn std::error::Error, "a grown set cannot be handed out");
+            tracing::error!(set = %id, error = error.as_ref() as &dyn std::error::Error, "a set with another flow table cannot be handed out");
         }
         let (counters, flows) = (hand.set.counters(), hand.set.spec().flows);
         let Drained { moved, folded } = drained;
-        tracing::info!(set = %id, flows, moved, folded, "a flow table has grown");
+        tracing::info!(set = %id, flows, moved, folded, "a flow table has another size");
         self.grow_error = None;
         if let (Some(seen), Ok(counters)) = (self.world.sets.get_mut(&id), counters) {
             (seen.table.full, seen.table.full_before) = (counters.flow_full, counters.flow_full);
@@ -199,18 +198,18 @@ impl Work {
     }
 
     fn not_grown(&mut self, id: SetId, stage: Growth, error: &str) {
-        tracing::error!(set = %id, error, again_after = ?AGAIN, "a flow table cannot grow");
+        tracing::error!(set = %id, error, again_after = ?AGAIN, "a flow table cannot be exchanged");
         self.grow_error = Some(error.to_owned());
         if let Some(seen) = self.world.sets.get_mut(&id) {
             (seen.table.stage, seen.table.grow_at) = (stage, monotonic() + AGAIN);
         }
     }
 
-    /// What is wrong with growing, and what that means.
+    /// What is wrong with exchanging flow tables, and what that means.
     pub(super) fn grow_problem(&self) -> Option<String> {
         let error = self.grow_error.as_deref()?;
         Some(format!(
-            "a flow table cannot grow ({error}); what finds no record of its own is counted in its pair"
+            "a flow table cannot be exchanged for one of another size ({error}); what finds no record of its own is counted in its pair"
         ))
     }
 }

@@ -233,7 +233,7 @@ impl Work {
                 role: s.role.clone(),
                 tenant: self.tenant_of(&s.role),
                 spec: self.hands.get(id)?.set.spec(),
-                max_flows: self.world.wishes.max_flows,
+                max_flows: self.world.wishes.room.max_flows,
                 outgrown: s.table.full_before,
                 grows: matches!(s.table.stage, Growth::Making | Growth::Moving | Growth::Draining),
             })

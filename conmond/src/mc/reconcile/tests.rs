@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::*;
 use crate::mac::Mac;
 use crate::mc::world::{
-    ContainerSeen, FarEnd, FlowTable, GroupSearch, GroupSeen, LinkSeen, NetworkSeen, PortOwner, SetSeen,
+    ContainerSeen, FarEnd, FlowTable, GroupSearch, GroupSeen, LinkSeen, NetworkSeen, PortOwner, Room, SetSeen,
     Wishes,
 };
 use crate::runtime::{Container, ContainerState, Network, NetworkEndpoint, NetworkMode, Policy};
@@ -76,7 +76,7 @@ fn world() -> World {
         silence: Duration::from_secs(5),
         linger: Duration::from_secs(60),
         fasten: true,
-        max_flows: 65_536,
+        room: Room { flows: 4096, max_flows: 65_536, calm: Duration::from_secs(60) },
     });
     world.engine = true;
     world.links.insert(BRIDGE, link(BRIDGE, "docker0", "bridge", None));
@@ -507,7 +507,7 @@ fn a_container_without_a_port_is_asked_for_once() {
 fn growth_of(world: &World, at: Timestamp) -> Option<Action> {
     reconcile(world, at)
         .into_iter()
-        .find(|a| matches!(a, Action::Grow { set: NURSERY, .. } | Action::Drain { set: NURSERY }))
+        .find(|a| matches!(a, Action::Resize { set: NURSERY, .. } | Action::Drain { set: NURSERY }))
 }
 
 fn table(world: &mut World) -> &mut FlowTable {
@@ -515,23 +515,23 @@ fn table(world: &mut World) -> &mut FlowTable {
 }
 
 #[test]
-fn a_flow_table_grows_when_it_is_half_full_and_by_more_when_it_overflows() {
+fn a_flow_table_grows_when_it_is_nearly_full_and_by_more_when_it_overflows() {
     let mut w = world();
     *table(&mut w) = FlowTable::new(4096);
     for (used, full, before, wanted) in [
         (0, 0, 0, None),
-        (2047, 0, 0, None),
-        (2048, 0, 0, Some(8192)),
-        (2048, 512, 0, Some(8192)),
-        (2048, 513, 0, Some(32_768)),
-        (2048, 513, 1, Some(8192)),
+        (3583, 0, 0, None),
+        (3584, 0, 0, Some(8192)),
+        (3584, 512, 0, Some(8192)),
+        (3584, 513, 0, Some(32_768)),
+        (3584, 513, 1, Some(8192)),
         (1000, 513, 0, Some(8192)),
         (1000, 9_513, 9_500, None),
         (u64::MAX / 2, u64::MAX, 0, Some(32_768)),
     ] {
         let t = table(&mut w);
         (t.used, t.full, t.full_before) = (used, full, before);
-        let wanted = wanted.map(|flows| Action::Grow { set: NURSERY, flows });
+        let wanted = wanted.map(|flows| Action::Resize { set: NURSERY, flows });
         assert_eq!(growth_of(&w, NOW), wanted, "{used} used, {full} overflowed, {before} before");
     }
     table(&mut w).grow_at = NOW + Duration::from_millis(1);
@@ -540,11 +540,55 @@ fn a_flow_table_grows_when_it_is_half_full_and_by_more_when_it_overflows() {
     *table(&mut w) = FlowTable { used: 60_000, full: 60_000, ..FlowTable::new(16_384) };
     assert_eq!(
         growth_of(&w, NOW),
-        Some(Action::Grow { set: NURSERY, flows: 65_536 }),
+        Some(Action::Resize { set: NURSERY, flows: 65_536 }),
         "not beyond its bound"
     );
     table(&mut w).slots = 65_536;
     assert_eq!(growth_of(&w, NOW), None, "it has met its bound");
+}
+
+/// Time passes as the controller lets it, ten seconds at a time, with so many records in use.
+fn pass(world: &mut World, from: Timestamp, seconds: u64, used: u64) -> Timestamp {
+    let room = world.wishes.room;
+    let mut now = from;
+    for _ in 0..seconds / 10 {
+        now = now + Duration::from_secs(10);
+        table(world).report(used, 0);
+        table(world).pass(&room, now);
+    }
+    now
+}
+
+#[test]
+fn room_that_was_not_needed_for_a_while_is_given_back() {
+    let mut w = world();
+    let room = w.wishes.room;
+    let cut = |w: &World, now| growth_of(w, now);
+    let to = |flows| Some(Action::Resize { set: NURSERY, flows });
+    *table(&mut w) = FlowTable::new(32_768);
+    let now = pass(&mut w, NOW, 30, 20_000);
+    let now = pass(&mut w, now, 30, 12_000);
+    assert_eq!(cut(&w, now), None, "it was not looked at for long enough");
+    let now = pass(&mut w, now, 10, 12_000);
+    assert_eq!(cut(&w, now), to(25_008), "there were 20,000 in the last minute");
+    let now = pass(&mut w, now, 60, 12_000);
+    assert_eq!(cut(&w, now), to(15_008), "four fifths of it are taken, in whole buckets");
+    table(&mut w).has_size(15_008, &room, now);
+    let now = pass(&mut w, now, 120, 3_000);
+    assert_eq!(cut(&w, now), None, "it was cut a moment ago");
+    let now = pass(&mut w, now, 500, 3_000);
+    assert_eq!(cut(&w, now), to(4096), "to no less than it began with");
+    table(&mut w).has_size(4096, &room, now);
+    let now = pass(&mut w, now, 1_000, 0);
+    assert_eq!(cut(&w, now), None);
+    // nearly as large as needed is left alone
+    *table(&mut w) = FlowTable::new(16_000);
+    let now = pass(&mut w, now, 100, 12_016);
+    assert_eq!(cut(&w, now), None, "three quarters are taken");
+    // and so is what grows
+    *table(&mut w) = FlowTable { stage: Growth::Making, ..FlowTable::new(32_768) };
+    let now = pass(&mut w, now, 100, 12_000);
+    assert_eq!(cut(&w, now), None);
 }
 
 #[test]
