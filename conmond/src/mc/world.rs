@@ -358,11 +358,11 @@ impl FlowTable {
         (self.slots < room.max_flows).then(|| self.slots.saturating_mul(factor).min(room.max_flows))
     }
 
-    /// A smaller size, if for some time less than three quarters of the table were needed.
+    /// A smaller size, if for some time less than 77 % of the table were needed.
     fn cut(&self, room: &Room, now: Timestamp) -> Option<u32> {
         let most = self.peak.known().filter(|_| now >= self.cut_at)?;
         let enough = tap::table_size(most + most / 4).max(room.flows);
-        (u64::from(enough) * 16 <= u64::from(self.slots) * 15).then_some(enough)
+        (u64::from(enough) * 32 <= u64::from(self.slots) * 31).then_some(enough)
     }
 }
 

@@ -583,8 +583,10 @@ fn room_that_was_not_needed_for_a_while_is_given_back() {
     assert_eq!(cut(&w, now), None);
     // nearly as large as needed is left alone
     *table(&mut w) = FlowTable::new(16_000);
-    let now = pass(&mut w, now, 100, 12_016);
-    assert_eq!(cut(&w, now), None, "three quarters are taken");
+    let now = pass(&mut w, now, 100, 12_416);
+    assert_eq!(cut(&w, now), None);
+    let now = pass(&mut w, now, 200, 12_390);
+    assert_eq!(cut(&w, now), Some(Action::Resize { set: NURSERY, flows: 15_488 }));
     // and so is what grows
     *table(&mut w) = FlowTable { stage: Growth::Making, ..FlowTable::new(32_768) };
     let now = pass(&mut w, now, 100, 12_000);
