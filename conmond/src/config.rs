@@ -220,7 +220,15 @@ pub struct Tables {
 
 impl Default for Tables {
     fn default() -> Self {
-        Self { flows: 4096, max_flows: 524_288, calm_seconds: 60, pairs: 4096, ports: 256, hists: 1024, ring_bytes: 256 << 10 }
+        Self {
+            flows: 4096,
+            max_flows: 524_288,
+            calm_seconds: 60,
+            pairs: 4096,
+            ports: 256,
+            hists: 1024,
+            ring_bytes: 256 << 10,
+        }
     }
 }
 

@@ -16,6 +16,8 @@ use tap::realtime;
 
 /// The nice value of threads that come first.
 const FIRST: i32 = -15;
+/// The length of their turns, of those that are brief: the shortest that the kernel knows.
+const TURN_NS: u64 = 100_000;
 /// The nice value of all others: the one that the daemon was started with, if that is not one that comes first.
 static ORDINARY: AtomicI32 = AtomicI32::new(0);
 
@@ -47,6 +49,17 @@ pub fn wait_turn() {
     if nice() < ordinary {
         // to give it up needs no leave
         let _ = setpriority_process(None, ordinary);
+        let _ = realtime::turns_of(0, ordinary);
+    }
+}
+
+/// Has this thread, if it comes first, do so at once: what it does takes some microseconds, so it is not to wait until another's turn is
+/// over, which may be at the kernel's next tick.
+pub fn be_brief() {
+    let first = nice();
+    if first <= FIRST {
+        // where the kernel knows nothing of it, it comes first all the same
+        let _ = realtime::turns_of(TURN_NS, first);
     }
 }
 

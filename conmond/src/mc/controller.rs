@@ -61,6 +61,8 @@ const TICK: Duration = Duration::from_millis(100);
 const AT_LATEST: Duration = Duration::from_millis(500);
 /// More rounds than any sound world needs: an action that is asked for again and again is a fault of ours, to be told.
 const ROUNDS: usize = 64;
+/// So many words of the engine are taken in one round.
+const WORDS: usize = 16;
 /// A translation is kept for so long after its connection ended: reports of its flows come later.
 const TRANSLATION_LINGER: Duration = Duration::from_secs(120);
 /// At most one port is fastened in this time: others want to change network devices, too.
@@ -165,6 +167,7 @@ impl Controller {
         let thread = std::thread::Builder::new()
             .name("controller".into())
             .spawn(move || {
+                priority::be_brief();
                 work.run(&mut inbox);
                 drop(listener);
                 work.finish_taps(&mut inbox);
@@ -269,6 +272,8 @@ struct Work {
     known_until: Timestamp,
     dirty: bool,
     unsaved: bool,
+    /// The names' as they were last seen.
+    names_changes: u64,
     saved_at: Timestamp,
     swept_at: Timestamp,
     published_at: Timestamp,
@@ -286,8 +291,15 @@ impl Work {
     fn step(&mut self, inbox: &mut Inbox) -> ControlFlow<()> {
         if let Some(event) = inbox.next(self.patience())? {
             self.take(event);
+            self.show_stops();
         }
-        // a port that joins must not wait for the reconciling of a hundred other messages: one round each
+        // a port that joins must not wait for the reconciling of a hundred other messages: one round each, but for what the engine
+        // tells all at once; what it told last counts
+        for _ in 1..WORDS {
+            let Some(word) = inbox.next_word() else { break };
+            self.take(word);
+            self.show_stops();
+        }
         self.round();
         self.housekeeping(inbox.is_empty());
         ControlFlow::Continue(())
@@ -821,6 +833,14 @@ impl Work {
         }
     }
 
+    /// A stop is over when it can be seen: it does not wait for a picture of all, nor for what else there is to do.
+    fn show_stops(&self) {
+        let stops = self.shared.stops();
+        if !stops.is_empty() {
+            self.shared.publish(self.picture_with(&self.shared.published(), &stops));
+        }
+    }
+
     /// `idle`: nothing else waits.
     fn housekeeping(&mut self, idle: bool) {
         let now = monotonic();
@@ -847,7 +867,14 @@ impl Work {
             self.send(Job::Sweep);
             let kept = &self.world.containers;
             let retention = self.shared.info.retention.max(ADDRESS_LINGER);
-            self.shared.names_mut().prune(now.before(retention), |id| kept.contains_key(id));
+            let (links, taps) = (&self.world.links, &self.world.taps);
+            let is_there = |port: u32| links.contains_key(&port) || taps.contains_key(&port);
+            {
+                let mut names = self.shared.names_mut();
+                names.prune(now.before(retention), |id| kept.contains_key(id));
+                // its pairs are told of for so long after their last packet
+                names.forget_ports(now, now.before(retention + ADDRESS_LINGER), is_there);
+            }
             self.surveyor.ask(Question::HostAddresses);
             self.translations(|t| t.prune(now.before(TRANSLATION_LINGER)));
             self.look_at_groups();
@@ -858,17 +885,11 @@ impl Work {
         for set in self.world.sets.values_mut() {
             set.table.pass(&self.world.wishes.room, now);
         }
-        // to change names is to copy them where somebody looks at them
-        let renamed = self.shared.names().is_changed();
-        self.unsaved |= renamed && self.shared.names_mut().take_changed();
+        let changes = self.shared.names().changes();
+        self.unsaved |= std::mem::replace(&mut self.names_changes, changes) != changes;
         let wait = if idle { TICK } else { AT_LATEST };
         if self.unsaved && now - self.saved_at >= wait {
             self.save();
-        }
-        // a stop is over when it can be seen: it does not wait for a picture of all
-        let stops = self.shared.stops();
-        if !stops.is_empty() {
-            self.shared.publish(self.picture_with(&self.shared.published(), &stops));
         }
         // signs of life change nothing but their own time: once in a while is enough for them
         if (self.dirty && idle && now >= self.publish_at) || now - self.published_at >= AT_LATEST {

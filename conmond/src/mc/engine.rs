@@ -87,6 +87,7 @@ pub fn start(
         .on_thread_start(priority::wait_turn)
         .build()?;
     std::thread::Builder::new().name("engine".into()).spawn(move || {
+        priority::be_brief();
         tokio.block_on(run(engine, asks, sink));
         // what the engine has not answered by now is asked anew by the next start
         tokio.shutdown_timeout(Duration::from_secs(1));

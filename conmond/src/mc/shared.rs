@@ -306,6 +306,14 @@ impl Shared {
         self.names.change()
     }
 
+    /// A container's name is this. To change names is to copy them where somebody looks at them: what is known already changes nothing.
+    pub fn name_container(&self, name: ContainerName) {
+        let mut names = self.names_mut();
+        if names.container(&name.id) != Some(&name) {
+            names.set_container(name);
+        }
+    }
+
     /// The names, for another owner.
     pub fn names_handle(&self) -> Snapshots<Names> {
         self.names.clone()
@@ -319,10 +327,11 @@ impl Shared {
     /// Shows a newer picture, and tells of the stops that are in it.
     pub fn publish(&self, published: Published) {
         *self.published.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(published);
+        let shown = monotonic();
         let stops = std::mem::take(&mut *self.stops.lock().unwrap_or_else(PoisonError::into_inner));
         for Stop { told, read, container, tenant, .. } in stops {
-            self.note_delay(|d| &mut d.reaction, monotonic() - read);
-            let took = monotonic() - told;
+            self.note_delay(|d| &mut d.reaction, shown - read);
+            let took = shown - told;
             self.note_delay(|d| &mut d.stop, took);
             self.tell(EventKind::ContainerStopped, format!("{container} has ended"), |e| {
                 e.container = Some(container);

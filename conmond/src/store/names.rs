@@ -49,7 +49,9 @@ pub struct Names {
     own_networks: Vec<Prefix>,
     external: Vec<ExternalPrefix>,
     elsewhere: Arc<Elsewhere>,
-    changed: bool,
+    /// Ports that are not there any more, each with when it was missed first. Not saved.
+    missed: BTreeMap<u32, Timestamp>,
+    changes: u64,
     revision: u64,
 }
 
@@ -87,18 +89,13 @@ impl Names {
     }
 
     fn touch(&mut self) {
-        self.changed = true;
+        self.changes += 1;
         self.revision += 1;
     }
 
-    /// Whether anything to be saved changed since it was last taken note of.
-    pub fn is_changed(&self) -> bool {
-        self.changed
-    }
-
-    /// Whether anything to be saved changed since the last call.
-    pub fn take_changed(&mut self) -> bool {
-        std::mem::take(&mut self.changed)
+    /// A number that is another whenever anything to be saved is.
+    pub fn changes(&self) -> u64 {
+        self.changes
     }
 
     /// What to save.
@@ -143,15 +140,29 @@ impl Names {
     /// A port is there; `container` once it is known.
     pub fn set_port(&mut self, ifindex: u32, interface: &str, container: Option<&str>) {
         let name = PortName { interface: interface.to_owned(), container: container.map(str::to_owned) };
+        self.missed.remove(&ifindex);
         if self.ports.get(&ifindex) != Some(&name) {
-            self.changed = true;
+            self.changes += 1;
             self.ports.insert(ifindex, name);
         }
     }
 
     /// The port's records are settled: its name is of no use any more.
     pub fn drop_port(&mut self, ifindex: u32) {
-        self.changed |= self.ports.remove(&ifindex).is_some();
+        self.missed.remove(&ifindex);
+        self.changes += u64::from(self.ports.remove(&ifindex).is_some());
+    }
+
+    /// Forgets ports that have been missed since `before` or longer: nothing that was counted at them is told of any more.
+    pub fn forget_ports(&mut self, now: Timestamp, before: Timestamp, is_there: impl Fn(u32) -> bool) {
+        for ifindex in self.ports.keys().filter(|ifindex| !is_there(**ifindex)) {
+            self.missed.entry(*ifindex).or_insert(now);
+        }
+        self.missed.retain(|ifindex, _| !is_there(*ifindex));
+        let over: Vec<u32> = self.missed.iter().filter(|(_, at)| **at < before).map(|(i, _)| *i).collect();
+        for ifindex in over {
+            self.drop_port(ifindex);
+        }
     }
 
     /// A port's name.
@@ -220,6 +231,11 @@ impl Names {
     }
 
     /// The networks whose addresses are given out on this host alone.
+    pub fn own_networks(&self) -> &[Prefix] {
+        &self.own_networks
+    }
+
+    /// The networks whose addresses are given out on this host alone are these from now on.
     pub fn set_own_networks(&mut self, networks: Vec<Prefix>) {
         self.own_networks = networks;
     }
@@ -255,13 +271,13 @@ impl Names {
 
     /// Forgets addresses given up before `before`, and containers that no port, no address and nobody in `keep` names.
     pub fn prune(&mut self, before: Timestamp, keep: impl Fn(&str) -> bool) {
-        self.changed |= self.addresses.prune(before) > 0;
+        self.changes += u64::from(self.addresses.prune(before) > 0);
         let mut used: std::collections::HashSet<String> =
             self.ports.values().filter_map(|p| p.container.clone()).collect();
         used.extend(self.addresses.iter().flat_map(|(_, list)| list.iter().map(|i| i.owner.clone())));
         let before = self.containers.len();
         self.containers.retain(|id, _| used.contains(id) || keep(id));
-        self.changed |= self.containers.len() != before;
+        self.changes += u64::from(self.containers.len() != before);
     }
 
     fn container_endpoint(&self, c: &ContainerName, address: IpAddr) -> Endpoint {
@@ -409,6 +425,30 @@ mod tests {
         let e =
             names.remote(address.parse().unwrap(), Timestamp(first), Timestamp(last), Service::None, true);
         format!("{}:{}", e.kind.as_str(), e.name)
+    }
+
+    #[test]
+    fn ports_are_forgotten_when_they_have_been_missed_for_long_and_their_containers_with_them() {
+        let mut n = names();
+        n.set_port(7, "veth7", Some("a"));
+        n.set_port(8, "veth8", Some("b"));
+        let (at, nobody) = (|s: u64| Timestamp(s * 1_000_000_000), |_: &str| false);
+        // seven goes at 100 s, and is looked for every 10 s; eight stays, but for a moment
+        for s in (100..=1000).step_by(10) {
+            n.forget_ports(at(s), at(s - 60), |port| port == 8 && s != 500);
+            n.prune(at(s), nobody);
+            assert_eq!(n.port(7).is_some(), s <= 160, "{s}");
+            assert_eq!(n.container("a").is_some(), s <= 160, "{s}");
+            assert!(n.port(8).is_some() && n.container("b").is_some(), "{s}");
+        }
+        // the number is another's now
+        n.set_port(7, "veth7", Some("c"));
+        n.forget_ports(at(1010), at(1005), |_| true);
+        assert!(n.port(7).is_some());
+        let changes = n.changes();
+        n.set_port(7, "veth7", Some("c"));
+        n.forget_ports(at(1020), at(1015), |_| true);
+        assert_eq!(n.changes(), changes, "nothing to be saved is another");
     }
 
     #[test]

@@ -97,6 +97,7 @@ impl Work {
             known_until: saved.at,
             dirty: true,
             unsaved: true,
+            names_changes: 0,
             saved_at: started,
             swept_at: started,
             published_at: Timestamp::ZERO,

@@ -194,7 +194,7 @@ impl Work {
             A::Create | A::Kill { .. } | A::Stop | A::Update | A::OutOfMemory | A::Destroy => {}
         }
         if renamed && let Some(name) = self.container_name(&id) {
-            self.shared.names_mut().set_container(name);
+            self.shared.name_container(name);
         }
     }
 
@@ -338,7 +338,10 @@ impl Work {
         // the engine keeps local and swarm-wide networks apart, and gives both the same addresses
         let is_alone = |own: &Prefix| !overlays.iter().any(|overlay| overlay.overlaps(own));
         let own = bridges.flat_map(prefixes).filter(is_alone).collect();
-        self.shared.names_mut().set_own_networks(own);
+        let mut names = self.shared.names_mut();
+        if names.own_networks() != own {
+            names.set_own_networks(own);
+        }
     }
 
     /// Containers that an earlier daemon knew and that ended while nobody looked: what is counted of their addresses is settled

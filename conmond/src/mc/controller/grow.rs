@@ -57,7 +57,8 @@ impl Work {
         // monitors are not trusted: the kernel's own word
         match hand.set.counters() {
             Ok(counters) => {
-                seen.table.report(counters.flows_begun.saturating_sub(counters.flows_ended), counters.flow_full);
+                seen.table
+                    .report(counters.flows_begun.saturating_sub(counters.flows_ended), counters.flow_full);
             }
             Err(error) => return self.not_grown(id, Growth::None, &chain(&error)),
         }

@@ -7,6 +7,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::Duration;
 
 use super::Event;
+use crate::mc::engine::Answer;
 use crate::mc::tapper;
 
 pub(super) struct Inbox {
@@ -33,6 +34,15 @@ impl Inbox {
             Some(Event::Stop) | None => ControlFlow::Break(()),
             event => ControlFlow::Continue(event),
         }
+    }
+
+    /// What the engine has told, if it is that that is next.
+    pub(super) fn next_word(&mut self) -> Option<Event> {
+        self.look();
+        let [first, second, _] = &mut self.queues;
+        first
+            .is_empty()
+            .then(|| second.pop_front_if(|event| matches!(event, Event::Engine(Answer::Event(_)))))?
     }
 
     /// Whether nothing waits.
@@ -77,6 +87,7 @@ mod tests {
     use super::*;
     use crate::mc::surveyor::Found;
     use crate::mc::world::SetId;
+    use crate::runtime::{EngineEvent, EventTime};
     use crate::switch::LinkEvent;
 
     #[test]
@@ -109,5 +120,41 @@ mod tests {
         assert!(matches!(inbox.next(Duration::from_millis(1)), ControlFlow::Continue(None)));
         drop(sender);
         assert!(matches!(inbox.next(Duration::from_secs(9)), ControlFlow::Break(())));
+    }
+
+    #[test]
+    fn words_of_the_engine_are_taken_together_but_not_before_a_link_or_over_another_answer() {
+        let (sender, receiver) = channel();
+        let mut inbox = Inbox::new(receiver);
+        let at = EventTime {
+            engine: jiff::Timestamp::UNIX_EPOCH,
+            received: Timestamp::ZERO,
+            told: Timestamp::ZERO,
+        };
+        let word = |name: &str| {
+            Event::Engine(Answer::Event(EngineEvent::NetworkRemoved {
+                network_id: name.to_owned(),
+                network_name: name.to_owned(),
+                at,
+            }))
+        };
+        let link = Event::Link(LinkEvent::Del { ifindex: 7, name: String::new(), at: Timestamp::ZERO });
+        let id = |event: Option<Event>| match event {
+            Some(Event::Engine(Answer::Event(EngineEvent::NetworkRemoved { network_id, .. }))) => network_id,
+            None => "nothing".to_owned(),
+            Some(_) => "something else".to_owned(),
+        };
+        for event in [word("a"), word("b"), Event::Found(Found::Stats(7, Ok(None))), word("c")] {
+            assert!(sender.send(event).is_ok());
+        }
+        assert_eq!(
+            [id(inbox.next_word()), id(inbox.next_word()), id(inbox.next_word())],
+            ["a", "b", "nothing"]
+        );
+        assert!(inbox.next(Duration::ZERO).is_continue(), "the answer between them");
+        assert!(sender.send(link).is_ok());
+        assert_eq!(id(inbox.next_word()), "nothing", "a port must not wait");
+        assert!(inbox.next(Duration::ZERO).is_continue());
+        assert_eq!(id(inbox.next_word()), "c");
     }
 }

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use super::*;
 use crate::mac::Mac;
 use crate::mc::world::{
-    ContainerSeen, FarEnd, FlowTable, GroupSearch, GroupSeen, LinkSeen, NetworkSeen, PortOwner, Room, SetSeen,
-    Wishes,
+    ContainerSeen, FarEnd, FlowTable, GroupSearch, GroupSeen, LinkSeen, NetworkSeen, PortOwner, Room,
+    SetSeen, Wishes,
 };
 use crate::runtime::{Container, ContainerState, Network, NetworkEndpoint, NetworkMode, Policy};
 use crate::switch::Link;
