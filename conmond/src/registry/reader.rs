@@ -303,17 +303,8 @@ impl Reader {
         if let Some(ask) = self.asks.pop_front() {
             return Some(ask);
         }
-        if self.reading < self.window.size() && !self.backoff.waits(now) {
-            while let Some(target) = self.queue.pop_front() {
-                if self.targets.get(&target) != Some(&Stage::Waiting) {
-                    continue;
-                }
-                self.ticket += 1;
-                let stage = Stage::Reading { ticket: self.ticket, floor: self.revision, asked: now };
-                self.targets.insert(target, stage);
-                self.reading += 1;
-                return Some(Ask::Read { target, ticket: self.ticket });
-            }
+        if let Some((target, ticket)) = self.next_reading(now) {
+            return Some(Ask::Read { target, ticket });
         }
         if self.watches.is_empty() {
             self.alive_ns = now.steady_ns;
@@ -327,6 +318,24 @@ impl Reader {
             self.progress_at_ns = now.steady_ns.saturating_add(PROGRESS_NS);
             self.progress_asked.get_or_insert(now);
             return Some(Ask::Progress);
+        }
+        None
+    }
+
+    /// The next of the readings that [`poll`](Self::poll) would give: target and ticket.
+    pub fn next_reading(&mut self, now: Now) -> Option<(Target, i64)> {
+        if !self.connected || self.reading >= self.window.size() || self.backoff.waits(now) {
+            return None;
+        }
+        while let Some(target) = self.queue.pop_front() {
+            if self.targets.get(&target) != Some(&Stage::Waiting) {
+                continue;
+            }
+            self.ticket += 1;
+            let stage = Stage::Reading { ticket: self.ticket, floor: self.revision, asked: now };
+            self.targets.insert(target, stage);
+            self.reading += 1;
+            return Some((target, self.ticket));
         }
         None
     }

@@ -112,6 +112,10 @@ async fn transaction(mut client: Client, write: Write, host: &str) -> Result<Tol
 const PAGE: usize = 2048;
 
 /// Reads a target, at most `most` keys, all of one revision.
+///
+/// By what all members have agreed on (linearizable), though a member's own word (serializable) would come a little sooner: an answer is used
+/// at once, and says that everything is known up to when it was asked for. A member that has fallen behind would tell of who had
+/// the address before, and the watch puts that right only after the wrong name was given.
 pub(super) async fn read(mut client: Client, target: Target, most: usize) -> Result<Reading, Error> {
     let prefix = target.prefix();
     let mut reading = Reading { pairs: Vec::new(), more: false, revision: 0 };

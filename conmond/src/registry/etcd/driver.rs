@@ -11,7 +11,7 @@ use crate::discovery::{self, step};
 
 use super::super::backoff::Backoff;
 use super::super::hosts::MAX_HOSTS;
-use super::super::reader::{self, Reading, Target};
+use super::super::reader::{self, Target};
 use super::super::writer::{self, Told};
 use super::super::{Now, now};
 use super::calls::{self, Trouble, within};
@@ -22,13 +22,44 @@ use super::{EtcdSettings, Shared};
 pub(super) enum Event {
     Connected(u64, Result<Box<Client>, Trouble>),
     Told(u64, Result<Told, Trouble>),
-    Read(u64, Target, i64, Result<Reading, Trouble>),
+    /// A reading that was taken over, or came to nothing.
+    Read(u64, Target, i64, Result<(), Trouble>),
     Heard(u64, Heard),
+}
+
+/// What readings go by.
+#[derive(Clone)]
+pub(super) struct Line {
+    client: Client,
+    number: u64,
+    events: mpsc::Sender<Event>,
+    limit: Duration,
+    rows_per_address: usize,
+}
+
+/// Sends a reading. Those who look an address up do so themselves, and are told as soon as it is answered; the driver hears of it then. By way of
+/// the driver two more tasks would have to be woken, which takes some hundredths of a millisecond each.
+pub(super) fn read(shared: &Arc<Shared>, line: &Line, target: Target, ticket: i64) {
+    let (shared, line) = (Arc::clone(shared), line.clone());
+    tokio::spawn(async move {
+        let most = match target {
+            Target::Hosts => MAX_HOSTS,
+            Target::Address(_) => line.rows_per_address,
+        };
+        let reading = within(line.limit, calls::read(line.client, target, most)).await;
+        let taken = reading.map(|reading| {
+            let mut held = shared.reading();
+            // one of a connection that is no more has a ticket that is not waited for
+            held.reader.read(target, ticket, Some(reading), now());
+            held.tell_waiting();
+        });
+        let _ = line.events.send(Event::Read(line.number, target, ticket, taken)).await;
+    });
 }
 
 /// A connection and its stream of watches. Both end with it.
 struct Connection {
-    client: Client,
+    line: Line,
     requests: mpsc::UnboundedSender<Request>,
     stream: AbortHandle,
 }
@@ -141,7 +172,7 @@ impl Driver {
 
     fn ask_writer(&mut self, ask: writer::Ask) {
         let Some(connection) = &self.connection else { return };
-        let (client, number, events) = (connection.client.clone(), self.number, self.events.clone());
+        let (client, number, events) = (connection.line.client.clone(), self.number, self.events.clone());
         if let Some(host) = self.shared.writer().host() {
             self.host = host.to_owned();
         }
@@ -163,16 +194,7 @@ impl Driver {
         let Some(connection) = &self.connection else { return };
         let request = match ask {
             reader::Ask::Read { target, ticket } => {
-                let (client, number, events) = (connection.client.clone(), self.number, self.events.clone());
-                let limit = self.settings.call_timeout;
-                let most = match target {
-                    Target::Hosts => MAX_HOSTS,
-                    Target::Address(_) => self.settings.limits.rows_per_address,
-                };
-                tokio::spawn(async move {
-                    let reading = within(limit, calls::read(client, target, most)).await;
-                    let _ = events.send(Event::Read(number, target, ticket, reading)).await;
-                });
+                read(&self.shared, &connection.line, target, ticket);
                 return;
             }
             reader::Ask::Reconnect => {
@@ -217,17 +239,13 @@ impl Driver {
                 self.shared.writer().told(answer, now);
             }
             Event::Read(number, target, ticket, reading) => {
-                let reading = match reading {
-                    Ok(reading) => {
-                        self.well(number);
-                        Some(reading)
-                    }
+                match reading {
+                    Ok(()) => self.well(number),
                     Err(trouble) => {
                         self.failed(number, trouble, now);
-                        None
+                        self.shared.reading().reader.read(target, ticket, None, now);
                     }
-                };
-                self.shared.reading().reader.read(target, ticket, reading, now);
+                }
                 self.tell();
             }
             Event::Heard(number, heard) if number == self.number => self.heard(heard, now),
@@ -245,9 +263,18 @@ impl Driver {
             self.settings.call_timeout,
         );
         let stream = tokio::spawn(task).abort_handle();
-        self.connection = Some(Connection { client, requests, stream });
+        let line = Line {
+            client,
+            number: self.number,
+            events: self.events.clone(),
+            limit: self.settings.call_timeout,
+            rows_per_address: self.settings.limits.rows_per_address,
+        };
+        self.connection = Some(Connection { line: line.clone(), requests, stream });
         *self.shared.problem() = None;
-        self.shared.reading().reader.connect(now);
+        let mut reading = self.shared.reading();
+        reading.line = Some(line);
+        reading.reader.connect(now);
     }
 
     fn heard(&mut self, heard: Heard, now: Now) {
@@ -294,7 +321,11 @@ impl Driver {
         // What is on its way belongs to a connection that is no more.
         self.number += 1;
         self.backoff.failed(now);
-        self.shared.reading().reader.disconnect(now);
+        {
+            let mut reading = self.shared.reading();
+            reading.line = None;
+            reading.reader.disconnect(now);
+        }
         self.tell();
     }
 
@@ -302,11 +333,7 @@ impl Driver {
     fn tell(&self) {
         let (changed, hosts) = {
             let mut reading = self.shared.reading();
-            for address in reading.reader.take_answered() {
-                for waiting in reading.waiting.remove(&address).into_iter().flatten() {
-                    let _ = waiting.send(());
-                }
-            }
+            reading.tell_waiting();
             (reading.reader.take_changed(), reading.reader.take_hosts())
         };
         for address in changed {
@@ -322,7 +349,7 @@ impl Driver {
     async fn leave(self) {
         let lease = self.shared.writer().lease();
         let (Some(connection), Some(lease)) = (&self.connection, lease) else { return };
-        let revoke = calls::write(connection.client.clone(), writer::Ask::Revoke(lease), &self.host, 0);
+        let revoke = calls::write(connection.line.client.clone(), writer::Ask::Revoke(lease), &self.host, 0);
         if let Err(trouble) = within(self.settings.call_timeout, revoke).await {
             tracing::warn!("this host's rows stay in etcd until their lease runs out: {}", trouble.what);
         }

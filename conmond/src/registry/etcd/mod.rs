@@ -18,7 +18,7 @@ use tokio::sync::{Notify, broadcast, oneshot, watch};
 use tokio::task::JoinHandle;
 
 use super::cache::{Asked, Limits};
-use super::reader::Reader;
+use super::reader::{Reader, Target};
 use super::writer::{Writer, WriterSettings};
 use super::{Answer, BoxFuture, CHANGES, Health, Hosts, Own, Registry, now};
 
@@ -99,6 +99,19 @@ struct Reading {
     reader: Reader,
     /// Those who wait until an address was read.
     waiting: HashMap<IpAddr, Vec<oneshot::Sender<()>>>,
+    /// As long as there is a connection.
+    line: Option<driver::Line>,
+}
+
+impl Reading {
+    /// Tells those who wait for what was read.
+    fn tell_waiting(&mut self) {
+        for address in self.reader.take_answered() {
+            for waiting in self.waiting.remove(&address).into_iter().flatten() {
+                let _ = waiting.send(());
+            }
+        }
+    }
 }
 
 impl Shared {
@@ -132,6 +145,7 @@ impl Etcd {
             reading: Mutex::new(Reading {
                 reader: Reader::new(settings.limits, retry_ns, seed.rotate_left(17)),
                 waiting: HashMap::new(),
+                line: None,
             }),
             writer: Mutex::new(Writer::new(settings.writer, seed)),
             problem: Mutex::new(Some("not connected yet".to_owned())),
@@ -174,6 +188,7 @@ impl Registry for Etcd {
         Box::pin(async move {
             let address = address.to_canonical();
             let (answered, done) = oneshot::channel();
+            let mut is_sent = false;
             {
                 let mut reading = self.shared.reading();
                 if let Some(answer) = reading.reader.find(address, at_ns, now()) {
@@ -182,8 +197,18 @@ impl Registry for Etcd {
                 let waiting = reading.waiting.entry(address).or_default();
                 waiting.retain(|one| !one.is_closed());
                 waiting.push(answered);
+                let Reading { reader, line, .. } = &mut *reading;
+                while let Some(line) = line
+                    && let Some((target, ticket)) = reader.next_reading(now())
+                {
+                    is_sent |= target == Target::Address(address);
+                    driver::read(&self.shared, line, target, ticket);
+                }
             }
-            self.shared.wake.notify_one();
+            // else it waits for others' answers, or for a while after a failure
+            if !is_sent {
+                self.shared.wake.notify_one();
+            }
             let in_time = tokio::time::timeout(self.find_timeout, done).await.is_ok();
             match self.shared.reading().reader.ask(address, at_ns, now()) {
                 Asked::Hit(answer) => Answer { from_cache: !in_time, ..answer },

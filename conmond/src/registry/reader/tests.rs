@@ -181,6 +181,21 @@ fn only_so_many_are_read_at_once() {
 }
 
 #[test]
+fn whoever_asks_may_send_the_reading() {
+    let mut reader = ready();
+    assert_eq!(reader.find(ip(), 50, at(5)), None);
+    let Some((target, ticket)) = reader.next_reading(at(5)) else { panic!("there is one to send") };
+    assert_eq!(target, Target::Address(ip()));
+    assert_eq!(reader.next_reading(at(5)), None);
+    assert_eq!(asks(&mut reader, at(5)), [], "it is sent once");
+    let reads = reader.counters().reads;
+    reader.disconnect(at(6));
+    assert_eq!(reader.next_reading(at(6)), None, "there is nobody to ask");
+    reader.read(target, ticket, reading(vec![pair("a", 10, None, 7)], 12), at(7));
+    assert_eq!(reader.counters().reads, reads, "an answer of a connection that is no more is not taken");
+}
+
+#[test]
 fn rows_that_are_none_are_counted_and_let_alone() {
     let mut reader = ready();
     let mut lie = pair("a", 10, None, 7);
