@@ -84,6 +84,23 @@ impl EtcdProcess {
         nix::sys::signal::kill(self.pid(), signal).unwrap();
     }
 
+    /// Time that it has had on processors.
+    pub fn processor_time(&self) -> Duration {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.pid())).unwrap();
+        // behind the name in parentheses: in user space and in the kernel, in hundredths of a second
+        let after = stat.rsplit(')').next().unwrap_or_default();
+        let ticks: u64 = after.split_whitespace().skip(11).take(2).map(|n| n.parse::<u64>().unwrap()).sum();
+        Duration::from_millis(ticks * 10)
+    }
+
+    /// Lets it end in order; its data stay.
+    pub fn stop(&mut self) {
+        self.signal(nix::sys::signal::Signal::SIGTERM);
+        if let Some(mut child) = self.child.take() {
+            child.wait().unwrap();
+        }
+    }
+
     /// Kills it; its data stay.
     pub fn kill(&mut self) {
         if let Some(mut child) = self.child.take() {
