@@ -20,7 +20,7 @@ const CONTAINERS: u32 = 200;
 /// Pairs of each host's containers with those of other hosts, and of its own. What crosses is in two hosts' answers.
 const ACROSS: u32 = 100;
 const WITHIN: u32 = 100;
-/// Answers that are there at a time, as many as conmond asks for at a time.
+/// Answers that are made up, and then read, at a time. conmond asks 512 hosts at a time, whose answers do not come in one moment.
 const AT_ONCE: u32 = 64;
 
 fn end(host: u32, container: u32) -> Endpoint {
@@ -193,8 +193,8 @@ fn main() {
 
 /// All hosts' answers in one, read on other threads as [`conmond::system::OverTls`] has them read, and how long it took by the clock on the wall.
 ///
-/// All of them at once are 675 MB, which conmond never holds: they are made as many at a time as conmond asks for, while
-/// the clock stands. So each time the last ones that are read have nothing to be put together beside, which conmond has.
+/// All of them at once are 675 MB, which conmond never holds: they are made some at a time, while the clock stands. So nothing is read while
+/// the last ones of each time are put together; in conmond there would be more.
 async fn as_conmond_does() -> (Matrix, Duration) {
     let (mut matrix, mut took) = (Matrix::default(), Duration::ZERO);
     for first in (0..HOSTS).step_by(AT_ONCE as usize) {

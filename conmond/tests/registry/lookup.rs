@@ -63,8 +63,8 @@ async fn fill(etcd: &EtcdProcess, count: u32, since_ns: u64) {
 }
 
 /// Starts etcd over what was written, and waits until it is at rest. Hosts write some rows at a time: a million writes at once leave what no
-/// system of theirs has, a heap that is collected for minutes and a buffer of the newest writes, as large as the largest burst,
-/// that etcd 3.4 copies for each reading. All keys and their lease are as they were.
+/// system of theirs has, a heap full of garbage and a buffer of the newest writes, as large as the largest burst, that etcd 3.4
+/// copies for each reading. All keys and their lease are as they were.
 async fn settle(etcd: &mut EtcdProcess) {
     etcd.stop();
     etcd.run();
