@@ -216,11 +216,15 @@ fn root_a_hundred_thousand_flows() -> Result<()> {
         );
         ensure!(resident < 50_000_000, "conmond holds {resident} bytes");
         // room that is not needed is given back, before the first flows are over
-        let (records, slots) = conmond.wait_ctl("a table of the right size", WAIT, &["status"], |answer| {
-            let (records, slots) = flow_table(answer)?;
-            (kernel_bytes(slots) < 256 * records).then_some((records, slots))
-        })?;
-        eprintln!("{records} records in {slots} slots, {} B of kernel memory a record", kernel_bytes(slots) / records);
+        let (records, slots) =
+            conmond.wait_ctl("a table of the right size", WAIT, &["status"], |answer| {
+                let (records, slots) = flow_table(answer)?;
+                (kernel_bytes(slots) < 256 * records).then_some((records, slots))
+            })?;
+        eprintln!(
+            "{records} records in {slots} slots, {} B of kernel memory a record",
+            kernel_bytes(slots) / records
+        );
         ensure!(records >= least, "only {records} are left");
         ports_agree(conmond, &["storm", "sink"])?;
         balanced(conmond)?;
