@@ -4,7 +4,8 @@
  *
  * Two processors may look for the same new key at once. Both try the same first free slot; the loser waits a
  * moment for the winner to publish it. If a slot before it was freed in between, one key can end up in
- * two slots: every packet is still counted once, and readers add up slots of equal key.
+ * two slots, as it can where both find its buckets differently crowded: every packet is still counted once, and readers add up slots of
+ * equal key.
  */
 #ifndef CM_TABLE_H
 #define CM_TABLE_H

@@ -6,8 +6,6 @@ use ippm::flow::{Counters, address_from_bytes};
 
 /// `CM_ABI`.
 pub const ABI: u64 = 4;
-/// `CM_PROBES`.
-pub const PROBES: u32 = 8;
 /// `CM_PLACES`.
 pub const PLACES: u32 = 16;
 /// `CM_NONE`.

@@ -296,7 +296,7 @@ impl Reader {
         set_counters(&self.ctl.get(0), samples)
     }
 
-    /// Whether the records are in the table that this reader has: not once the set's flow table has grown.
+    /// Whether the records are in the table that this reader has: not once the set has another flow table.
     fn is_current(&self) -> bool {
         let slots = self.ctl.u64(0, offset_of!(Ctl, flow_slots));
         slots == 0 || slots == u64::from(self.spec.flows)

@@ -61,6 +61,8 @@ const TICK: Duration = Duration::from_millis(100);
 const AT_LATEST: Duration = Duration::from_millis(500);
 /// More rounds than any sound world needs: an action that is asked for again and again is a fault of ours, to be told.
 const ROUNDS: usize = 64;
+/// So often the flow tables are looked at.
+const LOOK_AT_TABLES: Duration = Duration::from_secs(1);
 /// So many words of the engine are taken in one round.
 const WORDS: usize = 16;
 /// A translation is kept for so long after its connection ended: reports of its flows come later.
@@ -89,6 +91,13 @@ pub struct Settings {
     pub functions: MfSettings,
     /// What is wanted.
     pub wishes: Wishes,
+}
+
+impl Event {
+    /// Whether it is what the engine tells by itself.
+    fn is_word(&self) -> bool {
+        matches!(self, Self::Engine(Answer::Event(_)))
+    }
 }
 
 /// What the controller's thread is told.
@@ -260,7 +269,7 @@ struct Work {
     surveyor: Surveyor,
     saver: Saver,
     /// Says to the janitor that a set's ports were moved to the programs of a larger table.
-    growing: BTreeMap<SetId, Sender<()>>,
+    growing: BTreeMap<SetId, Sender<bool>>,
     grow_error: Option<String>,
     /// Of translated addresses; the store's own.
     translations: Arc<Mutex<crate::nat::Translations>>,
@@ -274,6 +283,8 @@ struct Work {
     unsaved: bool,
     /// The names' as they were last seen.
     names_changes: u64,
+    /// When the flow tables were.
+    looked_at: Timestamp,
     saved_at: Timestamp,
     swept_at: Timestamp,
     published_at: Timestamp,
@@ -289,16 +300,18 @@ impl Work {
     }
 
     fn step(&mut self, inbox: &mut Inbox) -> ControlFlow<()> {
-        if let Some(event) = inbox.next(self.patience())? {
-            self.take(event);
-            self.show_stops();
-        }
+        let mut next = inbox.next(self.patience())?;
         // a port that joins must not wait for the reconciling of a hundred other messages: one round each, but for what the engine
         // tells all at once; what it told last counts
-        for _ in 1..WORDS {
-            let Some(word) = inbox.next_word() else { break };
-            self.take(word);
+        let mut taken = 0;
+        while let Some(event) = next.take() {
+            taken += 1;
+            let may_go_on = event.is_word() && taken < WORDS;
+            self.take(event);
             self.show_stops();
+            if may_go_on {
+                next = inbox.next_word();
+            }
         }
         self.round();
         self.housekeeping(inbox.is_empty());
@@ -680,7 +693,8 @@ impl Work {
             self.alive.insert(id, *alive);
         }
         if let Sign::Reported(counters) = &sign {
-            set.table.report(counters.flows_begun.saturating_sub(counters.flows_ended), counters.flow_full);
+            set.table.used = counters.flows_begun.saturating_sub(counters.flows_ended);
+            set.table.full = counters.flow_full;
         }
         match (&mut set.monitor, sign) {
             (MonitorSeen::Connected { heard_at, .. }, Sign::Reported(_) | Sign::Alive(_)) => *heard_at = now,
@@ -833,6 +847,15 @@ impl Work {
         }
     }
 
+    /// What the kernel says of the sets' flow tables.
+    fn look_at_tables(&mut self, now: Timestamp) {
+        for (id, set) in &mut self.world.sets {
+            let Some(Ok(counters)) = self.hands.get(id).map(|hand| hand.set.counters()) else { continue };
+            let used = counters.flows_begun.saturating_sub(counters.flows_ended);
+            set.table.look(used, counters.flow_full, &self.world.wishes.room, now);
+        }
+    }
+
     /// A stop is over when it can be seen: it does not wait for a picture of all, nor for what else there is to do.
     fn show_stops(&self) {
         let stops = self.shared.stops();
@@ -882,8 +905,9 @@ impl Work {
                 self.watch_nat();
             }
         }
-        for set in self.world.sets.values_mut() {
-            set.table.pass(&self.world.wishes.room, now);
+        if now - self.looked_at >= LOOK_AT_TABLES {
+            self.looked_at = now;
+            self.look_at_tables(now);
         }
         let changes = self.shared.names().changes();
         self.unsaved |= std::mem::replace(&mut self.names_changes, changes) != changes;

@@ -35,22 +35,22 @@ pub enum Job {
     Address(IpAddr),
     /// Ended pairs that nobody asks for any more are to be forgotten, by the store and the journal.
     Sweep,
-    /// A set's flow table grows.
+    /// A set's flow table is exchanged.
     Grow(Grow),
 }
 
-/// A larger flow table for a set. From `ready` until `go` the janitor does nothing else, so that nothing ends while records are
+/// A flow table of another size for a set. From `ready` until `go` the janitor does nothing else, so that nothing ends while records are
 /// in two tables.
 pub struct Grow {
     /// The set.
     pub id: SetId,
-    /// The set with the larger table.
+    /// The set with the new table.
     pub to: Arc<Set>,
     /// Called when nothing is under way: the ports may be moved to `to`.
     pub ready: Box<dyn FnOnce() + Send>,
-    /// They were, or (closed) were not.
-    pub go: Receiver<()>,
-    /// Called when all records are in the larger table, or could not be moved there.
+    /// They were, or are to stay after all, or (closed) could not be.
+    pub go: Receiver<bool>,
+    /// Called, unless the ports stay, when all records are in the new table, or could not be moved there.
     pub done: Box<dyn FnOnce(anyhow::Result<Drained>) + Send>,
 }
 
@@ -154,9 +154,10 @@ impl Work {
     fn grow(&mut self, grow: Grow) {
         let Grow { id, to, ready, go, done } = grow;
         ready();
-        if go.recv().is_err() {
-            done(Err(anyhow::anyhow!("its ports were not moved")));
-            return;
+        match go.recv() {
+            Ok(true) => {}
+            Ok(false) => return,
+            Err(_) => return done(Err(anyhow::anyhow!("its ports were not moved"))),
         }
         // the set counts there from now on, whatever comes
         self.sets.insert(id, to.clone());

@@ -244,6 +244,8 @@ pub struct FlowTable {
     pub full: u64,
     /// The same when it had got its size, or was taken over.
     pub full_before: u64,
+    /// The same when the present span of `peak` began: what overflowed long ago is no reason to grow.
+    pub full_since: u64,
     /// How far its exchange has come.
     pub stage: Growth,
     /// Which programs of the set's are the newest: a port that has others is to be moved to them.
@@ -266,16 +268,16 @@ pub struct Peak {
 }
 
 impl Peak {
-    fn see(&mut self, used: u64) {
-        self.most[0] = self.most[0].max(used);
-    }
-
-    fn pass(&mut self, span: Duration, used: u64, now: Timestamp) {
-        if self.since == Timestamp::ZERO {
-            (self.most, self.since) = ([used, 0], now);
-        } else if now - self.since >= span {
-            (self.most, self.since, self.known) = ([used, self.most[0]], now, true);
+    /// True when another span begins.
+    fn see(&mut self, used: u64, span: Duration, now: Timestamp) -> bool {
+        let first = self.since == Timestamp::ZERO;
+        let begins = first || now - self.since >= span;
+        if begins {
+            (self.most, self.since, self.known) = ([used, self.most[0]], now, !first);
+        } else {
+            self.most[0] = self.most[0].max(used);
         }
+        begins
     }
 
     /// None until it was looked at for a whole span.
@@ -309,6 +311,7 @@ impl FlowTable {
             used: 0,
             full: 0,
             full_before: 0,
+            full_since: 0,
             stage: Growth::None,
             programs: 0,
             grow_at: Timestamp::ZERO,
@@ -317,28 +320,25 @@ impl FlowTable {
         }
     }
 
-    /// What is reported of it.
-    pub fn report(&mut self, used: u64, full: u64) {
+    /// What the kernel's counters say of it now, which alone decides on cutting it: a monitor may be away, or lie.
+    pub fn look(&mut self, used: u64, full: u64, room: &Room, now: Timestamp) {
         (self.used, self.full) = (used, full);
-        self.peak.see(used);
-    }
-
-    /// Time passes, whether or not anything is reported.
-    pub fn pass(&mut self, room: &Room, now: Timestamp) {
-        self.peak.pass(room.calm, self.used, now);
+        if self.peak.see(used, room.calm, now) {
+            self.full_since = full;
+        }
     }
 
     /// It has got another size: what was seen of the one before tells nothing of it.
     pub fn has_size(&mut self, slots: u32, room: &Room, now: Timestamp) {
         if slots < self.slots {
-            self.cut_at = now + room.calm * CUT_AGAIN;
+            self.not_cut_again(room, now);
         }
         (self.slots, self.peak) = (slots, Peak::default());
     }
 
-    /// Packets that found no record in the table as it is now.
-    pub fn overflowed(&self) -> u64 {
-        self.full.saturating_sub(self.full_before)
+    /// It is not cut for a while: it was, or that failed, or it was wanted larger after all.
+    pub fn not_cut_again(&mut self, room: &Room, now: Timestamp) {
+        self.cut_at = now + room.calm * CUT_AGAIN;
     }
 
     /// The size that it shall have, if that is another than it has. Records find room until seven eighths are taken. Where many
@@ -348,20 +348,22 @@ impl FlowTable {
         if self.stage != Growth::None || self.slots == 0 || now < self.grow_at {
             return None;
         }
-        let (slots, overflowed) = (u64::from(self.slots), self.overflowed());
-        let factor = match (self.used >= slots - slots / 8, overflowed > slots / 8) {
+        let slots = u64::from(self.slots);
+        let overflowed = self.full.saturating_sub(self.full_before.max(self.full_since)) > slots / 8;
+        let factor = match (self.used >= slots - slots / 8, overflowed) {
+            _ if self.slots >= room.max_flows => return self.cut(room, now),
             (true, true) => 8,
             // keys that happen to collide in a table that is far from full have another chance in a larger one
             (true, false) | (false, true) => 2,
             (false, false) => return self.cut(room, now),
         };
-        (self.slots < room.max_flows).then(|| self.slots.saturating_mul(factor).min(room.max_flows))
+        Some(self.slots.saturating_mul(factor).min(room.max_flows))
     }
 
     /// A smaller size, if for some time less than 77 % of the table were needed.
     fn cut(&self, room: &Room, now: Timestamp) -> Option<u32> {
         let most = self.peak.known().filter(|_| now >= self.cut_at)?;
-        let enough = tap::table_size(most + most / 4).max(room.flows);
+        let enough = tap::table_size(most.saturating_add(most / 4)).max(room.flows);
         (u64::from(enough) * 32 <= u64::from(self.slots) * 31).then_some(enough)
     }
 }

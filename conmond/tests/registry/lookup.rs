@@ -14,7 +14,7 @@ use super::support::*;
 
 const PER_HOST: u32 = 200;
 /// From one cold look-up to the next.
-const PACE: Duration = Duration::from_millis(2);
+const PACE: Duration = Duration::from_millis(5);
 /// Peers whose memory is measured, and whose answers are asked for again.
 const PEERS: usize = 1000;
 /// Cold look-ups, the peers' among them: thirty are slower than the 99th percentile.

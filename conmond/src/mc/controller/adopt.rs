@@ -98,6 +98,7 @@ impl Work {
             dirty: true,
             unsaved: true,
             names_changes: 0,
+            looked_at: Timestamp::ZERO,
             saved_at: started,
             swept_at: started,
             published_at: Timestamp::ZERO,
@@ -313,7 +314,7 @@ impl Work {
                 let drained = set.drain()?;
                 fault::point("adopt.drained");
                 Set::unpin_older(&dir)?;
-                tracing::info!(set = %id, ?drained, "a flow table that was growing has grown");
+                tracing::info!(set = %id, ?drained, "a flow table that was being exchanged is exchanged");
             }
             self.own_set(id, set, role, monitor)?;
             if growing {

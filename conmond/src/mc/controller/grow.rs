@@ -15,10 +15,10 @@ const AGAIN: Duration = Duration::from_secs(10);
 
 /// What was done.
 pub enum Step {
-    /// The new table and its programs are there, or cannot be had.
-    Made(Result<Box<Set>, tap::Error>),
+    /// The table of this size and its programs are there, or cannot be had.
+    Made(u32, Result<Box<Set>, tap::Error>),
     /// The janitor stands still.
-    Ready(Arc<Set>, Sender<()>),
+    Ready(Arc<Set>, Sender<bool>),
     /// The records are in the new table.
     Drained(anyhow::Result<Drained>),
     /// Programs without the table before are there, or cannot be had.
@@ -32,6 +32,7 @@ impl Work {
         if let Ok(counters) = set.counters() {
             // what overflowed before is no reason to grow now
             (table.full, table.full_before) = (counters.flow_full, counters.flow_full);
+            table.used = counters.flows_begun.saturating_sub(counters.flows_ended);
         }
         table
     }
@@ -57,8 +58,8 @@ impl Work {
         // monitors are not trusted: the kernel's own word
         match hand.set.counters() {
             Ok(counters) => {
-                seen.table
-                    .report(counters.flows_begun.saturating_sub(counters.flows_ended), counters.flow_full);
+                let used = counters.flows_begun.saturating_sub(counters.flows_ended);
+                seen.table.look(used, counters.flow_full, &self.world.wishes.room, monotonic());
             }
             Err(error) => return self.not_grown(id, Growth::None, &chain(&error)),
         }
@@ -68,7 +69,7 @@ impl Work {
         }
         seen.table.stage = Growth::Making;
         let set = hand.set.clone();
-        self.load_for(id, move || Step::Made(set.resized(flows).map(Box::new)));
+        self.load_for(id, move || Step::Made(flows, set.resized(flows).map(Box::new)));
     }
 
     /// The ports were moved: the janitor may move the records.
@@ -76,12 +77,12 @@ impl Work {
         let Some(hand) = self.hands.get(&id) else { return };
         match self.growing.remove(&id) {
             Some(go) => {
-                let _ = go.send(());
+                let _ = go.send(true);
             }
             // it failed before
             None => {
                 let (go, going) = channel();
-                let _ = go.send(());
+                let _ = go.send(true);
                 self.send(self.job(id, hand.set.clone(), Box::new(|| {}), going));
             }
         }
@@ -95,7 +96,7 @@ impl Work {
         id: SetId,
         to: Arc<Set>,
         ready: Box<dyn FnOnce() + Send>,
-        go: std::sync::mpsc::Receiver<()>,
+        go: std::sync::mpsc::Receiver<bool>,
     ) -> Job {
         let events = self.events.clone();
         let done = Box::new(move |drained| {
@@ -107,7 +108,7 @@ impl Work {
     pub(super) fn take_growth(&mut self, id: SetId, step: Step) {
         self.dirty = true;
         match step {
-            Step::Made(Ok(set)) => {
+            Step::Made(_, Ok(set)) => {
                 let (set, (go, going)) = (Arc::<Set>::from(set), channel());
                 let (events, to) = (self.events.clone(), set.clone());
                 let ready = Box::new(move || {
@@ -115,7 +116,7 @@ impl Work {
                 });
                 self.send(self.job(id, set, ready, going));
             }
-            Step::Made(Err(error)) => self.not_grown(id, Growth::None, &chain(&error)),
+            Step::Made(flows, Err(error)) => self.not_made(id, flows, &chain(&error)),
             Step::Ready(set, go) => self.take_ready(id, set, go),
             Step::Drained(Ok(drained)) => self.take_drained(id, drained),
             // the records are safe where they are; nobody reads them until they are moved
@@ -136,7 +137,12 @@ impl Work {
     }
 
     /// From now on the set counts in the new table. The janitor waits: if that cannot be, `go` is dropped, which tells it.
-    fn take_ready(&mut self, id: SetId, set: Arc<Set>, go: Sender<()>) {
+    fn take_ready(&mut self, id: SetId, set: Arc<Set>, go: Sender<bool>) {
+        if self.is_outgrown(id, set.spec().flows) {
+            self.put_off(id);
+            let _ = go.send(false);
+            return;
+        }
         if let Err(error) = set.pin(&self.set_dir(id)) {
             return self.not_grown(id, Growth::None, &chain(&error));
         }
@@ -144,6 +150,21 @@ impl Work {
         self.exchange(id, set);
         self.growing.insert(id, go);
         self.set_stage(id, Growth::Moving);
+    }
+
+    /// Whether a table that is to be cut to so many records has too many by now: between the decision and this there may be a storm.
+    fn is_outgrown(&self, id: SetId, flows: u32) -> bool {
+        let Some((hand, seen)) = self.hands.get(&id).zip(self.world.sets.get(&id)) else { return false };
+        let used = hand.set.counters().map_or(0, |c| c.flows_begun.saturating_sub(c.flows_ended));
+        flows < seen.table.slots && used > u64::from(flows - flows / 8)
+    }
+
+    /// The table is left as large as it is, for a while.
+    fn put_off(&mut self, id: SetId) {
+        if let Some(seen) = self.world.sets.get_mut(&id) {
+            seen.table.stage = Growth::None;
+            seen.table.not_cut_again(&self.world.wishes.room, monotonic());
+        }
     }
 
     /// Other programs and perhaps another table: ports are moved to them as reconciling finds them.
@@ -196,6 +217,15 @@ impl Work {
     fn not_drained(&mut self, id: SetId, error: &str) {
         let began = self.hands.get(&id).is_some_and(|h| h.set.older_flows().is_some());
         self.not_grown(id, if began { Growth::Left } else { Growth::None }, error);
+    }
+
+    fn not_made(&mut self, id: SetId, flows: u32, error: &str) {
+        if self.world.sets.get(&id).is_some_and(|seen| flows < seen.table.slots) {
+            tracing::warn!(set = %id, flows, error, "a flow table that is larger than needed cannot be cut");
+            self.put_off(id);
+        } else {
+            self.not_grown(id, Growth::None, error);
+        }
     }
 
     fn not_grown(&mut self, id: SetId, stage: Growth, error: &str) {

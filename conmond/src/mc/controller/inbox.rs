@@ -7,7 +7,6 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::Duration;
 
 use super::Event;
-use crate::mc::engine::Answer;
 use crate::mc::tapper;
 
 pub(super) struct Inbox {
@@ -40,9 +39,7 @@ impl Inbox {
     pub(super) fn next_word(&mut self) -> Option<Event> {
         self.look();
         let [first, second, _] = &mut self.queues;
-        first
-            .is_empty()
-            .then(|| second.pop_front_if(|event| matches!(event, Event::Engine(Answer::Event(_)))))?
+        first.is_empty().then(|| second.pop_front_if(|event| event.is_word()))?
     }
 
     /// Whether nothing waits.
@@ -85,6 +82,7 @@ mod tests {
     use ippm::time::Timestamp;
 
     use super::*;
+    use crate::mc::engine::Answer;
     use crate::mc::surveyor::Found;
     use crate::mc::world::SetId;
     use crate::runtime::{EngineEvent, EventTime};

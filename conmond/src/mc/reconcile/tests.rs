@@ -545,6 +545,18 @@ fn a_flow_table_grows_when_it_is_nearly_full_and_by_more_when_it_overflows() {
     );
     table(&mut w).slots = 65_536;
     assert_eq!(growth_of(&w, NOW), None, "it has met its bound");
+    // what overflowed at its bound does not keep it from being cut, nor make it grow for ever
+    let now = pass(&mut w, NOW, 200, 12_000);
+    let of = |w: &mut World, full, at| {
+        let room = w.wishes.room;
+        table(w).look(12_000, full, &room, at);
+        growth_of(w, at)
+    };
+    assert_eq!(of(&mut w, 60_000, now), Some(Action::Resize { set: NURSERY, flows: 15_008 }));
+    table(&mut w).slots = 16_384;
+    assert_eq!(of(&mut w, 60_000, now), Some(Action::Resize { set: NURSERY, flows: 32_768 }));
+    let later = now + Duration::from_secs(70);
+    assert_eq!(of(&mut w, 60_000, later), Some(Action::Resize { set: NURSERY, flows: 15_008 }));
 }
 
 /// Time passes as the controller lets it, ten seconds at a time, with so many records in use.
@@ -553,8 +565,7 @@ fn pass(world: &mut World, from: Timestamp, seconds: u64, used: u64) -> Timestam
     let mut now = from;
     for _ in 0..seconds / 10 {
         now = now + Duration::from_secs(10);
-        table(world).report(used, 0);
-        table(world).pass(&room, now);
+        table(world).look(used, 0, &room, now);
     }
     now
 }
@@ -587,6 +598,14 @@ fn room_that_was_not_needed_for_a_while_is_given_back() {
     assert_eq!(cut(&w, now), None);
     let now = pass(&mut w, now, 200, 12_390);
     assert_eq!(cut(&w, now), Some(Action::Resize { set: NURSERY, flows: 15_488 }));
+    // a monitor's word does not cut it, nor can it
+    *table(&mut w) =
+        FlowTable { used: u64::MAX, full: u64::MAX, full_before: u64::MAX, ..FlowTable::new(65_536) };
+    let room = w.wishes.room;
+    for s in [0, 70, 140] {
+        table(&mut w).look(u64::MAX, u64::MAX, &room, now + Duration::from_secs(s));
+    }
+    assert_eq!(cut(&w, now + Duration::from_secs(140)), None);
     // and so is what grows
     *table(&mut w) = FlowTable { stage: Growth::Making, ..FlowTable::new(32_768) };
     let now = pass(&mut w, now, 100, 12_000);

@@ -347,6 +347,13 @@ impl Driver {
 
     /// Takes this host's rows away: with the lease they hang on.
     async fn leave(self) {
+        {
+            // nobody follows what is read from now on
+            let mut reading = self.shared.reading();
+            reading.line = None;
+            reading.reader.disconnect(now());
+        }
+        self.tell();
         let lease = self.shared.writer().lease();
         let (Some(connection), Some(lease)) = (&self.connection, lease) else { return };
         let revoke = calls::write(connection.line.client.clone(), writer::Ask::Revoke(lease), &self.host, 0);
