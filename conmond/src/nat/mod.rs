@@ -13,6 +13,7 @@ mod wire;
 
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use ippm::flow::FlowKey;
 use ippm::naming::{AddressMap, Lookup};
@@ -147,6 +148,11 @@ impl Connection {
     }
 }
 
+/// The port sees a packet this long, at the most, before the kernel tells of the connection that it began.
+const BEFORE: Duration = Duration::from_millis(200);
+/// The same where the packet waits for a neighbour's address: the kernel asks three times, a second apart.
+const WAITED: Duration = Duration::from_secs(5);
+
 /// Translated conversations in time: ports are used again.
 #[derive(Debug)]
 pub struct Translations {
@@ -184,6 +190,20 @@ impl Translations {
             full: 0,
             overruns: 0,
         }
+    }
+
+    /// The kernel tells of a new connection. Its first packets were at the port before: by as much as it takes to be told of it, and where they
+    /// had to wait for a neighbour's address on the bridge, by up to the seconds after which the kernel gives that up.
+    pub fn begin(&mut self, connection: &Connection, told: Timestamp) {
+        let waited = told.before(WAITED);
+        let over = |until: Timestamp| until <= waited;
+        let is_first =
+            connection.views().all(|(seen, _)| self.real.intervals(&seen).iter().all(|i| over(i.until)))
+                && connection.wires().all(|(seen, side, wire)| {
+                    self.wires.intervals(&(seen, side)).iter().all(|i| over(i.until))
+                        && self.ends.intervals(&(wire, side)).iter().all(|i| over(i.until))
+                });
+        self.open(connection, if is_first { waited } else { told.before(BEFORE) });
     }
 
     /// A connection is there since then.
@@ -316,6 +336,26 @@ mod tests {
         assert_eq!(real(&all, &caller, 11, 12), Some(place("10.2.0.2:80")));
         assert_eq!(real(&all, &key("10.2.0.2:80", "10.1.0.2:4000"), 11, 12), None, "it sees the truth");
         assert_eq!(real(&all, &key("10.1.0.2:4001", "10.1.0.1:8080"), 11, 12), None, "another flow");
+    }
+
+    #[test]
+    fn what_waited_for_a_neighbour_is_the_connection_s_unless_it_may_be_the_one_before() {
+        let mut all = Translations::default();
+        let one = connection("10.1.0.2:4000", "10.1.0.1:8080", "10.2.0.2:80", "10.1.0.2:4000");
+        let other = connection("10.1.0.2:4000", "10.1.0.1:8080", "10.3.0.3:80", "10.1.0.2:4000");
+        let caller = key("10.1.0.2:4000", "10.1.0.1:8080");
+        all.begin(&one, at(100));
+        assert_eq!(
+            real(&all, &caller, 97, 98),
+            Some(place("10.2.0.2:80")),
+            "told of two seconds after its packets"
+        );
+        assert_eq!(real(&all, &caller, 90, 94), None);
+        all.close(&one, at(110));
+        all.begin(&other, at(112));
+        assert_eq!(real(&all, &caller, 109, 109), Some(place("10.2.0.2:80")));
+        assert_eq!(real(&all, &caller, 111, 111), None, "whose this was nobody knows");
+        assert_eq!(real(&all, &caller, 112, 113), Some(place("10.3.0.3:80")));
     }
 
     #[test]

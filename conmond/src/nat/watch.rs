@@ -21,8 +21,6 @@ const RECEIVE_BUFFER_BYTES: usize = 8 << 20;
 /// Dumps come in pieces of at most 32 KiB.
 const BUFFER_BYTES: usize = 64 << 10;
 const TIMEOUT: Duration = Duration::from_secs(2);
-/// The port sees a packet this long, at the most, before the kernel tells of the connection that it began.
-const BEFORE: Duration = Duration::from_millis(200);
 
 /// Why connection tracking cannot be listened to.
 #[derive(Debug, thiserror::Error)]
@@ -80,7 +78,7 @@ fn lock(all: &Mutex<Translations>) -> MutexGuard<'_, Translations> {
 fn take(into: &Mutex<Translations>, message: &Message<'_>, at: Timestamp) {
     let Some(connection) = wire::connection(message.body).filter(Connection::is_translated) else { return };
     match message.kind {
-        wire::CT_NEW => lock(into).open(&connection, at.before(BEFORE)),
+        wire::CT_NEW => lock(into).begin(&connection, at),
         wire::CT_DELETE => lock(into).close(&connection, at),
         _ => {}
     }

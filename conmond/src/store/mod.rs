@@ -238,6 +238,8 @@ pub struct Store {
     buried_order: VecDeque<PairLife>,
     /// Translated flows alone: all others are in the kernel's tables, for whoever lists them.
     translated: HashMap<(SetId, u32), LiveFlow>,
+    /// Flows without an answer whose far end is who it seems, as far as is known yet, and when they were read.
+    unanswered: HashMap<(SetId, u32), (FlowMeasurement, Timestamp)>,
     ended: VecDeque<EndedFlow>,
     /// Flows that began since the last reading: a new pair is told of before its record is read.
     begun: VecDeque<(SetId, FlowEvent)>,
@@ -269,6 +271,7 @@ impl Store {
             buried: HashSet::new(),
             buried_order: VecDeque::new(),
             translated: HashMap::new(),
+            unanswered: HashMap::new(),
             ended: VecDeque::new(),
             begun: VecDeque::new(),
             late: VecDeque::new(),
@@ -353,6 +356,7 @@ impl Store {
             report.read(at);
         }
         self.settle_lost(set, at);
+        self.settle_unanswered(set, at);
         self.begun.retain(|(of, event)| event.time > at || (*of != set && at - event.time < BEGUN));
     }
 
@@ -412,6 +416,11 @@ impl Store {
         let Some(real) = real else {
             // the slot's flow of before, if it was translated, has ended
             self.translated.remove(&place);
+            // nothing was answered yet: its packets may wait for a neighbour's address, and the kernel tells of it only then
+            let waits = flow.counters.rx.packets == 0 && taken_at - flow.first_seen < LATE;
+            if waits && self.unanswered.len() < LATE_FLOWS {
+                self.unanswered.insert(place, (flow.clone(), taken_at));
+            }
             return;
         };
         let last = match known {
@@ -425,8 +434,19 @@ impl Store {
         self.translated.insert(place, live);
     }
 
+    /// Flows that were silent since it became known who is at their far end.
+    fn settle_unanswered(&mut self, set: SetId, now: Timestamp) {
+        let of_set: Vec<_> = self.unanswered.extract_if(|(of, _), _| *of == set).collect();
+        for ((_, slot), (flow, taken_at)) in of_set {
+            if !self.translated.contains_key(&(set, slot)) && now - flow.first_seen < LATE {
+                self.apply_flow(set, &flow, taken_at);
+            }
+        }
+    }
+
     fn end_flow(&mut self, set: SetId, event: &FlowEvent) {
         let place = (set, event.id.slot);
+        self.unanswered.remove(&place);
         let known = self.translated.get(&place).is_some_and(|l| l.flow.first_seen == event.first_seen);
         let live = if known { self.translated.remove(&place) } else { None };
         let real = live.map(|l| l.real).or_else(|| self.real(&event.key, event.first_seen, event.last_seen));
@@ -508,8 +528,9 @@ impl Store {
         self.bury(life);
         let (set, key) = (SetId(life.set), retired.record.pair.key);
         self.shares_changed |= self.ended_shares.remove(&(set, key)).is_some();
-        let of_it = |l: &LiveFlow| shares::pair_of(&l.flow.key, l.flow.role) == key;
-        self.translated.retain(|(of, _), live| *of != set || !of_it(live));
+        let of_it = |flow: &FlowMeasurement| shares::pair_of(&flow.key, flow.role) == key;
+        self.translated.retain(|(of, _), live| *of != set || !of_it(&live.flow));
+        self.unanswered.retain(|(of, _), (flow, _)| *of != set || !of_it(flow));
         if self.masks.contains(&key.remote) || !retired.via.is_empty() {
             self.settled.insert((set, key), retired.record.pair.last_seen);
         }
@@ -631,6 +652,7 @@ impl Store {
     /// tells places in the table of before.
     pub fn moved(&mut self, set: SetId, at: Timestamp, flows: Vec<(FlowKey, SlotTag, Timestamp)>) {
         self.sets.entry(set).or_default().flows_moved_at = at;
+        self.unanswered.retain(|(s, _), _| *s != set);
         let mut left: HashMap<FlowKey, LiveFlow> = HashMap::new();
         for (_, live) in self.translated.extract_if(|(s, _), _| *s == set) {
             left.insert(live.flow.key, live);
@@ -651,6 +673,7 @@ impl Store {
     pub fn drop_set(&mut self, set: SetId) {
         self.sets.remove(&set);
         self.translated.retain(|(s, _), _| *s != set);
+        self.unanswered.retain(|(s, _), _| *s != set);
         self.ports.retain(|(s, _), _| *s != set);
         self.ended_shares.retain(|(s, _), _| *s != set);
         self.settled.retain(|(s, _), _| *s != set);

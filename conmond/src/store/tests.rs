@@ -283,6 +283,23 @@ mod translated {
     }
 
     #[test]
+    fn what_was_sent_before_its_connection_was_told_of_has_its_far_end_though_it_is_silent_since() {
+        let mut s = store();
+        let second = |n: u64| Timestamp(n * 1_000_000_000);
+        let flows = vec![flow(3, 4000, 8080, 6)];
+        let batch =
+            Batch { taken_at: second(1), pairs: vec![pair_with_host(6, 1)], flows, ..Batch::default() };
+        s.apply(SET, &batch);
+        let at_the_host = [("h".to_owned(), 6, Some(0), vec![])];
+        assert_eq!(rows(&s), at_the_host);
+        s.scanned(SET, second(2), 1);
+        assert_eq!(rows(&s), at_the_host);
+        s.translations().lock().unwrap().begin(&connection(4000, 8080, [10, 0, 0, 2]), second(2));
+        s.scanned(SET, second(3), 1);
+        assert_eq!(rows(&s), [("name-b".to_owned(), 6, Some(0), vec!["10.0.0.254:8080".to_owned()])]);
+    }
+
+    #[test]
     fn two_published_ports_are_told_apart_and_sum_up_to_the_record() {
         let mut s = with_connections();
         let flows = vec![flow(3, 4000, 8080, 6), flow(4, 4002, 9090, 3), flow(5, 4005, 22, 2)];
