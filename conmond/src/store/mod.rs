@@ -37,6 +37,8 @@ use crate::nat::{Place, Real, Translations};
 /// Ended flows whose far end another host may still name, and for how long.
 const LATE_FLOWS: usize = 8192;
 const LATE: Duration = Duration::from_secs(5);
+/// Flows without an answer that are looked at again for as long; of more than so many nobody waits for a neighbour.
+const UNANSWERED: usize = 1024;
 /// Flows that began since their set's tables were read last, and for how long they are worth telling if those are not read again. Where
 /// more begin, the reading tells of them.
 const BEGUN_FLOWS: usize = 4096;
@@ -418,7 +420,7 @@ impl Store {
             self.translated.remove(&place);
             // nothing was answered yet: its packets may wait for a neighbour's address, and the kernel tells of it only then
             let waits = flow.counters.rx.packets == 0 && taken_at - flow.first_seen < LATE;
-            if waits && self.unanswered.len() < LATE_FLOWS {
+            if waits && self.unanswered.len() < UNANSWERED {
                 self.unanswered.insert(place, (flow.clone(), taken_at));
             }
             return;
