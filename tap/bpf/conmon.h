@@ -28,7 +28,7 @@
  * one look at it tells where in the bucket a key is, or that it is not, whatever the bucket's records are. A key's place is the one
  * that its tag names, else any free one of its bucket, or of its other buckets. So a table can be filled to seven eighths.
  *
- * The flow table is enlarged, or cut to what is needed, by being replaced: other programs over a larger one, and the same other maps, take the ports
+ * The flow table is enlarged, or cut to what is needed, by being replaced: other programs over another one, and the same other maps, take the ports
  * over. While records are in the table of before, `older`, a flow's first packet in the new one takes over what the
  * older record knows; the `cm_mover` program then moves the older records, counters and all.
  */

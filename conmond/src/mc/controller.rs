@@ -693,7 +693,7 @@ impl Work {
             self.alive.insert(id, *alive);
         }
         if let Sign::Reported(counters) = &sign {
-            set.table.used = counters.flows_begun.saturating_sub(counters.flows_ended);
+            set.table.used = grow::in_use(counters);
             set.table.full = counters.flow_full;
         }
         match (&mut set.monitor, sign) {
@@ -851,8 +851,7 @@ impl Work {
     fn look_at_tables(&mut self, now: Timestamp) {
         for (id, set) in &mut self.world.sets {
             let Some(Ok(counters)) = self.hands.get(id).map(|hand| hand.set.counters()) else { continue };
-            let used = counters.flows_begun.saturating_sub(counters.flows_ended);
-            set.table.look(used, counters.flow_full, &self.world.wishes.room, now);
+            set.table.look(grow::in_use(&counters), counters.flow_full, &self.world.wishes.room, now);
         }
     }
 

@@ -4,6 +4,7 @@
 //! moves the ports, one by one and as reconciling finds them, to the new programs; the janitor moves the records; monitors are handed the
 //! new table; and another load gives the ports programs that do not look into the table before any more.
 
+use ippm::measurement::SetCounters;
 use tap::Drained;
 
 use super::*;
@@ -25,6 +26,11 @@ pub enum Step {
     Settled(Result<Box<Set>, tap::Error>),
 }
 
+/// Flow records in use.
+pub(super) fn in_use(counters: &SetCounters) -> u64 {
+    counters.flows_begun.saturating_sub(counters.flows_ended)
+}
+
 impl Work {
     /// As a set's flow table is when the set comes into the controller's hands.
     pub(super) fn flow_table(&self, set: &Set) -> FlowTable {
@@ -32,7 +38,7 @@ impl Work {
         if let Ok(counters) = set.counters() {
             // what overflowed before is no reason to grow now
             (table.full, table.full_before) = (counters.flow_full, counters.flow_full);
-            table.used = counters.flows_begun.saturating_sub(counters.flows_ended);
+            table.used = in_use(&counters);
         }
         table
     }
@@ -58,8 +64,7 @@ impl Work {
         // monitors are not trusted: the kernel's own word
         match hand.set.counters() {
             Ok(counters) => {
-                let used = counters.flows_begun.saturating_sub(counters.flows_ended);
-                seen.table.look(used, counters.flow_full, &self.world.wishes.room, monotonic());
+                seen.table.look(in_use(&counters), counters.flow_full, &self.world.wishes.room, monotonic());
             }
             Err(error) => return self.not_grown(id, Growth::None, &chain(&error)),
         }
@@ -155,7 +160,7 @@ impl Work {
     /// Whether a table that is to be cut to so many records has too many by now: between the decision and this there may be a storm.
     fn is_outgrown(&self, id: SetId, flows: u32) -> bool {
         let Some((hand, seen)) = self.hands.get(&id).zip(self.world.sets.get(&id)) else { return false };
-        let used = hand.set.counters().map_or(0, |c| c.flows_begun.saturating_sub(c.flows_ended));
+        let used = hand.set.counters().map_or(0, |counters| in_use(&counters));
         flows < seen.table.slots && used > u64::from(flows - flows / 8)
     }
 
