@@ -179,6 +179,22 @@ static always_inline __u32 places_of(const struct cm_tags *tags, __u32 tag)
 	return places;
 }
 
+/* Both, of one look: who would put the same key there is seen in one or meets us in the other. */
+static always_inline __u32 places_and_free(const struct cm_tags *tags, __u32 tag, __u32 *free)
+{
+	__u32 places = 0, empty = 0;
+
+	for (int i = 0; i < CM_PLACES; i++) {
+		__u32 t = READ_ONCE(tags->tag[i]);
+
+		places |= is_zero(t ^ tag) << i;
+		empty |= is_zero(t) << i;
+		asm volatile("" : "+r"(places), "+r"(empty));
+	}
+	*free = empty;
+	return places;
+}
+
 /* The lowest of some places. */
 static always_inline __u32 lowest(__u32 places)
 {
@@ -290,17 +306,23 @@ static always_inline __u32 number_of(__u32 places)
 	return (places + (places >> 8)) & 0x1f;
 }
 
-/* Whether somebody has just put the key in this slot, whose tag is its own. */
-static always_inline int came_first(__u32 slot, const struct cm_flow_key *k, __u32 tag)
+/*
+ * Whether somebody has just put the key in this slot, whose tag is its own. Who did writes two lines that may be far away
+ * before it publishes them.
+ */
+noinline int came_first(__u32 slot, struct cm_flow_key *k, __u32 tag)
 {
 	struct cm_flow *f = flow_at(slot);
-	__u32 state;
 
-	if (!f)
+	if (!f || !k)
 		return 0;
-	state = READ_ONCE(f->state);
-	if (state == CM_FREE || state == CM_CLAIMING)
+	ROLLED for (int i = 0; i < 16; i++) {
+		__u32 state = READ_ONCE(f->state);
+
+		if (state != CM_FREE && state != CM_CLAIMING)
+			break;
 		a_moment();
+	}
 	return flow_matches(f, k, tag);
 }
 
@@ -325,17 +347,23 @@ noinline __u32 flow_place(struct cm_flow_key *k, __u32 tag)
 	if (!k || !first || !second)
 		return CM_NONE;
 	if (READ_ONCE(first->tag[tag & (CM_PLACES - 1)])) {
-		__u32 free = number_of(places_of(first, 0));
+		__u32 free, there, same = places_and_free(first, tag, &free);
 
-		swap = free <= CM_CROWDED && number_of(places_of(second, 0)) > free;
+		/* who puts the same key in one of them makes it the more crowded one: there it is found */
+		if (!same && number_of(free) <= CM_CROWDED) {
+			same = places_and_free(second, tag, &there);
+			swap = same || number_of(there) > number_of(free);
+		}
 	}
 	ROLLED for (__u32 turn = 0; turn < CM_BUCKETS; turn++) {
 		__u32 bucket = bucket_of_turn(tag, turn < 2 ? turn ^ swap : turn, cm_settings.flow_buckets);
 		struct cm_tags *tags = flow_tags(bucket);
+		__u32 same, free;
 
 		if (!tags)
 			return CM_NONE;
-		ROLLED for (__u32 same = places_of(tags, tag), i = 0; same && i < CM_PLACES; i++) {
+		same = places_and_free(tags, tag, &free);
+		ROLLED for (int i = 0; same && i < CM_PLACES; i++) {
 			__u32 slot = bucket * CM_PLACES + lowest(same);
 
 			if (came_first(slot, k, tag))
@@ -344,7 +372,7 @@ noinline __u32 flow_place(struct cm_flow_key *k, __u32 tag)
 		}
 		/* others may take the place that looks free, but not often */
 		ROLLED for (int i = 0; i < 3; i++) {
-			__u32 free = places_of(tags, 0), place = place_in(free, tag), was;
+			__u32 place = place_in(free, tag), was;
 			__u32 slot = bucket * CM_PLACES + place;
 			struct cm_flow *f = flow_at(slot);
 
@@ -353,12 +381,13 @@ noinline __u32 flow_place(struct cm_flow_key *k, __u32 tag)
 			was = __sync_val_compare_and_swap(&tags->tag[place], 0, tag);
 			if (was == tag && came_first(slot, k, tag))
 				return slot | CM_FOUND;
-			if (was)
-				continue;
-			WRITE_ONCE(f->state, CM_CLAIMING);
-			f->key = *k;
-			f->tag = tag;
-			return slot;
+			if (!was) {
+				WRITE_ONCE(f->state, CM_CLAIMING);
+				f->key = *k;
+				f->tag = tag;
+				return slot;
+			}
+			free &= ~(1u << place);
 		}
 	}
 	return CM_NONE;

@@ -436,5 +436,6 @@ fn root_processors_that_meet_in_new_flows_miss_nothing() {
     let (flows, pairs) = packets(&set);
     assert_eq!(flows + pairs, 4 * u64::from(FLOWS));
     let begun = census(&set).set.flows_begun;
-    assert!(begun <= u64::from(FLOWS) + 20, "{begun} records of {FLOWS} flows");
+    println!("{begun} records of {FLOWS} flows");
+    assert!(begun <= u64::from(FLOWS) + 8, "{begun} records of {FLOWS} flows");
 }
