@@ -225,8 +225,8 @@ metrics! {
     PAIR_RTT: Histogram Unit::Seconds, "conmon_pair_rtt_seconds" [SRC, DST, TENANT]
         "Round-trip delay from src's port to dst and back, measured on TCP data.";
         "From the moment a TCP segment with data by src passes the port until the first acknowledgement of all of it \
-         passes in return. One segment at a time is followed in each flow and direction; one that is sent again gives \
-         no value. The delay contains dst's stack, with its delayed acknowledgements, and the path \
+         passes in return. One segment at a time is followed in each flow and direction, of a busy one some that are \
+         drawn; one that is sent again gives no value. The delay contains dst's stack, with its delayed acknowledgements, and the path \
          there and back. A pair of which only dst has an observed port is measured there: then the path is that between \
          dst's port and dst. Taken by a passive method with the kernel's clock at the hook; each value is exact to that \
          clock, and counted in a bucket whose edges are exact.";

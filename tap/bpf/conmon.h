@@ -38,7 +38,7 @@
 #include <linux/types.h>
 
 enum cm_const {
-	CM_ABI = 4,		/* changes whenever a record's layout or meaning does */
+	CM_ABI = 5,		/* changes whenever a record's layout or meaning does */
 	CM_PROBES = 8,		/* slots looked at for a pair, a port or a histogram */
 	CM_PLACES = 16,		/* flow slots in a bucket */
 	CM_BUCKETS = 4,		/* buckets that a flow may be in */
@@ -49,6 +49,8 @@ enum cm_const {
 	CM_HIST_UNIT_BITS = 6,	/* the smallest bucket is 64 ns wide */
 	CM_HIST_BUCKETS = 400,	/* up to 2^34 ns (17 s); the last bucket also takes what is longer */
 	CM_TARGETS = 4096,	/* places of ports that share a block of filters, by interface */
+	CM_PACE_NS = 4000000,	/* from one RTT probe of a busy direction to the next, by and by */
+	CM_THINNEST = 20,	/* at least one of 2^this new segments begins one */
 	CM_CMDS = 64,		/* commands in one run of the janitor */
 	CM_GROUP = 0x80000000,	/* set in the number of a port that is a control group */
 	CM_ELSEWHERE = 0x40000000, /* set, without CM_GROUP, in that of an interface of another network namespace */
@@ -116,6 +118,7 @@ enum cm_settings_flag {
 	CM_FLAG_SAMPLES = 2,	/* write every RTT singleton to the ring (truth tests) */
 	CM_FLAG_NEW_RECORDS = 4,	/* write a record for each new flow */
 	CM_FLAG_OLDER = 8,	/* there are records in `older` yet */
+	CM_FLAG_PACED = 16,	/* a busy direction of a flow begins an RTT probe of data every CM_PACE_NS or so, not one after the other */
 };
 
 /* Set once, before load; the verifier sees them as constants. Masks are table sizes less one. */
@@ -164,7 +167,7 @@ struct cm_flow {
 	__u8 guessed;		/* the role was inferred from port numbers, not seen */
 
 	/* line 2: TCP */
-	__u64 probe_t0[2];	/* when the outstanding probe left, 0 for none; by direction of its data; CM_HANDSHAKE */
+	__u64 probe_t0[2];	/* when the outstanding probe left, 0 for none; by direction of its data; with CM_HANDSHAKE, CM_RESTING, CM_THIN */
 	__u32 probe_end[2];	/* the sequence number whose acknowledgement ends it */
 	__u32 hist[2];		/* slot of its pair's histogram for data of that direction, + 1; 0 if not known yet */
 	__u32 right[2];		/* highest sequence number seen + 1 */
@@ -183,6 +186,13 @@ struct cm_tags {
 
 /* In probe_t0: the probe is a SYN or SYN/ACK. The clock does not reach that bit. */
 #define CM_HANDSHAKE (1ull << 63)
+/* In probe_t0: none is outstanding; when the last one left. */
+#define CM_RESTING (1ull << 62)
+/* In probe_t0, paced: of 2^this new segments one begins a probe. */
+#define CM_THIN(word) ((word) >> 57 & 31)
+#define CM_THINNED(thin) ((__u64)(thin) << 57)
+/* In probe_t0, the rest: CLOCK_MONOTONIC, over after four and a half years, which does not matter for differences. */
+#define CM_TIME ((1ull << 57) - 1)
 
 enum cm_seen {
 	CM_SEEN_RIGHT = 1,	/* << direction: `right` holds a value */

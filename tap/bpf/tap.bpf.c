@@ -234,14 +234,44 @@ noinline __u32 begin(struct cm_packet *p, __u32 tag, __u32 dir, __u32 len, __u32
 #define set_probe(word, v) ((void)__sync_lock_test_and_set(&(word), (v)))
 #endif
 
-/* Ends the outstanding probe of `data`'s direction and returns when it began; 0 if there is none. */
+static always_inline int is_outstanding(__u64 word)
+{
+	return word && !(word & CM_RESTING);
+}
+
+/*
+ * Paced: a probe costs two looks at the clock and a histogram, more than all the rest, and a flow that answers within
+ * microseconds would have one for every packet. So of a busy direction's segments some are drawn, by their numbers: by
+ * time alone the first one in each clock tick would be, whose delay is the longer for what the processors do
+ * at ticks. One of 2^thin; thin goes up where one begins soon after the last and down where it took long. After much
+ * longer the next segment begins one whatever its number, so that a flow that has become slow is not thinned.
+ * Returns the new thin, or -1 if the segment begins none.
+ */
+static always_inline int thinned(__u64 word, __u32 seq, __u64 tick)
+{
+	/* CM_TIME's difference, with its sign: the tick may have begun before the probe */
+	__s64 since = (__s64)((tick - word) << 7) >> 7;
+	int thin = CM_THIN(word);
+
+	if (since >= 8 * CM_PACE_NS)
+		return thin / 2;
+	if (mix(seq * cm_settings.secret[0]) & ((1u << thin) - 1))
+		return -1;
+	if (since < CM_PACE_NS / 4)
+		return thin < CM_THINNEST ? thin + 1 : thin;
+	return thin && since >= CM_PACE_NS ? thin - 1 : thin;
+}
+
+/* Ends the outstanding probe of `data`'s direction and returns its word; 0 if there is none. */
 static always_inline __u64 take_probe(struct cm_flow *f, enum cm_dir data)
 {
-	__u64 t0 = READ_ONCE(f->probe_t0[data]);
+	__u64 word = READ_ONCE(f->probe_t0[data]);
 
-	if (t0)
-		set_probe(f->probe_t0[data], 0);
-	return t0;
+	if (!is_outstanding(word))
+		return 0;
+	/* a handshake's does not count: a connection that is soon over has data's, too */
+	set_probe(f->probe_t0[data], cm_settings.flags & CM_FLAG_PACED && !(word & CM_HANDSHAKE) ? word | CM_RESTING : 0);
+	return word;
 }
 
 /* Whether an acknowledgement is of `data`'s probe, and of something that was sent. */
@@ -270,18 +300,18 @@ static always_inline int is_older(const struct cm_flow *f, const struct cm_packe
  * steering); if two do overlap, `right` and a probe's end may be off by one segment for one singleton.
  */
 static always_inline void follow_tcp(struct cm_flow *f, __u32 slot, const struct cm_packet *p, const enum cm_dir dir,
-				     __u32 segments)
+				     __u32 segments, __u64 tick)
 {
 	const enum cm_dir back = dir == CM_TX ? CM_RX : CM_TX;
 	const __u16 seen = CM_SEEN_RIGHT << dir;
 	__u32 length = p->payload + !!(p->flags & TCP_SYN) + !!(p->flags & TCP_FIN);
 	__u32 end = p->seq + length;
-	__u64 now = 0;
+	__u64 now = 0, word;
 
 	if (p->flags & TCP_RST)
 		return;
 
-	if (p->flags & TCP_ACK && READ_ONCE(f->probe_t0[back]) && covers(f, p->ack, back)) {
+	if (p->flags & TCP_ACK && is_outstanding(READ_ONCE(f->probe_t0[back])) && covers(f, p->ack, back)) {
 		__u64 t0 = take_probe(f, back);
 
 		/* once more: between the two looks another processor may have begun the next probe */
@@ -290,17 +320,19 @@ static always_inline void follow_tcp(struct cm_flow *f, __u32 slot, const struct
 			__u32 leg = (back == CM_TX ? CM_LEG_AWAY : CM_LEG_NEAR) + (handshake ? 2 : 0);
 			__u32 hist = handshake ? 0 : f->hist[back];
 
+			__u64 rtt;
+
 			now = bpf_ktime_get_ns();
-			t0 &= ~CM_HANDSHAKE;
+			rtt = (now - t0) & CM_TIME;
 			if (unlikely(!hist)) {
 				hist = hist_slot(f->pair, leg);
 				if (!handshake)
 					f->hist[back] = hist;
 			}
 			if (hist)
-				hist_add(hist - 1, now - t0);
+				hist_add(hist - 1, rtt);
 			if (cm_settings.flags & CM_FLAG_SAMPLES)
-				record_sample(f, slot, (__u64)leg << 32 | p->ack, now - t0, now);
+				record_sample(f, slot, (__u64)leg << 32 | p->ack, rtt, now);
 		}
 	}
 
@@ -314,7 +346,7 @@ static always_inline void follow_tcp(struct cm_flow *f, __u32 slot, const struct
 			add(&f->reordered, segments);
 		else
 			add(&f->retransmitted[dir], segments);
-		if (f->probe_t0[dir] && take_probe(f, dir))
+		if (take_probe(f, dir))
 			COUNT(probes_cancelled);
 		if ((__s32)(end - f->right[dir]) > 0)
 			f->right[dir] = end;
@@ -338,11 +370,17 @@ static always_inline void follow_tcp(struct cm_flow *f, __u32 slot, const struct
 		if (unlikely(!(f->seen & CM_SEEN_NEWEST)))
 			f->seen |= CM_SEEN_NEWEST;
 	}
-	if (!f->probe_t0[dir]) {
+	word = f->probe_t0[dir];
+	if (!is_outstanding(word)) {
 		__u64 handshake = p->flags & TCP_SYN ? CM_HANDSHAKE : 0;
+		int thin = word && !handshake ? thinned(word, p->seq, tick) : 0;
 
+		if (thin < 0)
+			return;
+		if (!now)
+			now = bpf_ktime_get_ns();
 		WRITE_ONCE(f->probe_end[dir], handshake ? p->seq + 1 : end);
-		set_probe(f->probe_t0[dir], (now ? now : bpf_ktime_get_ns()) | handshake);
+		set_probe(f->probe_t0[dir], (now & CM_TIME) | CM_THINNED(thin) | handshake);
 	}
 }
 
@@ -411,7 +449,7 @@ static always_inline void count(struct __sk_buff *skb, struct cm_ctl *c, const e
 		if ((f->tcp_flags[dir] & p.flags) != p.flags)
 			f->tcp_flags[dir] |= p.flags;
 		if (cm_settings.flags & CM_FLAG_RTT)
-			follow_tcp(f, slot, &p, dir, segments);
+			follow_tcp(f, slot, &p, dir, segments, tick);
 	}
 }
 

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use ippm::flow::{Counters, address_from_bytes};
 
 /// `CM_ABI`.
-pub const ABI: u64 = 4;
+pub const ABI: u64 = 5;
 /// `CM_PLACES`.
 pub const PLACES: u32 = 16;
 /// `CM_NONE`.
@@ -45,6 +45,8 @@ pub mod flag {
     pub const NEW_RECORDS: u32 = 4;
     /// There are records in the flow table before yet.
     pub const OLDER: u32 = 8;
+    /// One round trip of data begins in a clock tick.
+    pub const PACED: u32 = 16;
 }
 
 /// `enum cm_record_kind`.

@@ -35,6 +35,9 @@ pub struct SetSpec {
     pub ring_bytes: u32,
     /// Follow TCP: round-trip delay, retransmission, reordering.
     pub rtt: bool,
+    /// Of data, begin at most one round trip in each clock tick for each direction of a flow, instead of the next as soon as
+    /// one has ended.
+    pub paced: bool,
     /// Write every round-trip singleton to the ring: for truth tests, costs about as much as all the rest.
     pub samples: bool,
 }
@@ -48,6 +51,7 @@ impl Default for SetSpec {
             hists: 1024,
             ring_bytes: 256 << 10,
             rtt: true,
+            paced: true,
             samples: false,
         }
     }
@@ -75,6 +79,9 @@ impl SetSpec {
         let mut flags = abi::flag::NEW_RECORDS;
         if self.rtt {
             flags |= abi::flag::RTT;
+        }
+        if self.paced {
+            flags |= abi::flag::PACED;
         }
         if self.samples {
             flags |= abi::flag::SAMPLES;
@@ -399,6 +406,7 @@ impl Set {
             hists: sizes[3],
             ring_bytes: sizes[5],
             rtt: flags & abi::flag::RTT != 0,
+            paced: flags & abi::flag::PACED != 0,
             samples: flags & abi::flag::SAMPLES != 0,
         };
         let older = grow::adopt_older(dir, spec, &maps, &kept)?;

@@ -85,20 +85,21 @@ pub struct SpecOnWire {
     pub hists: u32,
     pub ring_bytes: u32,
     pub rtt: bool,
+    pub paced: bool,
     pub samples: bool,
 }
 
 impl From<SetSpec> for SpecOnWire {
     fn from(s: SetSpec) -> Self {
-        let SetSpec { flows, pairs, ports, hists, ring_bytes, rtt, samples } = s;
-        Self { flows, pairs, ports, hists, ring_bytes, rtt, samples }
+        let SetSpec { flows, pairs, ports, hists, ring_bytes, rtt, paced, samples } = s;
+        Self { flows, pairs, ports, hists, ring_bytes, rtt, paced, samples }
     }
 }
 
 impl From<SpecOnWire> for SetSpec {
     fn from(s: SpecOnWire) -> Self {
-        let SpecOnWire { flows, pairs, ports, hists, ring_bytes, rtt, samples } = s;
-        Self { flows, pairs, ports, hists, ring_bytes, rtt, samples }
+        let SpecOnWire { flows, pairs, ports, hists, ring_bytes, rtt, paced, samples } = s;
+        Self { flows, pairs, ports, hists, ring_bytes, rtt, paced, samples }
     }
 }
 

@@ -15,7 +15,9 @@ use tap::{Attach, Port, Programs, Set, SetSpec};
 use crate::net::{LEFT, Load, Net, RIGHT, inside};
 
 const DIRECTIONS: [Direction; 2] = [Direction::Tx, Direction::Rx];
-pub const VARIANTS: [&str; 3] = ["empty", "counting", "with RTT"];
+/// A set follows TCP paced; the last takes one round trip after the other.
+pub const VARIANTS: [&str; 4] = ["empty", "counting", "with RTT", "every RTT"];
+const N: usize = VARIANTS.len();
 
 /// A program that makes traffic, killed with this.
 struct Running(Child);
@@ -42,9 +44,12 @@ struct Traffic {
     _threads: Vec<Load>,
 }
 
-pub const LOADS: [&str; 6] = [
+/// Awake: with somebody on each processor who only takes time that nobody else wants. With one client the processors sleep
+/// between packets, and what they do first when they wake is slower, the empty program included.
+pub const LOADS: [&str; 7] = [
     "TCP stream",
     "redis, 1 client",
+    "redis, 1 client, awake",
     "redis, 50 clients",
     "UDP stream",
     "UDP 64 B flood",
@@ -67,23 +72,36 @@ fn start(load: &str, net: &Net) -> Traffic {
         let args = ["-h", &right, "-t", "get,set", "-n", "1000000", "-c", clients, "-l", "-q"];
         vec![server, Running::start(&net.left, "redis-benchmark", "redis-tools", &args)]
     };
+    // SCHED_IDLE
+    let awake = || {
+        let args = ["--idle", "0", "sh", "-c", "while :; do :; done"];
+        let n = thread::available_parallelism().map_or(1, usize::from);
+        (0..n).map(|_| Running::start(&net.left, "chrt", "util-linux", &args)).collect::<Vec<_>>()
+    };
     let programs = |programs| Traffic { _programs: programs, ..Traffic::default() };
     let threads = |threads| Traffic { _threads: threads, ..Traffic::default() };
     match load {
         "TCP stream" => programs(iperf(&[])),
         "UDP stream" => programs(iperf(&["--udp", "--bitrate", "0", "--length", "1400"])),
         "redis, 1 client" => programs(redis("1")),
+        "redis, 1 client, awake" => programs(redis("1").into_iter().chain(awake()).collect()),
         "redis, 50 clients" => programs(redis("50")),
         "UDP 64 B flood" => threads(vec![Load::flood(&net.left, &net.right, at(7003), 64 - 42, 1)]),
         _ => threads(vec![Load::flood(&net.left, &net.right, at(7003), 64 - 42, 1000)]),
     }
 }
 
-/// One load's figures: by variant and direction, runs in all and ns; for the two of ours net of the empty program.
+/// One load's figures: by variant and direction, runs in all and ns; for those of ours net of the empty program.
 pub struct Row {
     pub load: &'static str,
-    pub runs: [[u64; 2]; 3],
-    pub ns: [[Option<Median>; 2]; 3],
+    pub runs: [[u64; 2]; N],
+    pub ns: [[Option<Median>; 2]; N],
+}
+
+/// Counting alone, with round trips, with every round trip.
+fn sets(spec: SetSpec) -> [Set; 3] {
+    [(false, true), (true, true), (true, false)]
+        .map(|(rtt, paced)| Set::create(SetSpec { rtt, paced, ..spec }).unwrap())
 }
 
 /// Measures and prints. `window`: how long each program is on in each round.
@@ -91,9 +109,9 @@ pub fn run(rounds: usize, window: Duration, wanted: impl Fn(&str) -> bool) -> Ve
     let net = Net::new();
     net.up();
     let spec = SetSpec { ring_bytes: 1 << 20, ..SetSpec::default() };
-    let [counting, following] = [false, true].map(|rtt| Set::create(SetSpec { rtt, ..spec }).unwrap());
+    let [counting, following, every] = sets(spec);
     let empty = Programs::empty(&counting).unwrap();
-    let variants = [&empty, counting.programs(), following.programs()];
+    let variants = [&empty, counting.programs(), following.programs(), every.programs()];
     let mut taps: Vec<Port> = ["p1", "p2"]
         .map(|p| {
             let ifindex = net.port(p);
@@ -106,19 +124,19 @@ pub fn run(rounds: usize, window: Duration, wanted: impl Fn(&str) -> bool) -> Ve
         "ns per packet and hook; {rounds} rounds of {window:?} for each program; median (95 % interval)"
     );
     println!(
-        "{:<22} {:<2} {:>10}  {:<20} {:<24} {:<24}",
-        "load", "", "packets/s", "empty", "counting, net", "with RTT, net"
+        "{:<22} {:<2} {:>10}  {:<20} {:<24} {:<24} {:<24}",
+        "load", "", "packets/s", "empty", "counting, net", "with RTT, net", "every RTT, net"
     );
     for load in LOADS.into_iter().filter(|l| wanted(l)) {
         let _traffic = start(load, &net);
         thread::sleep(Duration::from_millis(700));
-        let mut values: [[Vec<f64>; 2]; 3] = Default::default();
-        let mut runs = [[0; 2]; 3];
+        let mut values: [[Vec<f64>; 2]; N] = Default::default();
+        let mut runs = [[0; 2]; N];
         let mut elapsed = Duration::ZERO;
         for round in 0..rounds {
-            let mut of_round: [[Option<f64>; 2]; 3] = Default::default();
-            for i in 0..VARIANTS.len() {
-                let variant = (round + i) % VARIANTS.len();
+            let mut of_round: [[Option<f64>; 2]; N] = Default::default();
+            for i in 0..N {
+                let variant = (round + i) % N;
                 inside(&net.host, || {
                     taps.iter_mut().for_each(|t| t.move_to(variants[variant], None).unwrap())
                 });
@@ -136,8 +154,8 @@ pub fn run(rounds: usize, window: Duration, wanted: impl Fn(&str) -> bool) -> Ve
                 }
             }
             for d in 0..2 {
-                let [Some(e), Some(c), Some(f)] = [0, 1, 2].map(|v| of_round[v][d]) else { continue };
-                for (variant, value) in [e, c - e, f - e].into_iter().enumerate() {
+                let [Some(e), Some(c), Some(f), Some(all)] = of_round.map(|v| v[d]) else { continue };
+                for (variant, value) in [e, c - e, f - e, all - e].into_iter().enumerate() {
                     values[variant][d].push(value);
                 }
             }
@@ -150,20 +168,27 @@ pub fn run(rounds: usize, window: Duration, wanted: impl Fn(&str) -> bool) -> Ve
                 None => "  none".into(),
             };
             println!(
-                "{:<22} {:<2} {:>10.0}  {:<20} {:<24} {:<24}",
+                "{:<22} {:<2} {:>10.0}  {:<20} {:<24} {:<24} {:<24}",
                 if d == 0 { load } else { "" },
                 DIRECTIONS[d].as_str(),
                 all as f64 / elapsed.as_secs_f64(),
                 text(ns[0][d]),
                 text(ns[1][d]),
                 text(ns[2][d]),
+                text(ns[3][d]),
             );
         }
-        let mut reader = tap::Reader::new(following.descriptors().unwrap()).unwrap();
-        let all = reader.scan().map(|s| s.set).unwrap_or_default();
+        let taken = [&following, &every].map(|set| {
+            let mut reader = tap::Reader::new(set.descriptors().unwrap()).unwrap();
+            reader.scan().map(|s| s.set).unwrap_or_default()
+        });
         println!(
-            "{:<22} so far {} singletons, {} probes given up",
-            "", all.rtt_samples, all.probes_cancelled
+            "{:<22} so far {} singletons, {} probes given up; every: {} and {}",
+            "",
+            taken[0].rtt_samples,
+            taken[0].probes_cancelled,
+            taken[1].rtt_samples,
+            taken[1].probes_cancelled
         );
         rows.push(Row { load, runs, ns });
     }
@@ -174,9 +199,9 @@ pub fn run(rounds: usize, window: Duration, wanted: impl Fn(&str) -> bool) -> Ve
 /// and requests and responses, of which each ends one probe and begins another, by run-time statistics.
 pub fn hot(times: u32) {
     let spec = SetSpec { ring_bytes: 1 << 20, ..SetSpec::default() };
-    let [counting, following] = [false, true].map(|rtt| Set::create(SetSpec { rtt, ..spec }).unwrap());
+    let [counting, following, every] = sets(spec);
     let empty = Programs::empty(&counting).unwrap();
-    let variants = [&empty, counting.programs(), following.programs()];
+    let variants = [&empty, counting.programs(), following.programs(), every.programs()];
     let between = |d: Direction| {
         let ends = ([10, 0, 0, 1].into(), [10, 0, 0, 2].into());
         if d == Direction::Tx { Frame::between(ends.0, ends.1) } else { Frame::between(ends.1, ends.0) }
@@ -184,12 +209,13 @@ pub fn hot(times: u32) {
     let udp = between(Direction::Tx).udp((5000, 6000)).payload(&[0; 64]).build();
     let ack = between(Direction::Tx).tcp((5000, 6000), 1, 1, 16).tcp_timestamps(1, 1).build();
     let v6 = Frame::between(RIGHT[1], LEFT[1]).udp((5000, 6000)).payload(&[0; 64]).build();
-    let show = |what: &str, ns: [f64; 3]| {
+    let show = |what: &str, ns: [f64; N]| {
         println!(
-            "{what:<40} empty {:6.1}   counting, net {:6.1}   with RTT, net {:6.1}",
+            "{what:<40} empty {:6.1}   counting, net {:6.1}   with RTT, net {:6.1}   every RTT, net {:6.1}",
             ns[0],
             ns[1] - ns[0],
-            ns[2] - ns[0]
+            ns[2] - ns[0],
+            ns[3] - ns[0]
         );
     };
     for (what, frame) in
@@ -198,11 +224,11 @@ pub fn hot(times: u32) {
         // short runs, the best of many: what anybody else's process did in between is not the program's cost
         let best =
             |p: &&Programs| (0..100).map(|_| p.repeat(Direction::Tx, frame, times / 100).unwrap()).min();
-        show(what, [0, 1, 2].map(|i| f64::from(best(&variants[i]).unwrap_or_default())));
+        show(what, variants.map(|p| f64::from(best(&p).unwrap_or_default())));
     }
     let _on = Sampling::start().unwrap();
-    let ns = [0, 1, 2].map(|i| {
-        let (mut seq, mut before) = ([1u32, 1], variants[i].runs(Direction::Tx).unwrap());
+    let ns = variants.map(|program| {
+        let (mut seq, mut before) = ([1u32, 1], program.runs(Direction::Tx).unwrap());
         let mut some = Vec::new();
         for n in 1..=times / 20 {
             let (d, data) = if n % 2 == 0 { (Direction::Tx, 0) } else { (Direction::Rx, 1) };
@@ -213,9 +239,9 @@ pub fn hot(times: u32) {
                 .payload(&[1; 50])
                 .build();
             seq[data] += 50;
-            variants[i].repeat(d, &frame, 1).unwrap();
+            program.repeat(d, &frame, 1).unwrap();
             if n % 50 == 0 {
-                let now = variants[i].runs(Direction::Tx).unwrap();
+                let now = program.runs(Direction::Tx).unwrap();
                 some.extend(now.since(std::mem::replace(&mut before, now)).ns_per_run());
             }
         }

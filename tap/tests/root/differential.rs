@@ -47,6 +47,7 @@ impl Bench {
             hists: 4096,
             ring_bytes: 1 << 20,
             rtt: true,
+            paced: false,
             samples: true,
         };
         let set = Set::create(spec).unwrap();

@@ -19,6 +19,7 @@ const SPEC: SetSpec = SetSpec {
     hists: 256,
     ring_bytes: 256 << 10,
     rtt: true,
+    paced: true,
     samples: false,
 };
 

@@ -12,6 +12,11 @@
 //! stamps it when it is taken out, some 1 µs before the hook; the test switches that while it runs. And the capture must not
 //! wake its reader for each packet (tcpdump's immediate mode does): the wake-up, in a virtual machine often 15 µs, comes
 //! between stamp and hook.
+//!
+//! Those two judge a set that follows one round trip after the other. A paced set, the product's own, draws some by a
+//! secret. It is held to what any choice must satisfy: each round trip is that of a segment with new
+//! data, ended by the first acknowledgement of it, and within a conversation that goes on evenly they are distributed as all
+//! segments' are.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr, TcpStream};
@@ -122,18 +127,61 @@ fn run(ns: &Namespace, program: &str, package: &str, args: &[&str]) {
     output_text(&mut command).unwrap();
 }
 
+/// The tap with a capture beside it at the same port while applications run.
+struct Watched {
+    reader: Reader,
+    singletons: Vec<RttSingleton>,
+    packets: Vec<Packet>,
+    file: PathBuf,
+    /// Of the wall clock to the tap's.
+    offset: i128,
+    ifindex: u32,
+    _net: Net,
+}
+
+fn watch(paced: bool, applications: impl Fn(&Net)) -> Watched {
+    let net = Net::new();
+    net.up();
+    let set =
+        Set::create(SetSpec { paced, samples: true, ring_bytes: 64 << 20, ..SetSpec::default() }).unwrap();
+    let mut reader = Reader::new(set.descriptors().unwrap()).unwrap();
+    let ifindex = net.port("p1");
+    let stamps = StampAtHook::new();
+    let capture = Capture::start(&net.host, "p1", net.lab.dir());
+    let tap = inside(&net.host, || Port::attach(ifindex, set.programs(), Attach::Auto, None)).unwrap();
+    let offset = tap::clock::wall_offset_ns();
+    applications(&net);
+    std::thread::sleep(Duration::from_millis(100));
+    inside(&net.host, || tap.detach()).unwrap();
+    let file = capture.file.clone();
+    let mut packets = capture.finish();
+    drop(stamps);
+    // two processors write the capture: nearly in order
+    packets.sort_by_key(|p| p.time_ns);
+    let singletons = reader.events(usize::MAX).singletons;
+    assert_eq!(reader.counters().ring_full, 0);
+    Watched { reader, singletons, packets, file, offset, ifindex, _net: net }
+}
+
+fn direction_of(p: &Packet) -> Direction {
+    let from_v4 = p.data.get(26..30) == Some(&[10, 77, 0, 1]) && p.data[12] == 8;
+    let from_v6 =
+        p.data.get(22..38).is_some_and(|a| a.starts_with(&[0xfd, 0x77]) && a[15] == 1) && p.data[12] == 0x86;
+    if from_v4 || from_v6 { Direction::Tx } else { Direction::Rx }
+}
+
+fn redis(net: &Net) -> Server {
+    let [v4, v6] = RIGHT.map(|a| a.to_string());
+    let args = ["--bind", &v4, &v6, "--protected-mode", "no", "--save", "", "--appendonly", "no"];
+    Server::start(&net.right, SocketAddr::new(RIGHT[0], 6379), "redis-server", "redis-server", &args)
+}
+
 /// redis over both families and iperf3 at modest rates, both ways.
 fn applications(net: &Net) {
-    let at = |port| SocketAddr::new(RIGHT[0], port);
     let [v4, v6] = RIGHT.map(|a| a.to_string());
-    let _redis = Server::start(
-        &net.right,
-        at(6379),
-        "redis-server",
-        "redis-server",
-        &["--bind", &v4, &v6, "--protected-mode", "no", "--save", "", "--appendonly", "no"],
-    );
-    let _iperf = Server::start(&net.right, at(5201), "iperf3", "iperf3", &["--server"]);
+    let _redis = redis(net);
+    let _iperf =
+        Server::start(&net.right, SocketAddr::new(RIGHT[0], 5201), "iperf3", "iperf3", &["--server"]);
     for (address, clients) in [(&v4, "1"), (&v4, "8"), (&v6, "4")] {
         let args = ["-h", address, "-t", "get,set,lrange_100", "-n", "2000", "-c", clients, "-q"];
         run(&net.left, "redis-benchmark", "redis-tools", &args);
@@ -248,35 +296,11 @@ fn root_delays_are_those_of_a_capture() {
     if !privileged("root_delays_are_those_of_a_capture") {
         return;
     }
-    let net = Net::new();
-    net.up();
-    let set = Set::create(SetSpec { samples: true, ring_bytes: 64 << 20, ..SetSpec::default() }).unwrap();
-    let mut reader = Reader::new(set.descriptors().unwrap()).unwrap();
-    let ifindex = net.port("p1");
-    let stamps = StampAtHook::new();
-    let capture = Capture::start(&net.host, "p1", net.lab.dir());
-    let tap = inside(&net.host, || Port::attach(ifindex, set.programs(), Attach::Auto, None)).unwrap();
-    let offset = tap::clock::wall_offset_ns();
-    applications(&net);
-    std::thread::sleep(Duration::from_millis(100));
-    inside(&net.host, || tap.detach()).unwrap();
-    let file = capture.file.clone();
-    let mut packets = capture.finish();
-    drop(stamps);
-    // two processors write the capture: nearly in order
-    packets.sort_by_key(|p| p.time_ns);
-
+    let Watched { mut reader, singletons, packets, file, offset, ifindex, _net } = watch(false, applications);
     let mut truth = Oracle::default();
     for p in &packets {
-        let from_v4 = p.data.get(26..30) == Some(&[10, 77, 0, 1]) && p.data[12] == 8;
-        let from_v6 = p.data.get(22..38).is_some_and(|a| a.starts_with(&[0xfd, 0x77]) && a[15] == 1)
-            && p.data[12] == 0x86;
-        let direction = if from_v4 || from_v6 { Direction::Tx } else { Direction::Rx };
-        truth.packet(direction, &p.data, p.wire_len as usize, 0, ifindex, p.time_ns);
+        truth.packet(direction_of(p), &p.data, p.wire_len as usize, 0, ifindex, p.time_ns);
     }
-    let events = reader.events(usize::MAX);
-    assert_eq!(reader.counters().ring_full, 0);
-    let singletons = events.singletons;
     assert_histograms_hold(&mut reader, &singletons);
     let model = truth.singletons;
     println!(
@@ -323,4 +347,117 @@ fn root_delays_are_those_of_a_capture() {
     assert!(both_ways < 0.01, "tap {} singletons, model {}", singletons.len(), model.len());
     assert!(by_model >= 0.99, "{by_model}");
     assert!(by_tshark >= 0.99, "{by_tshark}");
+}
+
+/// redis, one client and eight, for a second or two each. (Streams are left to the other test: between stamp and hook of a large
+/// packet there are often 5 µs, and of a paced set's few singletons they would be a good part.)
+fn steady_applications(net: &Net) {
+    let _redis = redis(net);
+    for (address, clients, n) in [(RIGHT[0], "1", "30000"), (RIGHT[1], "8", "60000")] {
+        let args = ["-h", &address.to_string(), "-t", "get", "-n", n, "-c", clients, "-q"];
+        run(&net.left, "redis-benchmark", "redis-tools", &args);
+    }
+}
+
+/// What a capture tells of one direction of a conversation, in order: segments with new data as (time, end), and
+/// acknowledgements the other way as (time, number).
+#[derive(Default)]
+struct Way {
+    segments: Vec<(u64, u32)>,
+    acks: Vec<(u64, u32)>,
+}
+
+fn before(a: u32, b: u32) -> bool {
+    (a.wrapping_sub(b) as i32) < 0
+}
+
+impl Way {
+    /// From a segment to the first acknowledgement of all of it: that one's time and number.
+    fn acknowledged(&self, (time, end): (u64, u32)) -> Option<(u64, u32)> {
+        let from = self.acks.partition_point(|a| a.0 <= time);
+        self.acks[from..].iter().find(|a| !before(a.1, end)).copied()
+    }
+}
+
+fn ways(packets: &[Packet], ifindex: u32) -> HashMap<(FlowKey, Direction), Way> {
+    let mut all: HashMap<(FlowKey, Direction), Way> = HashMap::new();
+    for p in packets {
+        let direction = direction_of(p);
+        let parsed = ippm::packet::parse_captured(&p.data, p.wire_len as usize);
+        let ippm::packet::Class::Ip(ip) = parsed.class else { continue };
+        let (key, Some(tcp)) = (ip.flow_key(direction, parsed.vlan, ifindex), &ip.tcp) else { continue };
+        let back = if direction == Direction::Tx { Direction::Rx } else { Direction::Tx };
+        if tcp.flags & ippm::packet::tcp_flag::ACK != 0 {
+            all.entry((key, back)).or_default().acks.push((p.time_ns, tcp.ack));
+        }
+        let way = all.entry((key, direction)).or_default();
+        let end = tcp.seq.wrapping_add(tcp.payload);
+        if tcp.payload > 0 && way.segments.last().is_none_or(|(_, right)| !before(tcp.seq, *right)) {
+            way.segments.push((p.time_ns, end));
+        }
+    }
+    all
+}
+
+#[test]
+fn root_paced_delays_are_some_of_all() {
+    if !privileged("root_paced_delays_are_some_of_all") {
+        return;
+    }
+    let Watched { mut reader, singletons, packets, offset, ifindex, .. } = watch(true, steady_applications);
+    assert_histograms_hold(&mut reader, &singletons);
+    let ways = ways(&packets, ifindex);
+    let data: Vec<_> = singletons.iter().filter(|s| matches!(s.leg, Leg::Away | Leg::Near)).collect();
+    let way_of =
+        |s: &RttSingleton| &ways[&(s.key, if s.leg == Leg::Away { Direction::Tx } else { Direction::Rx })];
+
+    // each is of a segment that passed when it began, ended by that one's first acknowledgement
+    let judged_by_capture: Vec<_> = data
+        .iter()
+        .map(|s| {
+            let ended = (i128::from(s.time.as_nanos()) + offset) as u64;
+            let began = ended - s.rtt_ns;
+            let way = way_of(s);
+            let near = |(time, _): &&(u64, u32)| time.abs_diff(began) < 1_000_000;
+            let from = way.segments.partition_point(|(time, _)| *time + 1_000_000 < began);
+            let delay = way.segments[from..]
+                .iter()
+                .take_while(near)
+                .filter_map(|segment| Some((segment.0, way.acknowledged(*segment)?)))
+                .filter(|(_, ack)| ack.1 == s.ack)
+                .map(|(time, ack)| ack.0 - time)
+                .min_by_key(|delay| delay.abs_diff(s.rtt_ns));
+            (s.rtt_ns, delay)
+        })
+        .collect();
+    let right = judged("paced, by the capture", &judged_by_capture);
+
+    let mut delays: HashMap<(FlowKey, Leg), Vec<u64>> = HashMap::new();
+    for s in &data {
+        delays.entry((s.key, s.leg)).or_default().push(s.rtt_ns);
+    }
+
+    // and where it goes on evenly, as likely as not shorter than the median of all that passed
+    let quantiles = [0.1, 0.5, 0.9, 0.99];
+    let mut below = [0; 4];
+    let mut compared = 0;
+    for ((key, leg), own) in delays.iter().filter(|(_, own)| own.len() >= 100) {
+        let way = &ways[&(*key, if *leg == Leg::Away { Direction::Tx } else { Direction::Rx })];
+        let mut all: Vec<u64> =
+            way.segments.iter().filter_map(|s| Some(way.acknowledged(*s)?.0 - s.0)).collect();
+        all.sort_unstable();
+        let at = quantiles.map(|q| all[((all.len() - 1) as f64 * q) as usize]);
+        let of_these = at.map(|at| own.iter().filter(|delay| **delay <= at).count());
+        println!("{key} {leg}: {} of {} segments; {of_these:?} at or below {at:?} ns", own.len(), all.len());
+        below.iter_mut().zip(of_these).for_each(|(sum, n)| *sum += n);
+        compared += own.len();
+    }
+    let shares = below.map(|n| n as f64 / compared as f64);
+    println!("{compared} delays; at or below the {quantiles:?} quantiles of all segments': {shares:.3?}");
+    assert!(compared > 1_500, "{compared} of {} singletons in long conversations", data.len());
+    assert!(right >= 0.99, "{right}");
+    // chance alone: 0.013 at the median of 1,500. By time alone (the first in each clock tick) it was 0.38 and 0.79 at 0.9.
+    for ((share, wanted), off) in shares.into_iter().zip(quantiles).zip([0.05, 0.08, 0.05, 0.03]) {
+        assert!((share - wanted).abs() < off, "{shares:?}");
+    }
 }

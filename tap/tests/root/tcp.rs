@@ -2,6 +2,7 @@
 //! random ones held against the model.
 
 use std::net::IpAddr;
+use std::time::{Duration, Instant};
 
 use ippm::flow::{Direction, EndReason, FlowKey, Leg, Role, Service};
 use ippm::packet::tcp_flag::{ACK, FIN, PSH, RST, SYN};
@@ -417,10 +418,24 @@ fn cases() -> Vec<(&'static str, Vec<Segment>, Wanted)> {
 
 #[test]
 fn root_conversations() {
-    if !privileged("root_conversations") {
-        return;
+    if privileged("root_conversations") {
+        all_cases_hold(false, Duration::ZERO);
     }
-    let set = Set::create(SetSpec { samples: true, ..SetSpec::default() }).unwrap();
+}
+
+#[test]
+fn root_conversations_a_tick_between_segments() {
+    if privileged("root_conversations_a_tick_between_segments") {
+        all_cases_hold(true, a_tick());
+    }
+}
+
+fn a_tick() -> Duration {
+    Duration::from_nanos(tap::clock::tick_ns())
+}
+
+fn all_cases_hold(paced: bool, between: Duration) {
+    let set = Set::create(SetSpec { paced, samples: true, ..SetSpec::default() }).unwrap();
     let mut reader = Reader::new(set.descriptors().unwrap()).unwrap();
     let mut cancelled = 0;
     let mut samples = 0;
@@ -428,6 +443,7 @@ fn root_conversations() {
         let ports = (40_000 + i as u16, 8080);
         let begun = tap::clock::monotonic();
         for s in segments {
+            std::thread::sleep(between);
             set.test_run(s.direction, &s.frame(ports), 1, s.segments).unwrap();
         }
         let elapsed = tap::clock::monotonic().as_nanos() - begun.as_nanos();
@@ -461,11 +477,55 @@ fn root_conversations() {
 }
 
 #[test]
+fn root_a_busy_flow_is_thinned_and_a_slow_one_is_not() {
+    if !privileged("root_a_busy_flow_is_thinned_and_a_slow_one_is_not") {
+        return;
+    }
+    let set = Set::create(SetSpec { samples: true, ..SetSpec::default() }).unwrap();
+    let mut reader = Reader::new(set.descriptors().unwrap()).unwrap();
+    let mut run = |s: Segment| {
+        set.test_run(s.direction, &s.frame((40_000, 8080)), 1, 1).unwrap();
+        reader.events(usize::MAX).singletons.len()
+    };
+    assert_eq!(open().into_iter().map(&mut run).sum::<usize>(), 2);
+    let mut next = [1001, 5001];
+    let mut exchange = |d: usize| {
+        let (there, back) =
+            if d == 0 { (Direction::Tx, Direction::Rx) } else { (Direction::Rx, Direction::Tx) };
+        let data = Segment { direction: there, ..tx(ACK | PSH, next[d], next[1 - d], 100) };
+        assert_eq!(run(data), 0);
+        next[d] += 100;
+        run(Segment { direction: back, ..tx(ACK, next[1 - d], next[d], 0) })
+    };
+    // a connection that is soon over has round trips of data, too, right after its handshake's
+    assert_eq!((exchange(0), exchange(1)), (1, 1));
+
+    let mut busy = |time: Duration| {
+        let (mut taken, mut all) = ([0; 2], 0);
+        let begun = Instant::now();
+        while begun.elapsed() < time {
+            (0..2).for_each(|d| taken[d] += exchange(d));
+            all += 1;
+        }
+        (taken, all)
+    };
+    println!("getting thinner: {:?}", busy(Duration::from_millis(200)));
+    let (taken, all) = busy(Duration::from_secs(1));
+    println!("busy: {taken:?} of {all} a second");
+    assert!(taken.iter().all(|n| (60..500).contains(n) && n * 10 < all), "{taken:?} of {all} a second");
+
+    for wait in [50, 50, 50, 50, 50, 50, 12, 12, 12, 12, 12, 12] {
+        std::thread::sleep(Duration::from_millis(wait));
+        assert_eq!((exchange(0), exchange(1)), (1, 1), "{wait} ms after the last one");
+    }
+}
+
+#[test]
 fn root_delays_of_every_length() {
     if !privileged("root_delays_of_every_length") {
         return;
     }
-    let set = Set::create(SetSpec { samples: true, ..SetSpec::default() }).unwrap();
+    let set = Set::create(SetSpec { paced: false, samples: true, ..SetSpec::default() }).unwrap();
     let mut reader = Reader::new(set.descriptors().unwrap()).unwrap();
     let mut seq = 1;
     for wait in [0, 100, 500, 3_000, 10_000, 60_000, 300_000, 1_200_000] {

@@ -179,8 +179,16 @@ fn messages_come_back_as_they_were() {
     for message in to {
         assert_eq!(frames.pop().map(|m| m.map(|(m, _)| m)), Ok(Some(message)));
     }
-    let spec =
-        SetSpec { flows: 1, pairs: 2, ports: 4, hists: 8, ring_bytes: 4096, rtt: true, samples: false };
+    let spec = SetSpec {
+        flows: 1,
+        pairs: 2,
+        ports: 4,
+        hists: 8,
+        ring_bytes: 4096,
+        rtt: true,
+        paced: true,
+        samples: false,
+    };
     assert_eq!(SetSpec::from(SpecOnWire::from(spec)), spec);
     let alive = FromMonitor::Alive(Alive { memory_bytes: Some(5), cpu_ns: 7, scans: 9, ..Alive::default() });
     let bytes = encode(&alive, MAX_FROM_MONITOR).expect("short");

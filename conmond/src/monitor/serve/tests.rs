@@ -7,8 +7,16 @@ use ippm::measurement::Batch;
 use super::super::Alive;
 use super::*;
 
-const SPEC: SetSpec =
-    SetSpec { flows: 8, pairs: 4, ports: 4, hists: 4, ring_bytes: 4096, rtt: true, samples: false };
+const SPEC: SetSpec = SetSpec {
+    flows: 8,
+    pairs: 4,
+    ports: 4,
+    hists: 4,
+    ring_bytes: 4096,
+    rtt: true,
+    paced: true,
+    samples: false,
+};
 
 /// Six descriptors that are no maps: who is handed them is what these tests look at.
 fn descriptors() -> Descriptors {
