@@ -49,7 +49,7 @@ enum cm_const {
 	CM_HIST_UNIT_BITS = 6,	/* the smallest bucket is 64 ns wide */
 	CM_HIST_BUCKETS = 400,	/* up to 2^34 ns (17 s); the last bucket also takes what is longer */
 	CM_TARGETS = 4096,	/* places of ports that share a block of filters, by interface */
-	CM_PACE_NS = 4000000,	/* from one RTT probe of a busy direction to the next, by and by */
+	CM_PACE_BITS = 22,	/* from one RTT probe of a busy direction to the next 2^this ns (4.2 ms), more or less */
 	CM_THINNEST = 20,	/* at least one of 2^this new segments begins one */
 	CM_CMDS = 64,		/* commands in one run of the janitor */
 	CM_GROUP = 0x80000000,	/* set in the number of a port that is a control group */
@@ -118,7 +118,7 @@ enum cm_settings_flag {
 	CM_FLAG_SAMPLES = 2,	/* write every RTT singleton to the ring (truth tests) */
 	CM_FLAG_NEW_RECORDS = 4,	/* write a record for each new flow */
 	CM_FLAG_OLDER = 8,	/* there are records in `older` yet */
-	CM_FLAG_PACED = 16,	/* a busy direction of a flow begins an RTT probe of data every CM_PACE_NS or so, not one after the other */
+	CM_FLAG_PACED = 16,	/* a busy direction of a flow begins an RTT probe of data every 4 ms or so, not one after the other */
 };
 
 /* Set once, before load; the verifier sees them as constants. Masks are table sizes less one. */

@@ -139,14 +139,29 @@ static always_inline struct cm_flow *older_find(struct cm_packet *p, __u32 tag, 
 	return o && !is_reuse(o, p, dir) ? o : 0;
 }
 
-/* All that a record knows of its flow but what it counted, which stays until the record is moved. */
+static always_inline int is_outstanding(__u64 word)
+{
+	return word && !(word & CM_RESTING);
+}
+
+/* What is left of a probe's word when it has ended. A handshake's does not count: a connection that is soon over has data's, too. */
+static always_inline __u64 rested(__u64 word)
+{
+	return cm_settings.flags & CM_FLAG_PACED && !(word & CM_HANDSHAKE) ? word | CM_RESTING : 0;
+}
+
+/*
+ * All that a record knows of its flow but what it counted, which stays until the record is moved. An outstanding probe
+ * is given up: the other direction's packets may be counted by the older programs yet, and end it there.
+ */
 static always_inline void inherit(struct cm_flow *f, const struct cm_flow *o)
 {
 	f->first_seen_ns = o->first_seen_ns;
 	for (int d = 0; d < 2; d++) {
+		__u64 word = READ_ONCE(o->probe_t0[d]);
+
 		f->tcp_flags[d] = o->tcp_flags[d];
-		f->probe_end[d] = o->probe_end[d];
-		f->probe_t0[d] = o->probe_t0[d];
+		f->probe_t0[d] = is_outstanding(word) ? rested(word) : word;
 		f->hist[d] = f->pair == o->pair ? o->hist[d] : 0;
 		f->right[d] = o->right[d];
 	}
@@ -234,17 +249,12 @@ noinline __u32 begin(struct cm_packet *p, __u32 tag, __u32 dir, __u32 len, __u32
 #define set_probe(word, v) ((void)__sync_lock_test_and_set(&(word), (v)))
 #endif
 
-static always_inline int is_outstanding(__u64 word)
-{
-	return word && !(word & CM_RESTING);
-}
-
 /*
  * Paced: a probe costs two looks at the clock and a histogram, more than all the rest, and a flow that answers within
  * microseconds would have one for every packet. So of a busy direction's segments some are drawn, by their numbers: by
  * time alone the first one in each clock tick would be, whose delay is the longer for what the processors do
- * at ticks. One of 2^thin; thin goes up where one begins soon after the last and down where it took long. After much
- * longer the next segment begins one whatever its number, so that a flow that has become slow is not thinned.
+ * at ticks. One of 2^thin; thin goes up where one begins soon after the last and down where it took long. After longer,
+ * the chance grows with the time since, so that a flow that has become slow is not thinned.
  * Returns the new thin, or -1 if the segment begins none.
  */
 static always_inline int thinned(__u64 word, __u32 seq, __u64 tick)
@@ -252,14 +262,16 @@ static always_inline int thinned(__u64 word, __u32 seq, __u64 tick)
 	/* CM_TIME's difference, with its sign: the tick may have begun before the probe */
 	__s64 since = (__s64)((tick - word) << 7) >> 7;
 	int thin = CM_THIN(word);
+	/* below 2^thin, all equally likely */
+	__u64 draw = (__u64)(mix(seq * cm_settings.secret[0]) & 0x7fffffff) << thin >> 31;
 
-	if (since >= 8 * CM_PACE_NS)
-		return thin / 2;
-	if (mix(seq * cm_settings.secret[0]) & ((1u << thin) - 1))
+	if (draw > (since > 0 ? (__u64)since >> (CM_PACE_BITS + 2) : 0))
 		return -1;
-	if (since < CM_PACE_NS / 4)
+	if (since < 1 << (CM_PACE_BITS - 2))
 		return thin < CM_THINNEST ? thin + 1 : thin;
-	return thin && since >= CM_PACE_NS ? thin - 1 : thin;
+	if (since < 1 << CM_PACE_BITS || !thin)
+		return thin;
+	return thin > 1 && since >= 1 << (CM_PACE_BITS + 3) ? thin - 2 : thin - 1;
 }
 
 /* Ends the outstanding probe of `data`'s direction and returns its word; 0 if there is none. */
@@ -269,8 +281,7 @@ static always_inline __u64 take_probe(struct cm_flow *f, enum cm_dir data)
 
 	if (!is_outstanding(word))
 		return 0;
-	/* a handshake's does not count: a connection that is soon over has data's, too */
-	set_probe(f->probe_t0[data], cm_settings.flags & CM_FLAG_PACED && !(word & CM_HANDSHAKE) ? word | CM_RESTING : 0);
+	set_probe(f->probe_t0[data], rested(word));
 	return word;
 }
 
@@ -370,7 +381,7 @@ static always_inline void follow_tcp(struct cm_flow *f, __u32 slot, const struct
 		if (unlikely(!(f->seen & CM_SEEN_NEWEST)))
 			f->seen |= CM_SEEN_NEWEST;
 	}
-	word = f->probe_t0[dir];
+	word = READ_ONCE(f->probe_t0[dir]);
 	if (!is_outstanding(word)) {
 		__u64 handshake = p->flags & TCP_SYN ? CM_HANDSHAKE : 0;
 		int thin = word && !handshake ? thinned(word, p->seq, tick) : 0;

@@ -45,7 +45,7 @@ pub mod flag {
     pub const NEW_RECORDS: u32 = 4;
     /// There are records in the flow table before yet.
     pub const OLDER: u32 = 8;
-    /// One round trip of data begins in a clock tick.
+    /// Round trips of a busy direction are drawn.
     pub const PACED: u32 = 16;
 }
 

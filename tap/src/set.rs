@@ -35,8 +35,7 @@ pub struct SetSpec {
     pub ring_bytes: u32,
     /// Follow TCP: round-trip delay, retransmission, reordering.
     pub rtt: bool,
-    /// Of data, begin at most one round trip in each clock tick for each direction of a flow, instead of the next as soon as
-    /// one has ended.
+    /// In a busy direction of a flow, draw some segments whose round trips are taken, instead of one after the other.
     pub paced: bool,
     /// Write every round-trip singleton to the ring: for truth tests, costs about as much as all the rest.
     pub samples: bool,

@@ -380,7 +380,7 @@ fn root_real_applications_on_two_hosts() -> Result<()> {
         let url = format!("http://{}:8080/", two.site.address(2));
         near.run(&app(App::Wrk, "visitors", NET).command(["wrk", "-t1", "-c4", "-d3", &url]))?;
         for (name, to) in [("cart", cache.ipv4(ROUTED)?), ("cart6", cache.ipv6(ROUTED)?)] {
-            let script = format!("redis-benchmark -h {to} -t set,get -n 2000 -c 4 -q; exec sleep 600");
+            let script = format!("redis-benchmark -h {to} -t set,get -n 20000 -c 4 -q; exec sleep 600");
             near.run(&app(App::Redis, name, ROUTED).option("--entrypoint=").shell(&script))?;
         }
         for (src, dst) in [("visitors", "web"), ("cart", "cache"), ("cart6", "cache")] {

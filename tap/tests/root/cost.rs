@@ -196,7 +196,7 @@ pub fn run(rounds: usize, window: Duration, wanted: impl Fn(&str) -> bool) -> Ve
 }
 
 /// Prints what a run costs without a network around it: the same frame again and again, everything in the nearest cache;
-/// and requests and responses, of which each ends one probe and begins another, by run-time statistics.
+/// and requests and responses, of which each can end one probe and begin another, by run-time statistics.
 pub fn hot(times: u32) {
     let spec = SetSpec { ring_bytes: 1 << 20, ..SetSpec::default() };
     let [counting, following, every] = sets(spec);

@@ -1,7 +1,7 @@
 //! A flow table that grows: no packet is missed or counted twice, what is known of flows goes along, and a death at any
 //! moment is made good by whoever adopts the set.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -158,7 +158,7 @@ fn root_a_flow_goes_on_in_the_larger_table() {
         return;
     }
     for packet_first in [true, false] {
-        let set = Arc::new(Set::create(SetSpec { paced: false, samples: true, ..spec(64) }).unwrap());
+        let set = Arc::new(Set::create(SetSpec { samples: true, ..spec(64) }).unwrap());
         let send = |set: &Set, s: Segment| {
             // by the port numbers alone its role would be guessed wrong
             set.test_run(s.direction, &s.frame((80, 40_000)), 1, 1).unwrap();
@@ -168,7 +168,7 @@ fn root_a_flow_goes_on_in_the_larger_table() {
         send(&set, tx(ACK, 101, 901, 0));
         send(&set, tx(ACK, 101, 901, 50));
         let grown = set.resized(1024).unwrap();
-        // ends the probe that began in the table before
+        // ends the probe that began in the table before, if it was moved with its record
         let next = || {
             send(&grown, rx(ACK, 901, 151, 0));
             send(&grown, tx(ACK, 101, 901, 50));
@@ -189,7 +189,10 @@ fn root_a_flow_goes_on_in_the_larger_table() {
         assert_eq!(flow.retransmitted.tx, 1, "{packet_first}: what was sent already is remembered");
         assert_eq!((scan.pairs[0].flows, scan.pairs[0].counters), (1, flow.counters), "{packet_first}");
         let legs: Vec<Leg> = reader.events(usize::MAX).singletons.iter().map(|s| s.leg).collect();
-        assert_eq!(legs, [Leg::AwayHandshake, Leg::NearHandshake, Leg::Away], "{packet_first}");
+        // who inherits gives the probe up: the older programs may have ended it meanwhile
+        let away = [Leg::Away];
+        let moved = if packet_first { &[][..] } else { &away };
+        assert_eq!(legs, [&[Leg::AwayHandshake, Leg::NearHandshake], moved].concat(), "{packet_first}");
         // who has the table before has nothing to tell any more
         assert!(Reader::new(set.descriptors().unwrap()).unwrap().scan().is_none());
     }
@@ -435,7 +438,8 @@ fn root_processors_that_meet_in_new_flows_miss_nothing() {
     });
     let (flows, pairs) = packets(&set);
     assert_eq!(flows + pairs, 4 * u64::from(FLOWS));
-    let begun = census(&set).set.flows_begun;
-    println!("{begun} records of {FLOWS} flows");
-    assert!(begun <= u64::from(FLOWS) + 8, "{begun} records of {FLOWS} flows");
+    let records = reader(&set).scan().unwrap().flows;
+    let twice = records.len() - records.iter().map(|f| f.key).collect::<HashSet<_>>().len();
+    println!("{} records of {FLOWS} flows, {twice} of flows that have another", records.len());
+    assert!(twice <= 8, "{twice} of {}", records.len());
 }

@@ -74,7 +74,7 @@ fn root_delays_lie_between_the_peers_pause_and_what_the_application_saw() {
     for how in ways(test) {
         for family in [0, 1] {
             let net = Net::new();
-            let set = Set::create(SetSpec { paced: false, samples: true, ..SetSpec::default() }).unwrap();
+            let set = Set::create(SetSpec { samples: true, ..SetSpec::default() }).unwrap();
             let mut reader = Reader::new(set.descriptors().unwrap()).unwrap();
             let ifindex = net.port("p1");
             let _tap = inside(&net.host, || Port::attach(ifindex, set.programs(), how, None)).unwrap();

@@ -1,7 +1,7 @@
 //! What the tap must find, written anew from its metric definitions on top of `ippm`'s parser: a slow, plain model without
 //! slots, atomics or verifier. Fed the same packets, it and the programs must agree.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use ippm::flow::{Both, Counters, Direction, FlowKey, Leg, PortClass, Role, Service};
 use ippm::measurement::PairKey;
@@ -71,6 +71,8 @@ struct Way {
     /// Initial sequence number, when the SYN without ACK came this way.
     isn: Option<u32>,
     probe: Option<Probe>,
+    /// Where the segments end that could be a probe by now, and whether it is a handshake's.
+    candidates: Vec<(u32, bool)>,
 }
 
 #[derive(Clone, Debug)]
@@ -97,6 +99,8 @@ pub struct Oracle {
     live: HashMap<FlowKey, (FlowTruth, Conversation)>,
     ended: Vec<(FlowKey, FlowTruth)>,
     pub singletons: Vec<Singleton>,
+    /// What could be taken, whichever segments are chosen to be probes.
+    pub eligible: Vec<(FlowKey, Leg, u32)>,
     pub cancelled: u64,
     pub classes: BTreeMap<(Direction, PortClass), Counters>,
 }
@@ -149,16 +153,22 @@ impl Oracle {
         // the acknowledgement of the other way's probe
         if tcp.flags & tcp_flag::ACK != 0 {
             let other = &mut conversation.ways[1 - d];
+            let leg = |handshake| match (direction, handshake) {
+                (Direction::Rx, false) => Leg::Away,
+                (Direction::Tx, false) => Leg::Near,
+                (Direction::Rx, true) => Leg::AwayHandshake,
+                (Direction::Tx, true) => Leg::NearHandshake,
+            };
+            if other.right.is_some_and(|right| !before(right, tcp.ack)) {
+                let ended = other.candidates.extract_if(.., |(end, _)| !before(tcp.ack, *end));
+                let legs: BTreeSet<_> = ended.map(|(_, handshake)| leg(handshake)).collect();
+                self.eligible.extend(legs.into_iter().map(|leg| (key, leg, tcp.ack)));
+            }
             if let (Some(probe), Some(right)) = (&other.probe, other.right)
                 && !before(tcp.ack, probe.end)
                 && !before(right, tcp.ack)
             {
-                let leg = match (direction, probe.handshake) {
-                    (Direction::Rx, false) => Leg::Away,
-                    (Direction::Tx, false) => Leg::Near,
-                    (Direction::Rx, true) => Leg::AwayHandshake,
-                    (Direction::Tx, true) => Leg::NearHandshake,
-                };
+                let leg = leg(probe.handshake);
                 let rtt_ns = now.saturating_sub(probe.sent_ns);
                 self.singletons.push(Singleton {
                     key,
@@ -192,6 +202,7 @@ impl Oracle {
                 } else {
                     truth.retransmitted[d] += count.segments;
                 }
+                way.candidates.clear();
                 if way.probe.take().is_some() {
                     self.cancelled += 1;
                 }
@@ -212,8 +223,9 @@ impl Oracle {
                 if direction == Direction::Rx {
                     conversation.newest = Some((ip.ip_id, stamp));
                 }
+                let end = if syn { tcp.seq.wrapping_add(1) } else { end };
+                way.candidates.push((end, syn));
                 if way.probe.is_none() {
-                    let end = if syn { tcp.seq.wrapping_add(1) } else { end };
                     way.probe = Some(Probe { sent_ns: now, end, handshake: syn });
                 }
             }

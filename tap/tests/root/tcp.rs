@@ -512,12 +512,17 @@ fn root_a_busy_flow_is_thinned_and_a_slow_one_is_not() {
     println!("getting thinner: {:?}", busy(Duration::from_millis(200)));
     let (taken, all) = busy(Duration::from_secs(1));
     println!("busy: {taken:?} of {all} a second");
-    assert!(taken.iter().all(|n| (60..500).contains(n) && n * 10 < all), "{taken:?} of {all} a second");
+    assert!(taken.iter().all(|n| (40..500).contains(n) && n * 4 < all), "{taken:?} of {all} a second");
 
-    for wait in [50, 50, 50, 50, 50, 50, 12, 12, 12, 12, 12, 12] {
-        std::thread::sleep(Duration::from_millis(wait));
-        assert_eq!((exchange(0), exchange(1)), (1, 1), "{wait} ms after the last one");
+    // slow again: soon every one has its round trip
+    let begun = Instant::now();
+    let mut in_a_row = 0;
+    while in_a_row < 10 {
+        std::thread::sleep(Duration::from_millis(20));
+        in_a_row = if (exchange(0), exchange(1)) == (1, 1) { in_a_row + 1 } else { 0 };
+        assert!(begun.elapsed() < Duration::from_secs(30), "still thinned");
     }
+    println!("slow: every one after {:?}", begun.elapsed() - Duration::from_millis(200));
 }
 
 #[test]
@@ -525,7 +530,7 @@ fn root_delays_of_every_length() {
     if !privileged("root_delays_of_every_length") {
         return;
     }
-    let set = Set::create(SetSpec { paced: false, samples: true, ..SetSpec::default() }).unwrap();
+    let set = Set::create(SetSpec { samples: true, ..SetSpec::default() }).unwrap();
     let mut reader = Reader::new(set.descriptors().unwrap()).unwrap();
     let mut seq = 1;
     for wait in [0, 100, 500, 3_000, 10_000, 60_000, 300_000, 1_200_000] {
@@ -665,13 +670,26 @@ fn root_random_conversations() {
     assert!(all.by_sums < 60, "{all:?}: too many found no slot");
 }
 
+/// Whatever is drawn, nothing is taken that Karn's rule forbids, and all else is counted as ever.
+#[test]
+fn root_random_conversations_of_which_some_round_trips_are_drawn() {
+    if !privileged("root_random_conversations_of_which_some_round_trips_are_drawn") {
+        return;
+    }
+    let mut bench = Bench::with_room_for(8192, true);
+    let all = converse(&mut bench, &mut Random::new(9), 8, 300);
+    let taken = bench.taken;
+    println!("{taken} taken");
+    assert!(taken * 4 > all.singletons && taken < all.singletons, "{taken} of {all:?}");
+}
+
 #[test]
 fn root_random_conversations_that_find_no_room() {
     if !privileged("root_random_conversations_that_find_no_room") {
         return;
     }
     // sixteen conversations for sixteen slots, and each new connection on the same ports takes another
-    let all = converse(&mut Bench::with_room_for(16), &mut Random::new(8), 16, 150);
+    let all = converse(&mut Bench::with_room_for(16, false), &mut Random::new(8), 16, 150);
     assert!(all.by_sums > 100, "{all:?}: there was room");
 }
 
