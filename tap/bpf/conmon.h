@@ -49,6 +49,7 @@ enum cm_const {
 	CM_HIST_UNIT_BITS = 6,	/* the smallest bucket is 64 ns wide */
 	CM_HIST_BUCKETS = 400,	/* up to 2^34 ns (17 s); the last bucket also takes what is longer */
 	CM_TARGETS = 4096,	/* places of ports that share a block of filters, by interface */
+	CM_TIME_BITS = 57,	/* of a probe's time; what is above them is in CM_THIN, CM_RESTING and CM_HANDSHAKE */
 	CM_PACE_BITS = 22,	/* from one RTT probe of a busy direction to the next 2^this ns (4.2 ms), more or less */
 	CM_THINNEST = 20,	/* at least one of 2^this new segments begins one */
 	CM_CMDS = 64,		/* commands in one run of the janitor */
@@ -189,10 +190,10 @@ struct cm_tags {
 /* In probe_t0: none is outstanding; when the last one left. */
 #define CM_RESTING (1ull << 62)
 /* In probe_t0, paced: of 2^this new segments one begins a probe. */
-#define CM_THIN(word) ((word) >> 57 & 31)
-#define CM_THINNED(thin) ((__u64)(thin) << 57)
+#define CM_THIN(word) ((word) >> CM_TIME_BITS & 31)
+#define CM_THINNED(thin) ((__u64)(thin) << CM_TIME_BITS)
 /* In probe_t0, the rest: CLOCK_MONOTONIC, over after four and a half years, which does not matter for differences. */
-#define CM_TIME ((1ull << 57) - 1)
+#define CM_TIME ((1ull << CM_TIME_BITS) - 1)
 
 enum cm_seen {
 	CM_SEEN_RIGHT = 1,	/* << direction: `right` holds a value */

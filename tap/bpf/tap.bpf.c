@@ -260,7 +260,7 @@ noinline __u32 begin(struct cm_packet *p, __u32 tag, __u32 dir, __u32 len, __u32
 static always_inline int thinned(__u64 word, __u32 seq, __u64 tick)
 {
 	/* CM_TIME's difference, with its sign: the tick may have begun before the probe */
-	__s64 since = (__s64)((tick - word) << 7) >> 7;
+	__s64 since = (__s64)((tick - word) << (64 - CM_TIME_BITS)) >> (64 - CM_TIME_BITS);
 	int thin = CM_THIN(word);
 	/* below 2^thin, all equally likely */
 	__u64 draw = (__u64)(mix(seq * cm_settings.secret[0]) & 0x7fffffff) << thin >> 31;
@@ -330,7 +330,6 @@ static always_inline void follow_tcp(struct cm_flow *f, __u32 slot, const struct
 			int handshake = t0 >> 63;
 			__u32 leg = (back == CM_TX ? CM_LEG_AWAY : CM_LEG_NEAR) + (handshake ? 2 : 0);
 			__u32 hist = handshake ? 0 : f->hist[back];
-
 			__u64 rtt;
 
 			now = bpf_ktime_get_ns();

@@ -89,7 +89,8 @@ struct Conversation {
     newest: Option<(u16, u32)>,
 }
 
-fn before(a: u32, b: u32) -> bool {
+/// Of sequence numbers.
+pub fn before(a: u32, b: u32) -> bool {
     (a.wrapping_sub(b) as i32) < 0
 }
 

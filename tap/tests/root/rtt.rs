@@ -32,7 +32,7 @@ use lab::{Namespace, find_program, output_text, wait_for};
 use tap::{Attach, Port, Reader, Set, SetSpec};
 
 use crate::net::{LEFT, Net, RIGHT, inside};
-use crate::oracle::{Oracle, Singleton};
+use crate::oracle::{Oracle, Singleton, before};
 use crate::privileged;
 
 /// What a singleton may be off.
@@ -367,10 +367,6 @@ struct Way {
     acks: Vec<(u64, u32)>,
 }
 
-fn before(a: u32, b: u32) -> bool {
-    (a.wrapping_sub(b) as i32) < 0
-}
-
 impl Way {
     /// From a segment to the first acknowledgement of all of it: that one's time and number.
     fn acknowledged(&self, (time, end): (u64, u32)) -> Option<(u64, u32)> {
@@ -386,9 +382,8 @@ fn ways(packets: &[Packet], ifindex: u32) -> HashMap<(FlowKey, Direction), Way> 
         let parsed = ippm::packet::parse_captured(&p.data, p.wire_len as usize);
         let ippm::packet::Class::Ip(ip) = parsed.class else { continue };
         let (key, Some(tcp)) = (ip.flow_key(direction, parsed.vlan, ifindex), &ip.tcp) else { continue };
-        let back = if direction == Direction::Tx { Direction::Rx } else { Direction::Tx };
         if tcp.flags & ippm::packet::tcp_flag::ACK != 0 {
-            all.entry((key, back)).or_default().acks.push((p.time_ns, tcp.ack));
+            all.entry((key, direction.reverse())).or_default().acks.push((p.time_ns, tcp.ack));
         }
         let way = all.entry((key, direction)).or_default();
         let end = tcp.seq.wrapping_add(tcp.payload);
@@ -408,8 +403,10 @@ fn root_paced_delays_are_some_of_all() {
     assert_histograms_hold(&mut reader, &singletons);
     let ways = ways(&packets, ifindex);
     let data: Vec<_> = singletons.iter().filter(|s| matches!(s.leg, Leg::Away | Leg::Near)).collect();
-    let way_of =
-        |s: &RttSingleton| &ways[&(s.key, if s.leg == Leg::Away { Direction::Tx } else { Direction::Rx })];
+    let way_of = |key: FlowKey, leg: Leg| {
+        let data = if leg == Leg::Away { Direction::Tx } else { Direction::Rx };
+        &ways[&(key, data)]
+    };
 
     // each is of a segment that passed when it began, ended by that one's first acknowledgement
     let judged_by_capture: Vec<_> = data
@@ -417,7 +414,7 @@ fn root_paced_delays_are_some_of_all() {
         .map(|s| {
             let ended = (i128::from(s.time.as_nanos()) + offset) as u64;
             let began = ended - s.rtt_ns;
-            let way = way_of(s);
+            let way = way_of(s.key, s.leg);
             let near = |(time, _): &&(u64, u32)| time.abs_diff(began) < 1_000_000;
             let from = way.segments.partition_point(|(time, _)| *time + 1_000_000 < began);
             let delay = way.segments[from..]
@@ -442,7 +439,7 @@ fn root_paced_delays_are_some_of_all() {
         let mut below = [0; 4];
         let mut compared = 0;
         for ((key, _), own) in delays.iter().filter(|((_, leg), own)| *leg == of_leg && own.len() >= 60) {
-            let way = &ways[&(*key, if of_leg == Leg::Away { Direction::Tx } else { Direction::Rx })];
+            let way = way_of(*key, of_leg);
             let mut all: Vec<u64> =
                 way.segments.iter().filter_map(|s| Some(way.acknowledged(*s)?.0 - s.0)).collect();
             all.sort_unstable();

@@ -434,9 +434,15 @@ fn a_tick() -> Duration {
     Duration::from_nanos(tap::clock::tick_ns())
 }
 
-fn all_cases_hold(paced: bool, between: Duration) {
+/// A set that tells of each round trip.
+fn telling(paced: bool) -> (Set, Reader) {
     let set = Set::create(SetSpec { paced, samples: true, ..SetSpec::default() }).unwrap();
-    let mut reader = Reader::new(set.descriptors().unwrap()).unwrap();
+    let reader = Reader::new(set.descriptors().unwrap()).unwrap();
+    (set, reader)
+}
+
+fn all_cases_hold(paced: bool, between: Duration) {
+    let (set, mut reader) = telling(paced);
     let mut cancelled = 0;
     let mut samples = 0;
     for (i, (name, segments, wanted)) in cases().iter().enumerate() {
@@ -481,8 +487,7 @@ fn root_a_busy_flow_is_thinned_and_a_slow_one_is_not() {
     if !privileged("root_a_busy_flow_is_thinned_and_a_slow_one_is_not") {
         return;
     }
-    let set = Set::create(SetSpec { samples: true, ..SetSpec::default() }).unwrap();
-    let mut reader = Reader::new(set.descriptors().unwrap()).unwrap();
+    let (set, mut reader) = telling(true);
     let mut run = |s: Segment| {
         set.test_run(s.direction, &s.frame((40_000, 8080)), 1, 1).unwrap();
         reader.events(usize::MAX).singletons.len()
@@ -490,12 +495,11 @@ fn root_a_busy_flow_is_thinned_and_a_slow_one_is_not() {
     assert_eq!(open().into_iter().map(&mut run).sum::<usize>(), 2);
     let mut next = [1001, 5001];
     let mut exchange = |d: usize| {
-        let (there, back) =
-            if d == 0 { (Direction::Tx, Direction::Rx) } else { (Direction::Rx, Direction::Tx) };
+        let there = if d == 0 { Direction::Tx } else { Direction::Rx };
         let data = Segment { direction: there, ..tx(ACK | PSH, next[d], next[1 - d], 100) };
         assert_eq!(run(data), 0);
         next[d] += 100;
-        run(Segment { direction: back, ..tx(ACK, next[1 - d], next[d], 0) })
+        run(Segment { direction: there.reverse(), ..tx(ACK, next[1 - d], next[d], 0) })
     };
     // a connection that is soon over has round trips of data, too, right after its handshake's
     assert_eq!((exchange(0), exchange(1)), (1, 1));
@@ -530,8 +534,7 @@ fn root_delays_of_every_length() {
     if !privileged("root_delays_of_every_length") {
         return;
     }
-    let set = Set::create(SetSpec { samples: true, ..SetSpec::default() }).unwrap();
-    let mut reader = Reader::new(set.descriptors().unwrap()).unwrap();
+    let (set, mut reader) = telling(true);
     let mut seq = 1;
     for wait in [0, 100, 500, 3_000, 10_000, 60_000, 300_000, 1_200_000] {
         let run = |s: Segment| set.test_run(s.direction, &s.frame((40_000, 8080)), 1, 0).unwrap();
