@@ -19,10 +19,10 @@ VERSION = $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -1)
 AS_ROOT := $(if $(SUDO),env "CARGO_TARGET_$(shell echo $(TRIPLE) | tr a-z- A-Z_)_RUNNER=sudo --preserve-env env PATH=$(PATH)",)
 SOAK_MINUTES ?= 60
 # The long form of these tests: 1,000 container starts, 700 of them 50 at once, 10 s without conmond, 1,000 containers
-# that share eleven addresses, and ten times as many requests to the API.
+# that share eleven addresses, 300 containers at once, and ten times as many requests to the API.
 SOAK_FORM = CONMON_TEST_REQUIRE_ROOT=1 CONMON_STARTS_SINGLE=300 CONMON_STARTS_ROUNDS=14 CONMON_STARTS_AT_ONCE=50 \
-    CONMON_OUTAGE_SECONDS=10 CONMON_STORM_CONTAINERS=1000 CONMON_API_EXAMPLES=1000
-SOAK_TESTS = root_no_packet_is_missed root_a_killed_daemon root_another_build root_a_storm_of_names root_the_api
+    CONMON_OUTAGE_SECONDS=10 CONMON_STORM_CONTAINERS=1000 CONMON_CROWD=300 CONMON_API_EXAMPLES=1000
+SOAK_TESTS = root_no_packet_is_missed root_a_crowd root_a_killed_daemon root_another_build root_a_storm_of_names root_the_api
 FUZZ_TIMES ?= 50
 # For each of libFuzzer's targets.
 FUZZ_SECONDS ?= 60

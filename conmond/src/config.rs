@@ -189,7 +189,8 @@ pub enum TapMode {
     Clsact,
 }
 
-/// Sizes of one set of the kernel's tables, in records. A tenant's set takes its whole memory at once; flows grow.
+/// Sizes of one set of the kernel's tables, in records. What a tenant's set begins with is taken at once; flows, pairs and
+/// histograms grow.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Tables {
@@ -204,15 +205,24 @@ pub struct Tables {
     /// ten times as long.
     #[schemars(range(min = 1, max = 86_400))]
     pub calm_seconds: u32,
-    /// Pair records, 192 bytes each. A power of two.
+    /// Pair records to begin with, 192 bytes each; the table is doubled when it is half full. A power of two.
     #[schemars(range(min = 64, max = 1_048_576), extend("x-power-of-two" = true))]
     pub pairs: u32,
+    /// Pair records that the table grows to at most (no less than `pairs`, no more than 64 times that); what finds none then is in no
+    /// pair. A power of two.
+    #[schemars(range(min = 64, max = 1_048_576), extend("x-power-of-two" = true))]
+    pub max_pairs: u32,
     /// Port records, 256 bytes each. A power of two.
     #[schemars(range(min = 16, max = 65_536), extend("x-power-of-two" = true))]
     pub ports: u32,
-    /// Delay histograms, 1,664 bytes each; a pair over TCP takes up to four. A power of two.
+    /// Delay histograms to begin with, 1,664 bytes each; a pair over TCP takes up to four. Doubled when half of them are taken. A power of
+    /// two.
     #[schemars(range(min = 16, max = 1_048_576), extend("x-power-of-two" = true))]
     pub hists: u32,
+    /// Histograms that there are at most (no less than `hists`, no more than 64 times that); delays that find none then are lost. A power
+    /// of two.
+    #[schemars(range(min = 16, max = 1_048_576), extend("x-power-of-two" = true))]
+    pub max_hists: u32,
     /// Ring for flow events, bytes. A power of two.
     #[schemars(range(min = 4096, max = 268_435_456), extend("x-power-of-two" = true))]
     pub ring_bytes: u32,
@@ -225,8 +235,10 @@ impl Default for Tables {
             max_flows: 524_288,
             calm_seconds: 60,
             pairs: 4096,
-            ports: 256,
+            max_pairs: 32_768,
+            ports: 1024,
             hists: 1024,
+            max_hists: 16_384,
             ring_bytes: 256 << 10,
         }
     }

@@ -138,6 +138,8 @@ fn settings(config: &Config, instance: &Instance) -> Settings {
                 flows: config.tables.flows,
                 max_flows: config.tables.max_flows.max(config.tables.flows),
                 calm: Duration::from_secs(config.tables.calm_seconds.into()),
+                max_pairs: config.tables.max_pairs.max(config.tables.pairs),
+                max_hists: config.tables.max_hists.max(config.tables.hists),
             },
         },
     }

@@ -49,6 +49,7 @@ fn published(ports: Vec<PortInfo>, spec: SetSpec) -> Published {
             max_flows: spec.flows,
             outgrown: 0,
             grows: false,
+            extends: [(false, 0); 2],
         }]),
         ports: Arc::new(ports),
         attachment: "tcx".to_owned(),

@@ -140,7 +140,7 @@ const PORT_DIRECTION: Label =
 const CLASS: Label = Label {
     name: "class",
     values: "`overflow` (IP, but the tables for flows and pairs were full), `arp`, `other` (neither IP nor ARP), \
-             `malformed` (claims to be IP and is not)",
+             `malformed` (claims to be IP and is not), `nd` (IPv6 neighbour discovery and multicast listener discovery)",
 };
 const TABLE: Label = Label { name: "table", values: "`flows`, `pairs` or `ports`" };
 const ANY_TABLE: Label = Label { name: "table", values: "`flows`, `pairs`, `ports` or `histograms`" };
@@ -259,8 +259,13 @@ metrics! {
         "No packet is lost by it: without a flow record it counts in its pair, without a pair record in its port's \
          class `overflow`, without a port record in the set's own counters.";
         "";
+    UNPAIRED_FLOWS: Counter Unit::Count("flows"), "conmon_unpaired_flows_total" [TENANT]
+        "Flow records that began without a pair record, for want of room.";
+        "Such a flow is in no row of pairs and has no round trips until it is given a pair, as soon as the table was enlarged. What it \
+         counts meanwhile is its pair's then, or, if it ends before, its port's class `overflow`.";
+        "";
     LOST_SINGLETONS: Counter Unit::Count("singletons"), "conmon_lost_singletons_total" [TENANT]
-        "Round-trip delays that were measured and then lost because no histogram was free.";
+        "Round-trip delays that were measured and then lost because no histogram was free, or the flow had no pair.";
         "They are missing in the delay histograms and nowhere else.";
         "RFC 2681 section 3";
     CANCELLED_PROBES: Counter Unit::Count("probes"), "conmon_cancelled_rtt_probes_total" [TENANT]

@@ -193,6 +193,8 @@ numbered! {
         Other = 2 "other",
         /// Claims to be IP and is not.
         Malformed = 3 "malformed",
+        /// Neighbour discovery (RFC 4861) and multicast listener discovery (RFC 3810): what ARP and IGMP are for IPv4.
+        Nd = 4 "nd",
     }
 }
 
@@ -346,7 +348,7 @@ mod tests {
         assert_eq!(Service::ALL.iter().map(|s| s.number()).collect::<Vec<_>>(), [0, 1]);
         assert_eq!(EndReason::ALL.iter().map(|r| r.number()).collect::<Vec<_>>(), [1, 2, 3, 4, 5]);
         assert_eq!(Leg::ALL.iter().map(|l| l.number()).collect::<Vec<_>>(), [0, 1, 2, 3]);
-        assert_eq!(PortClass::ALL.iter().map(|c| c.number()).collect::<Vec<_>>(), [0, 1, 2, 3]);
+        assert_eq!(PortClass::ALL.iter().map(|c| c.number()).collect::<Vec<_>>(), [0, 1, 2, 3, 4]);
         for n in 0..=u8::MAX {
             assert_eq!(EndReason::from_number(n).map(EndReason::number), (1..=5).contains(&n).then_some(n));
             assert_eq!(Leg::from_number(n).map(Leg::number), (n < 4).then_some(n));

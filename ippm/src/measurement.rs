@@ -152,6 +152,16 @@ pub struct SetCounters {
     pub probes_cancelled: u64,
     /// Packets of ports without a record.
     pub no_port: Both<Counters>,
+    /// Pair records in use.
+    pub pairs: u64,
+    /// Histogram records in use.
+    pub hists: u64,
+    /// Flow records that began without a pair, for want of room. Such a flow is in no pair until it gets one.
+    pub no_pair: u64,
+    /// Round-trip singletons of flows without a pair. They are lost.
+    pub rtt_unpaired: u64,
+    /// Of the flows that began without a pair, the ones that are still there and have none.
+    pub unpaired: u64,
 }
 
 /// What happened to a flow's record.

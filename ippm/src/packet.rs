@@ -92,6 +92,8 @@ pub enum Class {
     Other,
     /// Claims to be IP and is not.
     Malformed,
+    /// Of neighbour discovery (RFC 4861) or multicast listener discovery (RFC 2710, RFC 3810), by its ICMPv6 type.
+    Nd,
 }
 
 /// What an IP packet's headers say.
@@ -212,6 +214,8 @@ struct Walk {
     later_fragment: bool,
     /// The extension headers were cut or too many: there is no transport header to be found.
     broken: bool,
+    /// IPv6: the hop limit.
+    hops: u8,
 }
 
 impl Frame<'_> {
@@ -264,6 +268,7 @@ impl Frame<'_> {
             proto: h[9],
             later_fragment: be16(&h, 6) & 0x1fff != 0,
             broken: false,
+            hops: 0,
         };
         self.transport(walk, end, address(12), address(16), be16(&h, 4))
     }
@@ -280,7 +285,8 @@ impl Frame<'_> {
             bytes.copy_from_slice(&h[from..from + 16]);
             address_from_bytes(bytes)
         };
-        let mut walk = Walk { offset: at + 40, proto: h[6], later_fragment: false, broken: false };
+        let mut walk =
+            Walk { offset: at + 40, proto: h[6], later_fragment: false, broken: false, hops: h[7] };
         self.extensions(&mut walk);
         self.transport(walk, end, address(8), address(24), 0)
     }
@@ -335,6 +341,11 @@ impl Frame<'_> {
         if walk.later_fragment {
             ip.payload = payload(at, end);
             return Class::Ip(ip);
+        }
+        if walk.proto == proto::ICMPV6
+            && self.fits(at, end, 8).is_some_and(|h: [u8; 8]| is_discovery(h[0], walk.hops))
+        {
+            return Class::Nd;
         }
         // A `None` on the way means that the header does not fit: what was learned until then stands.
         let _fits = match walk.proto {
@@ -413,6 +424,12 @@ fn payload(at: usize, end: usize) -> Option<Payload> {
 
 fn be16(bytes: &[u8], at: usize) -> u16 {
     u16::from_be_bytes([bytes[at], bytes[at + 1]])
+}
+
+/// Neighbour discovery has the types 133 to 137, and a hop limit that tells that no router was passed (RFC 4861 section 4). MLD's query,
+/// report and done are 130 to 132, its version 2 report is 143, and the hop limit is 1 (RFC 3810 section 5).
+const fn is_discovery(icmpv6_type: u8, hops: u8) -> bool {
+    matches!((hops, icmpv6_type), (255, 133..=137) | (1, 130..=132 | 143))
 }
 
 const fn is_extension(number: u8) -> bool {

@@ -255,7 +255,13 @@ impl Frame {
                     .collect();
                 out.extend([0x60, 0, 0, 0]);
                 out.extend(((chain.len() + body.len()) as u16).to_be_bytes());
-                out.extend([kinds[0], 64]);
+                // neighbour discovery and reports of listeners are good with these only (RFC 4861, RFC 3810)
+                let hops = match self.transport {
+                    Transport::Icmp { kind: 133..=137, .. } => 255,
+                    Transport::Icmp { kind: 130..=132 | 143, .. } => 1,
+                    _ => 64,
+                };
+                out.extend([kinds[0], hops]);
                 out.extend(source.octets());
                 out.extend(destination.octets());
                 out.extend(chain);
@@ -501,7 +507,8 @@ impl Mutator {
             4 => frame.sctp(ports),
             5 => frame.echo(r.once_in(2), r.bits() as u16, 1),
             6 => {
-                let (kind, code) = (r.bits() as u8, r.below(4) as u8);
+                let kind = if r.once_in(4) { r.pick(&[130, 133, 135, 136, 143]) } else { r.bits() as u8 };
+                let code = r.below(4) as u8;
                 frame.icmp(kind, code, [0; 4])
             }
             _ => {

@@ -174,6 +174,145 @@ fn root_ten_times_more_flows_than_slots() -> Result<()> {
     })
 }
 
+/// The pair records of the storm's set: in use, and room for them.
+fn pair_table(conmond: &Conmond) -> Result<(u64, u64)> {
+    let status = conmond.ctl(&["status"])?;
+    let set = list(&status, "sets").iter().find(|set| set["tenant"] == "storm").context("no set")?;
+    let of = |what: &str| set["pairs"][what].as_u64().with_context(|| set.to_string());
+    Ok((of("used")?, of("capacity")?))
+}
+
+/// Each peer is a pair of its own; outside of the host they are shown as one.
+#[test]
+fn root_more_peers_than_pair_records() -> Result<()> {
+    const PEERS: u64 = 3000;
+    let words = format!(
+        "udp-flows --flows {PEERS} --peers {PEERS} --rounds 20 --rate 5000 --to 10.255.0.1:1 --hold 1"
+    );
+    let run = |host: &Host, name: &str| -> Result<(Container, FlowsSent)> {
+        let container = host.run(&spec(name, &words))?;
+        let line = container.wait_line("\"packets\"", WAIT)?;
+        Ok((container, serde_json::from_str(&line).with_context(|| line.clone())?))
+    };
+    let seen = |conmond: &Conmond, at_least: u64| {
+        conmond.wait_ctl(&format!("{at_least} packets to the outside"), WAIT, &["pairs"], |answer| {
+            let pair = list(answer, "pairs")
+                .iter()
+                .find(|p| p["src"]["name"] == "many" && p["dst"]["name"] == "external")?;
+            pair["sent"]["packets"].as_u64().filter(|packets| *packets >= at_least)
+        })
+    };
+    with("more peers than pair records", &["tables.pairs=128", "tables.hists=64"], |host, conmond, _| {
+        let (many, report) = run(host, "many")?;
+        ensure!(report.packets == 20 * PEERS, "{report:?}");
+        // those that began when there was no room have been given a pair, with all that they had counted
+        let packets = seen(conmond, report.packets)?;
+        ensure!(packets == report.packets, "{packets} of {report:?}");
+        ports_agree(conmond, &["many"])?;
+        balanced(conmond)?;
+        let (used, room) = pair_table(conmond)?;
+        ensure!(used >= PEERS && room == 8192, "{used} of {room} pair records");
+        let tables = check(conmond, "tables")?;
+        ensure!(tables["ok"] == true, "{tables}");
+        many.remove()?;
+        // the room stays, the records go
+        wait_for("the end of the pairs", WAIT, || Ok((pair_table(conmond)?.0 < 64).then_some(())))?;
+        balanced(conmond)
+    })?;
+    with(
+        "more peers than pair records can be",
+        &["tables.pairs=64", "tables.max_pairs=128"],
+        |host, conmond, _| {
+            let (many, report) = run(host, "many")?;
+            ensure!(report.packets == 20 * PEERS, "{report:?}");
+            // totals stay; what is in no row is told, and how much of it
+            ports_agree(conmond, &["many"])?;
+            balanced(conmond)?;
+            let tables = conmond_says(conmond, "tables", "the table has its 128 records and no more")?;
+            ensure!(tables["ok"] == false, "{tables}");
+            let detail = tables["detail"].as_str().unwrap_or_default();
+            let unpaired = detail.split(" flows found no pair").next().and_then(|d| d.rsplit(' ').next());
+            let unpaired: u64 = unpaired.unwrap_or_default().parse().with_context(|| tables.to_string())?;
+            let packets = seen(conmond, 1)?;
+            let (used, room) = pair_table(conmond)?;
+            ensure!(room == 128 && (100..=128).contains(&used), "{used} of {room} pair records");
+            eprintln!(
+                "{used} pair records: {packets} of {} packets have a row, {unpaired} flows have none",
+                report.packets
+            );
+            ensure!(packets < report.packets && unpaired >= PEERS - used, "{tables}");
+            // it is over with them
+            many.remove()?;
+            conmond_says(conmond, "tables", "is full").map(drop)?;
+            Ok(())
+        },
+    )
+}
+
+/// With nothing configured: what as many pair records cost as there are at most.
+#[test]
+fn root_sixteen_thousand_peers() -> Result<()> {
+    const PEERS: u64 = 16_000;
+    with("sixteen thousand peers", &[], |host, conmond, _| {
+        let (small, _) = use_of(conmond)?;
+        let words = format!(
+            "udp-flows --flows {PEERS} --peers {PEERS} --rounds 4 --rate 10000 --to 10.255.0.1:1 --hold 1"
+        );
+        let many = host.run(&spec("many", &words))?;
+        let line = many.wait_line("\"packets\"", WAIT)?;
+        let report: FlowsSent = serde_json::from_str(&line).with_context(|| line.clone())?;
+        ensure!(report.packets == 4 * PEERS, "{report:?}");
+        // until the tables have grown some packets find neither a flow nor a pair, and count for the port alone
+        let mut last = (0, 0);
+        let reached = wait_for("all packets, to the outside or in the port's overflow", WAIT, || {
+            let pairs = conmond.ctl(&["pairs"])?;
+            let pair = list(&pairs, "pairs")
+                .iter()
+                .find(|p| p["src"]["name"] == "many" && p["dst"]["name"] == "external");
+            let ledger = conmond.ctl(&["ledger"])?;
+            let port = list(&ledger, "ports").iter().find(|p| p["container"] == "many");
+            let packets = |count: Option<&Value>| count.and_then(Value::as_u64).unwrap_or_default();
+            last = (
+                packets(pair.map(|p| &p["sent"]["packets"])),
+                packets(port.map(|p| &p["packets_by_class"]["overflow"])),
+            );
+            Ok((last.0 + last.1 >= report.packets).then_some(()))
+        });
+        let (seen, overflow) = last;
+        reached.with_context(|| format!("{seen} and {overflow} of {report:?}"))?;
+        ensure!(seen + overflow == report.packets, "{seen} and {overflow} of {report:?}");
+        ensure!(overflow < report.packets / 20, "{overflow} of {report:?}");
+        let monitor = monitor_of(host, conmond)?;
+        let (resident, monitor_resident) = (use_of(conmond)?.0, use_of_process(monitor)?.0);
+        let (used, room) = pair_table(conmond)?;
+        eprintln!(
+            "{used} of {room} pair records, {overflow} packets in none: conmond {:.1} MB ({:.1} before), its monitor {:.1} MB with \
+             the tables",
+            resident as f64 / 1e6,
+            small as f64 / 1e6,
+            monitor_resident as f64 / 1e6
+        );
+        ensure!(used >= PEERS && room == 32_768, "{used} of {room} pair records");
+        ensure!(resident < small + (200 << 20), "conmond has {resident} bytes, {small} before");
+        ports_agree(conmond, &["many"])?;
+        ensure!(ledger(conmond)?["balanced"] == true, "{}", ledger(conmond)?);
+        let tables = check(conmond, "tables")?;
+        ensure!(tables["ok"] == true, "{tables}");
+        Ok(())
+    })
+}
+
+/// Waits until a check of the doctor's says so.
+fn conmond_says(conmond: &Conmond, name: &str, words: &str) -> Result<Value> {
+    let mut last = Value::Null;
+    let found = wait_for(&format!("{name}: {words}"), WAIT, || {
+        last = check(conmond, name)?;
+        Ok(last["detail"].as_str().is_some_and(|detail| detail.contains(words)).then_some(()))
+    });
+    found.with_context(|| last.to_string())?;
+    Ok(last)
+}
+
 /// With nothing configured but that what is too large is cut sooner: the tables begin small.
 #[test]
 fn root_a_hundred_thousand_flows() -> Result<()> {

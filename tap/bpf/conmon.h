@@ -9,6 +9,7 @@
  *   pairs  array of cm_pair   open-addressed by pair key        full -> they count in their port's `overflow`
  *   ports  array of cm_port   open-addressed by ifindex         full -> they count in ctl's `no_port`
  *   hists  array of cm_hist   open-addressed by (pair, leg)     full -> the RTT sample counts in ctl's `hist_full`
+ *   more_pairs, more_hists   arrays of up to CM_EXTENTS further arrays, each twice as large as the one before
  *   ctl    array of one cm_ctl                                  counters, and the fold sequence lock
  *   ring   ring buffer of cm_record                             full -> counted in ctl's `ring_full`
  *
@@ -31,6 +32,9 @@
  * The flow table is enlarged, or cut to what is needed, by being replaced: other programs over another one, and the same other maps, take the ports
  * over. While records are in the table of before, `older`, a flow's first packet in the new one takes over what the
  * older record knows; the `cm_mover` program then moves the older records, counters and all.
+ *
+ * The tables for pairs and histograms grow by *extents*: further arrays of the same records, put into `more_pairs` and `more_hists`
+ * while the programs run. Extent e has `size` << e records, from that slot on: a record never changes its slot.
  */
 #ifndef CM_CONMON_H
 #define CM_CONMON_H
@@ -38,13 +42,14 @@
 #include <linux/types.h>
 
 enum cm_const {
-	CM_ABI = 5,		/* changes whenever a record's layout or meaning does */
+	CM_ABI = 6,		/* changes whenever a record's layout or meaning does */
 	CM_PROBES = 8,		/* slots looked at for a pair, a port or a histogram */
 	CM_PLACES = 16,		/* flow slots in a bucket */
 	CM_BUCKETS = 4,		/* buckets that a flow may be in */
 	CM_GONE = 1,		/* no record's tag, whose highest bit is set */
 	CM_CROWDED = 2,		/* a bucket with so few free slots leaves newcomers to their second one, if that has more */
 	CM_NONE = 0xffffffff,	/* no pair */
+	CM_EXTENTS = 6,		/* by so many can a table for pairs or histograms be enlarged, each time to twice its size */
 	CM_HIST_SUB_BITS = 4,	/* 16 sub-buckets per octave: relative half-width 1/32 */
 	CM_HIST_UNIT_BITS = 6,	/* the smallest bucket is 64 ns wide */
 	CM_HIST_BUCKETS = 400,	/* up to 2^34 ns (17 s); the last bucket also takes what is longer */
@@ -88,7 +93,8 @@ enum cm_class {
 	CM_CLASS_ARP = 1,
 	CM_CLASS_OTHER = 2,	/* neither IP nor ARP: LLDP, STP, PPPoE, MPLS, … */
 	CM_CLASS_MALFORMED = 3,	/* claims to be IP and is not: too short, wrong version or length */
-	CM_CLASSES = 4,
+	CM_CLASS_ND = 4,	/* what ARP and IGMP are for IPv4: neighbour discovery (RFC 4861), multicast listener discovery (RFC 3810) */
+	CM_CLASSES = 5,
 };
 
 enum cm_leg {
@@ -240,7 +246,7 @@ struct cm_port {
 	__u32 state;
 	__u32 ifindex;
 	struct cm_count count[2][CM_CLASSES];	/* [cm_dir][cm_class] */
-	__u64 _pad[7];
+	__u64 _pad;
 };
 
 struct cm_hist {
@@ -273,6 +279,14 @@ struct cm_ctl {
 	__u64 overlap;		/* a port of the set runs its program at two hooks: a packet is marked by the first */
 	__u64 tick;		/* jiffies when tick_ns was read; both change once in a tick */
 	__u64 tick_ns;		/* CLOCK_MONOTONIC_COARSE */
+	__u64 pairs_begun;	/* pair records */
+	__u64 pairs_ended;
+	__u64 hists_begun;	/* histogram records */
+	__u64 hists_ended;
+	__u64 no_pair;		/* flow records that began without a pair, for want of room */
+	__u64 no_pair_over;	/* of these: given a pair later, or ended */
+	__u64 rtt_unpaired;	/* RTT samples of flows without a pair */
+	__u64 _pad1;
 };
 
 struct cm_record {
@@ -306,6 +320,7 @@ enum cm_op {
 	CM_OP_PORT_FREE = 6,	/* LIVE -> FREE; the caller has let a grace period pass since the port's last packet */
 	CM_OP_OVERLAP = 7,	/* ctl's `overlap` is set to `tag` */
 	CM_OP_FLOW_SLOTS = 8,	/* ctl's `flow_slots` is set to `tag` */
+	CM_OP_FLOW_PAIR = 10,	/* a flow without a pair gets one, if there is room now; by `cm_janitor_one` */
 	CM_OP_FLOW_MOVE = 9,	/* LIVE in `older` -> LIVE in `flows`; by `cm_mover`, when nothing counts in `older` any more */
 };
 
@@ -331,7 +346,7 @@ _Static_assert(sizeof(struct cm_pair_key) == 40, "pair key");
 _Static_assert(sizeof(struct cm_pair) == 192, "a pair is three cache lines");
 _Static_assert(sizeof(struct cm_port) == 256, "port");
 _Static_assert(sizeof(struct cm_hist) == 1664, "histogram");
-_Static_assert(sizeof(struct cm_ctl) == 192, "ctl");
+_Static_assert(sizeof(struct cm_ctl) == 256, "ctl");
 _Static_assert(sizeof(struct cm_record) == 152, "record");
 _Static_assert(sizeof(struct cm_cmds) == 24 + 24 * CM_CMDS, "commands");
 

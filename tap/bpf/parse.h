@@ -34,6 +34,13 @@ enum {
 	P_MOBILITY = 135,
 	P_HIP = 139,
 	P_SHIM6 = 140,
+	MLD_QUERY = 130,
+	MLD_DONE = 132,
+	MLD_REPORT_V2 = 143,
+	MLD_HOPS = 1,		/* RFC 3810 section 5 */
+	ND_SOLICIT_ROUTER = 133,
+	ND_REDIRECT = 137,
+	ND_HOPS = 255,		/* RFC 4861 section 4: it has passed no router */
 	TCP_FIN = 1,
 	TCP_SYN = 2,
 	TCP_RST = 4,
@@ -57,6 +64,7 @@ struct cm_packet {
 	__u8 flags;		/* TCP */
 	__u8 tcp;		/* a whole TCP header was there */
 	__u8 icmp_query;	/* 1 an echo request, 2 an echo reply */
+	__u8 discovery;		/* of neighbours or of multicast listeners */
 };
 
 /* `len` bytes at `off`: in place, else in `copy`, else null. `off` is bounded by the callers. */
@@ -85,6 +93,7 @@ struct walk {
 	__u8 proto;
 	__u8 later_fragment;
 	__u8 broken;		/* the chain ran past the packet's end or was too long: no ports */
+	__u8 hops;		/* IPv6: the hop limit */
 };
 
 /* Kept out of line: rare, and the common path stays short. */
@@ -118,6 +127,14 @@ noinline int extensions(struct __sk_buff *skb, struct walk *w)
 	if (is_extension(w->proto))
 		w->broken = 1;
 	return 0;
+}
+
+/* Of neighbours or multicast listeners: by the message's type, and by a hop limit that no packet on a longer way has. */
+static always_inline int is_discovery(__u8 type, __u8 hops)
+{
+	if (hops == ND_HOPS)
+		return type >= ND_SOLICIT_ROUTER && type <= ND_REDIRECT;
+	return hops == MLD_HOPS && ((type >= MLD_QUERY && type <= MLD_DONE) || type == MLD_REPORT_V2);
 }
 
 /* The two ports at `h` as one word, the local one in the lower half. */
@@ -179,6 +196,8 @@ static always_inline __u32 transport(struct __sk_buff *skb, const enum cm_dir di
 			return 0;
 		type = *(__u8 *)h;
 		id = swap16(*(__u16 *)(h + 4));
+		if (w->proto == P_ICMP6)
+			p->discovery = is_discovery(type, w->hops);
 		if (type != request && type != reply)
 			id = type << 8 | *(__u8 *)(h + 1);
 		else
@@ -265,6 +284,7 @@ static always_inline int parse(struct __sk_buff *skb, const enum cm_dir dir, str
 		length = swap16(*(__u16 *)(h + 4));
 		l3_end = length ? l3 + 40 + length : skb->len;
 		w.proto = *(__u8 *)(h + 6);
+		w.hops = *(__u8 *)(h + 7);
 		w.off = l3 + 40;
 		/* the packet may lie at an odd address: words of four are as wide as the verifier allows */
 #define WORD(at) ((__u64)*(__u32 *)(h + (at)) | (__u64)*(__u32 *)(h + (at) + 4) << 32)
@@ -283,6 +303,8 @@ static always_inline int parse(struct __sk_buff *skb, const enum cm_dir dir, str
 		l3_end = skb->len;
 	if (likely(!w.later_fragment && !w.broken))
 		ports = transport(skb, dir, p, &w, l3_end);
+	if (unlikely(p->discovery))
+		return CM_CLASS_ND;
 	p->word[4] = port | (__u64)ports << 32;
 	p->word[5] = w.proto | vlan << 16;
 	return -1;

@@ -20,6 +20,8 @@ MAP(older, BPF_MAP_TYPE_ARRAY, struct cm_flow);
 MAP(pairs, BPF_MAP_TYPE_ARRAY, struct cm_pair);
 MAP(ports, BPF_MAP_TYPE_ARRAY, struct cm_port);
 MAP(hists, BPF_MAP_TYPE_ARRAY, struct cm_hist);
+MAP(more_pairs, BPF_MAP_TYPE_ARRAY_OF_MAPS, __u32);
+MAP(more_hists, BPF_MAP_TYPE_ARRAY_OF_MAPS, __u32);
 MAP(ctl, BPF_MAP_TYPE_ARRAY, struct cm_ctl);
 MAP(targets, BPF_MAP_TYPE_PROG_ARRAY, __u32);
 
@@ -41,9 +43,35 @@ static always_inline struct cm_flow *older_at(__u32 i)
 	return bpf_map_lookup_elem(&older, &i);
 }
 
+/* 1 if v is greater than limit; by the borrow, since a comparison would be a branch, and one that nobody can predict. */
+#define exceeds(v, limit) (((__u64)(limit) - (v)) >> 63)
+
+/* The extent that a slot is in, of a table that began with `size` records and has it in none of these. */
+static always_inline __u32 extent_of(__u32 slot, __u64 size)
+{
+	return exceeds(slot, 2 * size - 1) + exceeds(slot, 4 * size - 1) + exceeds(slot, 8 * size - 1) +
+	       exceeds(slot, 16 * size - 1) + exceeds(slot, 32 * size - 1) + exceeds(slot, 64 * size - 1);
+}
+
+/* The record `i` of an extent, if there is that extent. */
+static always_inline void *in_extent(void *extents, __u32 extent, __u32 i)
+{
+	void *records = bpf_map_lookup_elem(extents, &extent);
+
+	return records ? bpf_map_lookup_elem(records, &i) : 0;
+}
+
+static always_inline void *beyond(void *extents, __u32 slot, __u32 mask)
+{
+	__u32 extent = extent_of(slot, (__u64)mask + 1);
+
+	return in_extent(extents, extent, slot - ((mask + 1) << extent));
+}
+
 static always_inline struct cm_pair *pair_at(__u32 i)
 {
-	return bpf_map_lookup_elem(&pairs, &i);
+	return likely(i <= cm_settings.pair_mask) ? bpf_map_lookup_elem(&pairs, &i) :
+						    beyond(&more_pairs, i, cm_settings.pair_mask);
 }
 
 static always_inline struct cm_port *port_at(__u32 i)
@@ -53,7 +81,8 @@ static always_inline struct cm_port *port_at(__u32 i)
 
 static always_inline struct cm_hist *hist_at(__u32 i)
 {
-	return bpf_map_lookup_elem(&hists, &i);
+	return likely(i <= cm_settings.hist_mask) ? bpf_map_lookup_elem(&hists, &i) :
+						    beyond(&more_hists, i, cm_settings.hist_mask);
 }
 
 static always_inline struct cm_ctl *ctl_get(void)
@@ -431,6 +460,23 @@ static always_inline int pair_is(const struct cm_pair *p, const struct cm_pair_k
 		 ((a[4] ^ b[4]) & 0x00ffffffffffffffull));
 }
 
+/* The turns of a search: so many places in the table, then in each of its extents. */
+#define TURNS (CM_PROBES * (1 + CM_EXTENTS))
+
+/* The slot that a key may be in at this turn, in a table that began with `mask` + 1 records. */
+static always_inline __u32 slot_of_turn(__u32 tag, __u32 turn, __u32 mask)
+{
+	__u32 probe = turn % CM_PROBES, extent = turn / CM_PROBES;
+	__u32 size;
+
+	if (!extent)
+		return (tag + probe) & mask;
+	size = (mask + 1) << (extent - 1);
+	/* other neighbours in each: what meets in one does not meet in the next */
+	tag *= 0x9e3779b1 + extent * 0x3c6ef372;
+	return size + ((((__u64)tag * size >> 32) + probe) & (size - 1));
+}
+
 /* The pair's slot, claimed if need be; CM_NONE if there is no room. */
 noinline __u32 pair_get(struct cm_pair_key *k, __u64 now)
 {
@@ -439,20 +485,22 @@ noinline __u32 pair_get(struct cm_pair_key *k, __u64 now)
 	if (!k)
 		return CM_NONE;
 	tag = pair_tag(k);
-	for (__u32 i = 0; i < CM_PROBES; i++) {
-		__u32 at = (tag + i) & cm_settings.pair_mask;
+	ROLLED for (__u32 turn = 0; turn < TURNS; turn++) {
+		__u32 at = slot_of_turn(tag, turn, cm_settings.pair_mask);
 		struct cm_pair *p = pair_at(at);
 
-		if (p && p->tag == tag && READ_ONCE(p->state) == CM_LIVE && pair_is(p, k))
+		if (!p)
+			break;
+		if (p->tag == tag && READ_ONCE(p->state) == CM_LIVE && pair_is(p, k))
 			return at;
 	}
-	for (__u32 i = 0; i < CM_PROBES; i++) {
-		__u32 at = (tag + i) & cm_settings.pair_mask;
+	ROLLED for (__u32 turn = 0; turn < TURNS; turn++) {
+		__u32 at = slot_of_turn(tag, turn, cm_settings.pair_mask);
 		struct cm_pair *p = pair_at(at);
 		int got;
 
 		if (!p)
-			continue;
+			break;
 		got = claim(&p->state);
 		if (got == 2 && p->tag == tag && pair_is(p, k))
 			return at;
@@ -463,6 +511,7 @@ noinline __u32 pair_get(struct cm_pair_key *k, __u64 now)
 		p->first_seen_ns = now;
 		p->last_seen_ns = now;
 		publish(&p->state);
+		COUNT(pairs_begun);
 		return at;
 	}
 	return CM_NONE;
@@ -500,16 +549,18 @@ noinline __u32 port_get(__u32 ifindex)
 }
 
 /* Direction and class in one argument: a BPF call takes five. */
-#define PORT_CLASS(dir, class) ((dir) * CM_CLASSES + (class))
+#define PORT_CLASS(dir, class) ((dir) * 8 + (class))
 
 /* Adds to what a port counts outside of flows and pairs. */
 noinline int port_count(__u32 ifindex, __u32 port_class, __u64 bytes, __u64 packets, __u64 extra)
 {
 	__u32 at = port_get(ifindex);
 	struct cm_port *p = at == CM_NONE ? 0 : port_at(at);
-	__u32 dir = port_class / CM_CLASSES & 1, class = port_class & (CM_CLASSES - 1);
+	__u32 dir = port_class / 8 & 1, class = port_class & 7;
 	struct cm_count *c;
 
+	if (class >= CM_CLASSES)
+		return 0;
 	if (p) {
 		c = &p->count[dir][class];
 	} else {
@@ -526,9 +577,6 @@ noinline int port_count(__u32 ifindex, __u32 port_class, __u64 bytes, __u64 pack
 		add(&c->extra, extra);
 	return 0;
 }
-
-/* 1 if v is greater than limit; by the borrow, since a comparison would be a branch, and one that nobody can predict. */
-#define exceeds(v, limit) (((__u64)(limit) - (v)) >> 63)
 
 /* Bucket of the log-linear histogram. */
 static always_inline __u32 bucket_of(__u64 ns)
@@ -559,18 +607,20 @@ noinline __u32 hist_slot(__u32 pair, __u32 leg)
 
 	leg &= CM_LEGS - 1;
 	if (!p) {
-		COUNT(hist_full);
+		COUNT(rtt_unpaired);
 		return 0;
 	}
 	if (p->hist[leg])
 		return p->hist[leg];
 	tag = mix((pair * (__u64)CM_LEGS + leg + 1) * cm_settings.secret[5]);
-	for (__u32 i = 0; i < CM_PROBES; i++) {
+	ROLLED for (__u32 turn = 0; turn < TURNS; turn++) {
 		struct cm_hist *h;
 
-		at = (tag + i) & cm_settings.hist_mask;
+		at = slot_of_turn(tag, turn, cm_settings.hist_mask);
 		h = hist_at(at);
-		if (!h || claim(&h->state) != 1)
+		if (!h)
+			break;
+		if (claim(&h->state) != 1)
 			continue;
 		h->tag = p->tag;
 		h->pair = pair;
@@ -580,15 +630,16 @@ noinline __u32 hist_slot(__u32 pair, __u32 leg)
 		/* lost the race for this leg's first singleton: use the other's, give ours back */
 		if (__sync_val_compare_and_swap(&p->hist[leg], 0, at + 1) != 0)
 			__sync_lock_test_and_set(&h->state, CM_FREE);
+		else
+			COUNT(hists_begun);
 		return p->hist[leg];
 	}
 	COUNT(hist_full);
 	return 0;
 }
 
-static always_inline void hist_add(__u32 at, __u64 rtt)
+static always_inline void hist_put(struct cm_hist *h, __u64 rtt)
 {
-	struct cm_hist *h = hist_at(at);
 	__u32 b = bucket_of(rtt);
 
 	if (!h)
@@ -601,6 +652,21 @@ static always_inline void hist_add(__u32 at, __u64 rtt)
 		h->max_ns = rtt;
 	if (b < CM_HIST_BUCKETS)
 		add(&h->bucket[b], 1);
+}
+
+/* Out of line: the path that all but the largest sets take stays short. */
+noinline int hist_add_beyond(__u32 at, __u64 rtt)
+{
+	hist_put(beyond(&more_hists, at, cm_settings.hist_mask), rtt);
+	return 0;
+}
+
+static always_inline void hist_add(__u32 at, __u64 rtt)
+{
+	if (likely(at <= cm_settings.hist_mask))
+		hist_put(bpf_map_lookup_elem(&hists, &at), rtt);
+	else
+		hist_add_beyond(at, rtt);
 }
 
 #endif

@@ -105,17 +105,17 @@ static always_inline void role_of(const struct cm_packet *p, enum cm_dir dir, __
 		*guessed = 0;
 }
 
-static always_inline void pair_key(struct cm_pair_key *k, const struct cm_packet *p, __u8 role, __u8 guessed)
+static always_inline void pair_key(struct cm_pair_key *k, const struct cm_flow_key *f, __u8 role, __u8 guessed)
 {
-	__u16 opened = role == CM_LOCAL_OPENED ? p->key.remote_port : p->key.local_port;
-	int dns = opened == 53 && (p->key.proto == P_UDP || p->key.proto == P_TCP);
+	__u16 opened = role == CM_LOCAL_OPENED ? f->remote_port : f->local_port;
+	int dns = opened == 53 && (f->proto == P_UDP || f->proto == P_TCP);
 
-	k->local[0] = p->key.local[0];
-	k->local[1] = p->key.local[1];
-	k->remote[0] = p->key.remote[0];
-	k->remote[1] = p->key.remote[1];
-	k->ifindex = p->key.ifindex;
-	k->proto = p->key.proto;
+	k->local[0] = f->local[0];
+	k->local[1] = f->local[1];
+	k->remote[0] = f->remote[0];
+	k->remote[1] = f->remote[1];
+	k->ifindex = f->ifindex;
+	k->proto = f->proto;
 	k->role = role;
 	k->service = dns ? CM_SERVICE_DNS : CM_SERVICE_NONE;
 	k->guessed = guessed;
@@ -195,7 +195,7 @@ noinline __u32 begin(struct cm_packet *p, __u32 tag, __u32 dir, __u32 len, __u32
 			guessed = o->guessed;
 		}
 	}
-	pair_key(&k, p, role, guessed);
+	pair_key(&k, &p->key, role, guessed);
 	slot = pair_get(&k, now);
 	pair = slot == CM_NONE ? 0 : pair_at(slot);
 
@@ -211,6 +211,13 @@ noinline __u32 begin(struct cm_packet *p, __u32 tag, __u32 dir, __u32 len, __u32
 		if (cm_settings.flags & CM_FLAG_OLDER && o) {
 			/* it began long ago, and goes on */
 			inherit(f, o);
+			if (o->pair == CM_NONE && pair) {
+				/* what it counted there goes where this one counts */
+				WRITE_ONCE(o->pair, slot);
+				COUNT(no_pair_over);
+			} else if (!pair) {
+				f->pair = o->pair;
+			}
 			publish(&f->state);
 			return at;
 		}
@@ -218,6 +225,8 @@ noinline __u32 begin(struct cm_packet *p, __u32 tag, __u32 dir, __u32 len, __u32
 		COUNT(flows_begun);
 		if (pair)
 			add(&pair->flows, 1);
+		else
+			COUNT(no_pair);
 		if (cm_settings.flags & CM_FLAG_NEW_RECORDS)
 			record_flow(f, at, CM_NEW_FLOW, 0, now);
 		return at;
@@ -586,6 +595,28 @@ noinline int free_orphan(__u32 slot, __u32 tag, __u32 reason)
 		port_count(f->key.ifindex, PORT_CLASS(d, CM_CLASS_OVERFLOW), f->bytes[d], f->packets[d],
 			   f->extra[d]);
 	release_flow(f, slot, reason);
+	COUNT(no_pair_over);
+	return 0;
+}
+
+/* Gives a flow that began when there was no room for its pair the one that it can have now. */
+noinline int give_pair(__u32 slot, __u32 tag)
+{
+	struct cm_flow *f = flow_of(slot);
+	struct cm_pair_key k;
+	struct cm_pair *p;
+	__u32 at;
+
+	if (!f || READ_ONCE(f->state) != CM_LIVE || f->tag != tag || f->pair != CM_NONE)
+		return 0;
+	pair_key(&k, &f->key, f->role, f->guessed);
+	at = pair_get(&k, f->first_seen_ns);
+	p = at == CM_NONE ? 0 : pair_at(at);
+	if (!p)
+		return 0;
+	add(&p->flows, 1);
+	WRITE_ONCE(f->pair, at);
+	COUNT(no_pair_over);
 	return 0;
 }
 
@@ -606,6 +637,7 @@ noinline int free_hist(__u32 at)
 	h->pair = 0;
 	h->tag = 0;
 	add(&c->rtt_freed, count);
+	add(&c->hists_ended, 1);
 	__sync_lock_test_and_set(&h->state, CM_FREE);
 	return 0;
 }
@@ -623,6 +655,17 @@ noinline int free_pair(__u32 slot, __u32 tag)
 	p->tag = 0;
 	zero_words(&p->last_seen_ns, (sizeof(*p) - __builtin_offsetof(struct cm_pair, last_seen_ns)) / 8);
 	__sync_lock_test_and_set(&p->state, CM_FREE);
+	COUNT(pairs_ended);
+	return 0;
+}
+
+/* Takes a pair out of matching, or puts it back. */
+noinline int set_pair(__u32 slot, __u32 tag, __u32 from, __u32 to)
+{
+	struct cm_pair *p = pair_at(slot);
+
+	if (p && p->tag == tag)
+		__sync_val_compare_and_swap(&p->state, from, to);
 	return 0;
 }
 
@@ -679,6 +722,9 @@ noinline int move_flow(__u32 slot, __u32 tag)
 		add(&n->retransmitted[d], o->retransmitted[d]);
 	}
 	add(&n->reordered, o->reordered);
+	/* one that began anew was counted by itself */
+	if (o->pair == CM_NONE && n->first_seen_ns != o->first_seen_ns)
+		COUNT(no_pair_over);
 moved:
 	/* its place stays taken: nothing is put in this table any more */
 	o->tag = 0;
@@ -709,7 +755,7 @@ int cm_mover(struct __sk_buff *skb)
 }
 
 /*
- * The janitor for one command: frees a pair, or a flow without a pair. A program of its own, because what these two
+ * The janitor for one command: frees a pair, frees a flow without a pair or gives it one. A program of its own, because what these
  * take, multiplied by the loop over commands, is more than the verifier walks through.
  */
 SEC("classifier/janitor_one")
@@ -725,6 +771,8 @@ int cm_janitor_one(struct __sk_buff *skb)
 		free_pair(cmds->cmd[0].slot, cmds->cmd[0].tag);
 	else if (cmds->cmd[0].op == CM_OP_FLOW_FREE)
 		free_orphan(cmds->cmd[0].slot, cmds->cmd[0].tag, cmds->cmd[0].reason);
+	else if (cmds->cmd[0].op == CM_OP_FLOW_PAIR)
+		give_pair(cmds->cmd[0].slot, cmds->cmd[0].tag);
 	add(&c->fold_seq, 1);
 	return 1;
 }
@@ -759,15 +807,9 @@ int cm_janitor(struct __sk_buff *skb)
 		} else if (op == CM_OP_FLOW_FREE) {
 			orphans += free_flow(slot, tag, cmds->cmd[i].reason);
 		} else if (op == CM_OP_PAIR_END) {
-			struct cm_pair *p = pair_at(slot);
-
-			if (p && p->tag == tag)
-				__sync_val_compare_and_swap(&p->state, CM_LIVE, CM_ENDING);
+			set_pair(slot, tag, CM_LIVE, CM_ENDING);
 		} else if (op == CM_OP_PAIR_KEEP) {
-			struct cm_pair *p = pair_at(slot);
-
-			if (p && p->tag == tag)
-				__sync_val_compare_and_swap(&p->state, CM_ENDING, CM_LIVE);
+			set_pair(slot, tag, CM_ENDING, CM_LIVE);
 		} else if (op == CM_OP_PORT_FREE) {
 			free_port(slot, tag);
 		} else if (op == CM_OP_OVERLAP) {

@@ -5,11 +5,13 @@ use std::net::IpAddr;
 use ippm::flow::{Counters, address_from_bytes};
 
 /// `CM_ABI`.
-pub const ABI: u64 = 5;
+pub const ABI: u64 = 6;
 /// `CM_PLACES`.
 pub const PLACES: u32 = 16;
 /// `CM_NONE`.
 pub const NONE: u32 = u32::MAX;
+/// `CM_EXTENTS`.
+pub const EXTENTS: u32 = 6;
 /// `CM_HIST_BUCKETS`.
 pub const HIST_BUCKETS: usize = 400;
 /// `CM_CMDS`.
@@ -21,7 +23,7 @@ pub const GROUP: u32 = 1 << 31;
 /// `CM_ELSEWHERE`.
 pub const ELSEWHERE: u32 = 1 << 30;
 /// `CM_CLASSES`.
-pub const CLASSES: usize = 4;
+pub const CLASSES: usize = 5;
 
 /// `enum cm_slot_state`.
 pub mod state {
@@ -79,6 +81,8 @@ pub mod op {
     pub const FLOW_SLOTS: u32 = 8;
     /// LIVE in the table before, LIVE in the new one.
     pub const FLOW_MOVE: u32 = 9;
+    /// A flow without a pair gets one.
+    pub const FLOW_PAIR: u32 = 10;
 }
 
 /// Marks records that may be read as plain bytes: `repr(C)`, no padding that matters, every bit pattern valid.
@@ -206,8 +210,8 @@ plain! {
     pub struct PortSlot 256 {
         pub state: u32,
         pub ifindex: u32,
-        pub count: [[Count; 4]; 2],
-        pub _pad: [u64; 7],
+        pub count: [[Count; 5]; 2],
+        pub _pad: u64,
     }
 
     /// `struct cm_hist`.
@@ -224,7 +228,7 @@ plain! {
     }
 
     /// `struct cm_ctl`.
-    pub struct Ctl 192 {
+    pub struct Ctl 256 {
         pub abi: u64,
         pub fold_seq: u64,
         pub flows_begun: u64,
@@ -242,6 +246,14 @@ plain! {
         pub overlap: u64,
         pub tick: u64,
         pub tick_ns: u64,
+        pub pairs_begun: u64,
+        pub pairs_ended: u64,
+        pub hists_begun: u64,
+        pub hists_ended: u64,
+        pub no_pair: u64,
+        pub no_pair_over: u64,
+        pub rtt_unpaired: u64,
+        pub _pad1: u64,
     }
 
     /// `struct cm_record`.

@@ -19,6 +19,7 @@ use ippm::flow::Direction;
 use crate::abi;
 use crate::cost::{Runs, read};
 use crate::error::Error;
+use crate::extents::Extensible;
 use crate::fault;
 use crate::fnv;
 use crate::netlink::{self, Blocks, Unbound};
@@ -115,6 +116,7 @@ impl Dispatcher {
             // it has no business with any other map
             let mut wiring = vec![(TARGETS, targets), ("older", targets), (".rodata", targets)];
             wiring.extend(Descriptors::NAMES.map(|name| (name, targets)));
+            wiring.extend(Extensible::NAMES.map(|name| (name, targets)));
             let loaded = object::load(&["cm_dispatch"], &wiring)?.pop();
             loaded.ok_or_else(|| Error::Object("no programs".into()))
         };

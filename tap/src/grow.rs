@@ -24,6 +24,7 @@ use ippm::time::Timestamp;
 use crate::abi::{self, Settings};
 use crate::buckets;
 use crate::error::Error;
+use crate::extents::Extents;
 use crate::fault;
 use crate::janitor::{Command, Janitor, move_flows};
 use crate::look::each_record;
@@ -55,7 +56,7 @@ impl Set {
         maps[0] = create_map(&spec, 0)?;
         let plain = read_settings(self.settings.as_fd())?;
         let settings = settings_map(&Settings { flow_buckets: flows / abi::PLACES, ..plain })?;
-        Self::with_maps(spec, maps, settings, Some(self.clone()))
+        Self::with_maps(spec, maps, self.extents.clone(), settings, Some(self.clone()))
     }
 
     /// Size of the flow table before this one's, while records may be in it.
@@ -96,7 +97,7 @@ impl Set {
             name: "settings",
             source,
         })?;
-        Self::with_maps(self.spec, self.clone_maps()?, settings, None)
+        Self::with_maps(self.spec, self.clone_maps()?, self.extents.clone(), settings, None)
     }
 
     /// Removes the pin of the table before, which has been drained.
@@ -123,6 +124,7 @@ pub(crate) fn adopt_older(
     dir: &Path,
     spec: SetSpec,
     maps: &[OwnedFd; 6],
+    extents: &Arc<Extents>,
     settings: &Settings,
 ) -> Result<Option<Arc<Set>>, Error> {
     let path = dir.join(OLDER);
@@ -148,5 +150,6 @@ pub(crate) fn adopt_older(
     }
     let all: [OwnedFd; 6] = all.try_into().map_err(|_| Error::Object("six maps".into()))?;
     let settings = settings_map(&Settings { flow_buckets: flows / abi::PLACES, ..*settings })?;
-    Set::with_maps(SetSpec { flows, ..spec }, all, settings, None).map(|set| Some(Arc::new(set)))
+    let set = Set::with_maps(SetSpec { flows, ..spec }, all, extents.clone(), settings, None)?;
+    Ok(Some(Arc::new(set)))
 }

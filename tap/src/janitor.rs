@@ -22,6 +22,8 @@ pub enum Command {
     EndFlow(SlotTag, Timestamp),
     /// Adds an ended flow's counters to its pair, writes its end record, frees it.
     FreeFlow(SlotTag, EndReason),
+    /// Gives a flow that began without a pair, for want of room, the one that it can have now.
+    PairFlow(SlotTag),
     /// Takes a pair out of matching. Flows may still point to it.
     EndPair(SlotTag),
     /// Puts an ended pair back.
@@ -53,6 +55,7 @@ impl Command {
         match self {
             Self::EndFlow(id, since) => cmd(op::FLOW_END, id, 0, since.as_nanos()),
             Self::FreeFlow(id, reason) => cmd(op::FLOW_FREE, id, u32::from(reason.number()), 0),
+            Self::PairFlow(id) => cmd(op::FLOW_PAIR, id, 0, 0),
             Self::EndPair(id) => cmd(op::PAIR_END, id, 0, 0),
             Self::KeepPair(id) => cmd(op::PAIR_KEEP, id, 0, 0),
             Self::FreePair(id) => cmd(op::PAIR_FREE, id, 0, 0),
@@ -74,12 +77,12 @@ impl<'a> Janitor<'a> {
         Self { program, one_program }
     }
 
-    /// Runs the commands; those that free pairs after all others.
+    /// Runs the commands; those that free pairs, or give flows one, after all others.
     pub fn run(&self, commands: &[Command]) -> Result<(), Error> {
-        let (pairs, others): (Vec<Command>, Vec<Command>) =
-            commands.iter().partition(|c| matches!(c, Command::FreePair(_)));
+        let (single, others): (Vec<Command>, Vec<Command>) =
+            commands.iter().partition(|c| matches!(c, Command::FreePair(_) | Command::PairFlow(_)));
         // an empty run is a run too: it marks the layout
-        if others.is_empty() && pairs.is_empty() {
+        if others.is_empty() && single.is_empty() {
             run(self.program, &[])?;
         }
         for some in others.chunks(abi::CMDS) {
@@ -89,7 +92,7 @@ impl<'a> Janitor<'a> {
                 }
             }
         }
-        for one in pairs.chunks(1) {
+        for one in single.chunks(1) {
             run(self.one_program, one)?;
         }
         Ok(())

@@ -5,7 +5,8 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 use std::io;
 use std::mem::offset_of;
 use std::net::IpAddr;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
 use std::sync::atomic::{Ordering, fence};
 
 use ippm::flow::{Both, Counters, PortClass};
@@ -14,6 +15,7 @@ use ippm::measurement::{FlowMeasurement, PairMeasurement, SetCounters, SlotTag};
 
 use crate::abi::{self, Ctl, Flow, Hist, Pair, Plain, PortSlot, state};
 use crate::error::Error;
+use crate::extents::{self, Extensible};
 use crate::mmap::walk;
 use crate::reader::{RETRIES, Sums, flow_measurement, pair_measurement, read_histogram, set_counters};
 use crate::set::{Descriptors, Set};
@@ -110,24 +112,48 @@ impl<T: Plain> Record<'_, T> {
 pub type PairNow = (PairMeasurement, [Option<Histogram>; 4]);
 
 impl Set {
+    /// Every record of a map, of whose table `entries` are in the map itself.
     fn walk<T: Plain>(
         &self,
         map: usize,
         entries: u32,
         mut each: impl FnMut(u32, &Record<'_, T>),
     ) -> Result<(), Error> {
-        walk(self.maps[map].as_fd(), entries, |first, table| {
-            for at in 0..table.len() {
-                each(first + at, &Record { table, at });
-            }
-        })
-        .map_err(|source| Error::Descriptor { name: Descriptors::NAMES[map], source })
+        let extents = self.extents_of(map);
+        for (begin, entries, fd) in extents::whole(self.maps[map].as_fd(), entries, &extents) {
+            walk(fd, entries, |first, table| {
+                for at in 0..table.len() {
+                    each(begin + first + at, &Record { table, at });
+                }
+            })
+            .map_err(|source| Error::Descriptor { name: Descriptors::NAMES[map], source })?;
+        }
+        Ok(())
+    }
+
+    fn extents_of(&self, map: usize) -> Vec<Arc<OwnedFd>> {
+        let of = Extensible::ALL.into_iter().find(|of| of.map() == map);
+        of.map(|of| self.extents.of(of)).unwrap_or_default()
     }
 
     fn record<T: Plain>(&self, map: usize, slot: u32) -> Result<T, Error> {
+        self.record_in(self.maps[map].as_fd(), map, slot)
+    }
+
+    /// The record of a slot of a table that has `size` in the map itself; none if there is no such slot.
+    fn record_beyond<T: Plain>(&self, map: usize, slot: u32, size: u32) -> Result<Option<T>, Error> {
+        if slot < size {
+            return self.record(map, slot).map(Some);
+        }
+        let (extent, at) = extents::place(slot, size);
+        let extents = self.extents_of(map);
+        extents.get(extent).map(|fd| self.record_in(fd.as_fd(), map, at)).transpose()
+    }
+
+    fn record_in<T: Plain>(&self, fd: BorrowedFd<'_>, map: usize, slot: u32) -> Result<T, Error> {
         let failed = |source| Error::Descriptor { name: Descriptors::NAMES[map], source };
         let mut bytes = vec![0; size_of::<T>()];
-        sys::map_lookup(self.maps[map].as_fd(), slot, &mut bytes).map_err(failed)?;
+        sys::map_lookup(fd, slot, &mut bytes).map_err(failed)?;
         abi::from_bytes(&bytes).ok_or_else(|| failed(io::Error::other("a record is too short")))
     }
 
@@ -205,6 +231,23 @@ impl Set {
         Ok(found)
     }
 
+    /// The flows that began without a pair, for want of room, and have none yet; so many at most.
+    pub fn unpaired(&self, most: usize) -> Result<Vec<SlotTag>, Error> {
+        let mut found = Vec::new();
+        self.walk::<Flow>(FLOWS, self.spec.flows, |slot, read| {
+            if found.len() < most
+                && read.state(offset_of!(Flow, state)) == state::LIVE
+                && read.field(offset_of!(Flow, pair)) == abi::NONE
+            {
+                let f = read.whole();
+                if f.state == state::LIVE && f.tag != 0 && f.pair == abi::NONE {
+                    found.push(SlotTag { slot, tag: f.tag });
+                }
+            }
+        })?;
+        Ok(found)
+    }
+
     /// Which of these pair slots any flow points to that has not been freed.
     pub fn pointed_to(&self, pairs: &HashSet<u32>) -> Result<HashSet<u32>, Error> {
         let mut found = HashSet::new();
@@ -226,17 +269,15 @@ impl Set {
 
     /// A pair's own record with its histograms by leg number: what ended flows left in it, not what live ones still hold.
     pub fn pair_now(&self, slot: u32) -> Result<Option<PairNow>, Error> {
-        if slot >= self.spec.pairs {
-            return Ok(None);
-        }
-        let p: Pair = self.record(PAIRS, slot)?;
+        let Some(p) = self.record_beyond::<Pair>(PAIRS, slot, self.spec.pairs)? else { return Ok(None) };
         if p.state < state::LIVE {
             return Ok(None);
         }
         let mut rtts = [const { None }; 4];
         for (rtt, at) in rtts.iter_mut().zip(p.hist) {
-            if let Some(at) = at.checked_sub(1).filter(|at| *at < self.spec.hists) {
-                *rtt = read_histogram(&self.record::<Hist>(HISTS, at)?);
+            if let Some(at) = at.checked_sub(1) {
+                let hist = self.record_beyond::<Hist>(HISTS, at, self.spec.hists)?;
+                *rtt = hist.and_then(|h| read_histogram(&h));
             }
         }
         Ok(pair_measurement(slot, &p, Sums::of_pair(&p), p.last_seen_ns, 0).map(|pair| (pair, rtts)))

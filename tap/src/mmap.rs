@@ -3,11 +3,13 @@
 use std::io;
 use std::marker::PhantomData;
 use std::mem::MaybeUninit;
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::ptr::NonNull;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use crate::abi::Plain;
+use crate::extents::{place, whole};
 
 /// Mapped memory, unmapped on drop.
 pub(crate) struct Mapping {
@@ -95,6 +97,55 @@ impl Drop for Mapping {
     fn drop(&mut self) {
         // SAFETY: mapped by `new` with this length; no reference outlives self.
         unsafe { libc::munmap(self.at.as_ptr().cast(), self.len) };
+    }
+}
+
+/// A table and its extents: records by slot, whichever array they are in.
+pub(crate) struct Tables<T> {
+    tables: Vec<Table<T>>,
+}
+
+impl<T: Plain> Tables<T> {
+    /// Maps the table of `size` records and each of its extents.
+    pub(crate) fn new<'a>(first: BorrowedFd<'a>, size: u32, extents: &'a [Arc<OwnedFd>]) -> io::Result<Self> {
+        let all = whole(first, size, extents).map(|(_, entries, fd)| Table::new(fd, entries));
+        Ok(Self { tables: all.collect::<io::Result<_>>()? })
+    }
+
+    pub(crate) fn mapped_bytes(&self) -> u64 {
+        self.tables.iter().map(Table::mapped_bytes).sum()
+    }
+
+    /// Slots, of all together.
+    pub(crate) fn len(&self) -> u32 {
+        self.tables.iter().map(Table::len).sum()
+    }
+
+    fn at(&self, i: u32) -> (&Table<T>, u32) {
+        let first = &self.tables[0];
+        if i < first.entries {
+            return (first, i);
+        }
+        let (extent, at) = place(i, first.entries);
+        (&self.tables[1 + extent], at)
+    }
+
+    /// As [`Table::get`].
+    pub(crate) fn get(&self, i: u32) -> T {
+        let (table, at) = self.at(i);
+        table.get(at)
+    }
+
+    /// As [`Table::u32`].
+    pub(crate) fn u32(&self, i: u32, offset: usize) -> u32 {
+        let (table, at) = self.at(i);
+        table.u32(at, offset)
+    }
+
+    /// As [`Table::u64`].
+    pub(crate) fn u64(&self, i: u32, offset: usize) -> u64 {
+        let (table, at) = self.at(i);
+        table.u64(at, offset)
     }
 }
 

@@ -4,8 +4,10 @@
 //! ended flows into pairs under a sequence lock, and a scan that met it is done again, so that nothing is
 //! counted twice or not at all.
 
+use std::io;
 use std::mem::offset_of;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
 
 use ippm::flow::{Both, Counters, EndReason, Leg, Role, Service};
 use ippm::histogram::Histogram;
@@ -18,7 +20,7 @@ use ippm::time::Timestamp;
 use crate::abi::{self, Ctl, Flow, Hist, Pair, PortSlot, Record, state};
 use crate::clock;
 use crate::error::Error;
-use crate::mmap::Table;
+use crate::mmap::{Table, Tables};
 use crate::ring::Ring;
 use crate::set::{Descriptors, SetSpec};
 use crate::slots::Slots;
@@ -208,9 +210,9 @@ pub struct Events {
 pub struct Reader {
     spec: SetSpec,
     flows: Table<Flow>,
-    pairs: Table<Pair>,
+    pairs: Tables<Pair>,
     ports: Table<PortSlot>,
-    hists: Table<Hist>,
+    hists: Tables<Hist>,
     ctl: Table<Ctl>,
     ring: Ring,
     flow_slots: Slots<FlowSlot>,
@@ -226,22 +228,29 @@ pub struct Reader {
 impl Reader {
     /// Maps what the descriptors give.
     pub fn new(descriptors: Descriptors) -> Result<Self, Error> {
-        let Descriptors { fds: [flows, pairs, ports, hists, ctl, ring], spec } = descriptors;
-        fn table<T: abi::Plain>(fd: &OwnedFd, n: u32, name: &'static str) -> Result<Table<T>, Error> {
-            Table::new(fd.as_fd(), n).map_err(|source| Error::Descriptor { name, source })
+        let Descriptors { mut fds, spec } = descriptors;
+        let wanted = Descriptors::count(&spec);
+        if wanted != Some(fds.len()) {
+            let source = io::Error::new(io::ErrorKind::InvalidInput, format!("{} of {wanted:?}", fds.len()));
+            return Err(Error::Descriptor { name: "extents", source });
         }
+        let mut extents = fds.split_off(Descriptors::NAMES.len()).into_iter().map(Arc::new);
+        let pair_extents: Vec<Arc<OwnedFd>> = extents.by_ref().take(spec.pair_extents as usize).collect();
+        let hist_extents: Vec<Arc<OwnedFd>> = extents.collect();
+        let six: Result<[OwnedFd; 6], _> = fds.try_into();
+        let [flows, pairs, ports, hists, ctl, ring] = six.map_err(|_| Error::Object("six maps".into()))?;
+        let failed = |name| move |source| Error::Descriptor { name, source };
         Ok(Self {
-            flows: table(&flows, spec.flows, "flows")?,
-            pairs: table(&pairs, spec.pairs, "pairs")?,
-            ports: table(&ports, spec.ports, "ports")?,
-            hists: table(&hists, spec.hists, "hists")?,
-            ctl: table(&ctl, 1, "ctl")?,
-            ring: Ring::new(ring, spec.ring_bytes)
-                .map_err(|source| Error::Descriptor { name: "ring", source })?,
+            flows: Table::new(flows.as_fd(), spec.flows).map_err(failed("flows"))?,
+            pairs: Tables::new(pairs.as_fd(), spec.pairs, &pair_extents).map_err(failed("pairs"))?,
+            ports: Table::new(ports.as_fd(), spec.ports).map_err(failed("ports"))?,
+            hists: Tables::new(hists.as_fd(), spec.hists, &hist_extents).map_err(failed("hists"))?,
+            ctl: Table::new(ctl.as_fd(), 1).map_err(failed("ctl"))?,
+            ring: Ring::new(ring, spec.ring_bytes).map_err(failed("ring"))?,
             flow_slots: Slots::new(spec.flows),
             next_flow: 0,
-            pair_slots: vec![PairSlot::default(); spec.pairs as usize],
-            hist_slots: vec![HistSlot::default(); spec.hists as usize],
+            pair_slots: vec![PairSlot::default(); spec.pair_slots() as usize],
+            hist_slots: vec![HistSlot::default(); spec.hist_slots() as usize],
             port_counts: vec![(0, 0); spec.ports as usize],
             scanned: 0,
             tick: clock::tick_ns(),
@@ -368,7 +377,12 @@ impl Reader {
             let tag = self.flows.u32(i, offset_of!(Flow, tag));
             let last_seen = self.flows.u64(i, offset_of!(Flow, last_seen_ns));
             let ending = now == state::ENDING;
-            if tag == known.tag && last_seen < young && last_seen == known.last_seen && ending == known.ending
+            // without a pair it may be given one at any time
+            if tag == known.tag
+                && last_seen < young
+                && last_seen == known.last_seen
+                && ending == known.ending
+                && known.pair != abi::NONE
             {
                 continue;
             }
@@ -383,8 +397,11 @@ impl Reader {
             let old = if same { known.sums } else { FlowSums::default() };
             let sums = FlowSums::of(&f);
             if let Some(pair) = self.pair_slots.get_mut(f.pair as usize) {
-                pair.live = pair.live.plus(sums.long().minus(old.long()));
-                pair.active += u32::from(!same);
+                // one that has just been given a pair brings all that it counted
+                let there = same && known.pair == f.pair;
+                let before = if there { old } else { FlowSums::default() };
+                pair.live = pair.live.plus(sums.long().minus(before.long()));
+                pair.active += u32::from(!there);
                 pair.last_seen = pair.last_seen.max(f.last_seen_ns);
             }
             let flow = FlowSlot {
@@ -396,7 +413,7 @@ impl Reader {
                 tcp_flags: f.tcp_flags,
                 proto: f.key.proto,
                 ending,
-                changed: !same || sums != old || known.changed,
+                changed: !same || sums != old || known.pair != f.pair || known.changed,
             };
             self.flow_slots.set(i, flow);
         }
@@ -433,6 +450,8 @@ impl Reader {
             // the values that the pair's sum has, not newer ones
             let sums = slot.sums.long();
             changed.extend(flow_measurement(i, &f).map(|now| FlowMeasurement {
+                // of an extent that this reader has not: its next one will tell
+                pair: now.pair.filter(|pair| *pair < self.pairs.len()),
                 counters: sums.counters(),
                 retransmitted: Both::from(sums.retransmitted),
                 reordered: sums.reordered,
@@ -637,6 +656,11 @@ pub(crate) fn set_counters(c: &Ctl, samples: u64) -> SetCounters {
         rtt_samples: c.rtt_freed.wrapping_add(samples),
         probes_cancelled: c.probes_cancelled,
         no_port: Both::new(of(0), of(1)),
+        pairs: c.pairs_begun.saturating_sub(c.pairs_ended),
+        hists: c.hists_begun.saturating_sub(c.hists_ended),
+        no_pair: c.no_pair,
+        rtt_unpaired: c.rtt_unpaired,
+        unpaired: c.no_pair.saturating_sub(c.no_pair_over),
     }
 }
 

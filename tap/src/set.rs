@@ -1,7 +1,7 @@
 //! A set: one tenant's maps and the programs that fill them.
 //!
-//! Pinned as `DIR/{flows,pairs,ports,hists,ctl,ring,settings}`, with `older` while its flow table grows; a set that is pinned goes on counting when
-//! its owner dies, and the next owner adopts it: it loads its own build of the programs over the same maps.
+//! Pinned as `DIR/{flows,pairs,ports,hists,ctl,ring,settings}`, with its [extents](crate::Extensible), and `older` while its flow table grows; a set that is
+//! pinned goes on counting when its owner dies, and the next owner adopts it: it loads its own build of the programs over the same maps.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -15,6 +15,7 @@ use ippm::flow::Direction;
 use crate::abi::{self, Settings};
 use crate::dispatch::TARGETS;
 use crate::error::Error;
+use crate::extents::{Extensible, Extents};
 use crate::fault;
 use crate::grow::{self, OLDER};
 use crate::janitor::{Command, Janitor};
@@ -25,12 +26,16 @@ use crate::{buckets, object, sys};
 pub struct SetSpec {
     /// Flow records, 192 bytes each and four for a tag; a multiple of [16](crate::table_size).
     pub flows: u32,
-    /// Pair records, 192 bytes each.
+    /// Pair records to begin with, 192 bytes each.
     pub pairs: u32,
     /// Port records, 256 bytes each.
     pub ports: u32,
-    /// Round-trip histograms, 1,664 bytes each.
+    /// Round-trip histograms to begin with, 1,664 bytes each.
     pub hists: u32,
+    /// How often the table for pairs was doubled.
+    pub pair_extents: u32,
+    /// How often the one for histograms was.
+    pub hist_extents: u32,
     /// Bytes of the ring.
     pub ring_bytes: u32,
     /// Follow TCP: round-trip delay, retransmission, reordering.
@@ -48,6 +53,8 @@ impl Default for SetSpec {
             pairs: 1024,
             ports: 256,
             hists: 1024,
+            pair_extents: 0,
+            hist_extents: 0,
             ring_bytes: 256 << 10,
             rtt: true,
             paced: true,
@@ -57,12 +64,22 @@ impl Default for SetSpec {
 }
 
 impl SetSpec {
-    /// Bytes of kernel memory that the set takes, whole and at once.
+    /// Pair records that there is room for, extents included.
+    pub const fn pair_slots(&self) -> u32 {
+        self.pairs << self.pair_extents
+    }
+
+    /// Histograms that there is room for, extents included.
+    pub const fn hist_slots(&self) -> u32 {
+        self.hists << self.hist_extents
+    }
+
+    /// Bytes of kernel memory that the set takes.
     pub fn kernel_bytes(&self) -> u64 {
         buckets::table_bytes(self.flows)
-            + u64::from(self.pairs) * size_of::<abi::Pair>() as u64
+            + u64::from(self.pair_slots()) * size_of::<abi::Pair>() as u64
             + u64::from(self.ports) * size_of::<abi::PortSlot>() as u64
-            + u64::from(self.hists) * size_of::<abi::Hist>() as u64
+            + u64::from(self.hist_slots()) * size_of::<abi::Hist>() as u64
             + u64::from(self.ring_bytes)
             + 2 * 4096
     }
@@ -113,7 +130,8 @@ pub struct Programs {
 impl Programs {
     /// Programs that do nothing, at both hooks: the baseline of cost figures.
     pub fn empty(set: &Set) -> Result<Self, Error> {
-        let mut fds = object::load(&["cm_empty", "cm_empty"], &set.wiring())?.into_iter();
+        let wiring = wiring(&set.maps, &set.extents, &set.settings, None);
+        let mut fds = object::load(&["cm_empty", "cm_empty"], &wiring)?.into_iter();
         match (fds.next(), fds.next()) {
             (Some(tx), Some(rx)) => Ok(Self { tx, rx }),
             _ => Err(Error::Object("no programs".into())),
@@ -131,8 +149,8 @@ impl Programs {
 
 /// What a reader is handed: the frozen arrays and the ring, and how large they are.
 pub struct Descriptors {
-    /// In the order of [`Descriptors::NAMES`].
-    pub fds: [OwnedFd; 6],
+    /// In the order of [`Descriptors::NAMES`], then the extents for pairs, then those for histograms.
+    pub fds: Vec<OwnedFd>,
     /// The set's sizes.
     pub spec: SetSpec,
 }
@@ -140,6 +158,15 @@ pub struct Descriptors {
 impl Descriptors {
     /// What each descriptor is.
     pub const NAMES: [&'static str; 6] = ["flows", "pairs", "ports", "hists", "ctl", "ring"];
+    /// So many there can be.
+    pub const MOST: usize = Self::NAMES.len() + 2 * Extensible::MOST as usize;
+
+    /// How many there are for a set of these sizes; none if no set can have them.
+    pub fn count(spec: &SetSpec) -> Option<usize> {
+        let extents = [spec.pair_extents, spec.hist_extents];
+        let good = extents.iter().all(|n| *n <= Extensible::MOST);
+        good.then(|| Self::NAMES.len() + extents.iter().sum::<u32>() as usize)
+    }
 }
 
 /// One tenant's maps and programs.
@@ -147,6 +174,7 @@ pub struct Set {
     pub(crate) spec: SetSpec,
     /// In the order of [`Descriptors::NAMES`].
     pub(crate) maps: [OwnedFd; 6],
+    pub(crate) extents: Arc<Extents>,
     /// As pinned: they do not tell of a table before.
     pub(crate) settings: OwnedFd,
     programs: Programs,
@@ -169,7 +197,7 @@ pub(crate) const SETTINGS: &str = "settings";
 const MOST_LOADED: usize = 16;
 
 /// Type, value size and whether a map is shared by mmap, by its place in [`Descriptors::NAMES`].
-fn value_size(i: usize) -> u32 {
+pub(crate) fn value_size(i: usize) -> u32 {
     match i {
         0 => size_of::<abi::Flow>() as u32,
         1 => size_of::<abi::Pair>() as u32,
@@ -229,7 +257,8 @@ impl Set {
         }
         let maps: [OwnedFd; 6] = maps.try_into().map_err(|_| Error::Object("six maps".into()))?;
         let settings = settings_map(&spec.settings().map_err(settings_failed)?)?;
-        let set = Self::with_maps(spec, maps, settings, None)?;
+        let spec = SetSpec { pair_extents: 0, hist_extents: 0, ..spec };
+        let set = Self::with_maps(spec, maps, Arc::new(Extents::create()?), settings, None)?;
         // marks the layout in ctl, and proves that the janitor runs
         set.janitor().run(&[Command::FlowSlots(spec.flows)])?;
         Ok(set)
@@ -239,18 +268,19 @@ impl Set {
     pub(crate) fn with_maps(
         spec: SetSpec,
         maps: [OwnedFd; 6],
+        extents: Arc<Extents>,
         settings: OwnedFd,
         older: Option<Arc<Set>>,
     ) -> Result<Self, Error> {
         let mut names = vec!["cm_tx", "cm_rx", "cm_janitor", "cm_janitor_one"];
         let settings_with;
         let mut fds = match &older {
-            None => object::load(&names, &wiring(&maps, &settings, None))?,
+            None => object::load(&names, &wiring(&maps, &extents, &settings, None))?,
             Some(set) => {
                 names.push("cm_mover");
                 let plain = read_settings(settings.as_fd())?;
                 settings_with = settings_map(&with_older(plain, set.spec.flows))?;
-                object::load(&names, &wiring(&maps, &settings_with, Some(set.flows())))?
+                object::load(&names, &wiring(&maps, &extents, &settings_with, Some(set.flows())))?
             }
         }
         .into_iter();
@@ -261,7 +291,8 @@ impl Set {
         };
         let older = older.zip(fds.next()).map(|(set, mover)| Older { set, mover });
         let programs = Programs { tx, rx };
-        Ok(Self { spec, maps, settings, programs, janitor, janitor_one, older, elsewhere: Mutex::default() })
+        let elsewhere = Mutex::default();
+        Ok(Self { spec, maps, extents, settings, programs, janitor, janitor_one, older, elsewhere })
     }
 
     /// The programs for a control group, over the same maps; `number` is the port's.
@@ -295,20 +326,16 @@ impl Set {
             Some(older) => (with_older(plain, older.set.spec.flows), Some(older.set.flows())),
         };
         let settings = settings_map(&settings)?;
-        let mut fds = object::load(&names, &wiring(&self.maps, &settings, older))?.into_iter();
+        let mut fds = object::load(&names, &wiring(&self.maps, &self.extents, &settings, older))?.into_iter();
         match (fds.next(), fds.next()) {
             (Some(tx), Some(rx)) => Ok(Programs { tx, rx }),
             _ => Err(Error::Object("no programs".into())),
         }
     }
 
-    fn wiring(&self) -> Vec<(&'static str, BorrowedFd<'_>)> {
-        wiring(&self.maps, &self.settings, None)
-    }
-
-    /// The set's sizes.
+    /// The set's sizes now.
     pub fn spec(&self) -> SetSpec {
-        self.spec
+        self.extents.count(self.spec)
     }
 
     pub(crate) fn flows(&self) -> BorrowedFd<'_> {
@@ -331,17 +358,29 @@ impl Set {
 
     pub(crate) fn clone_maps(&self) -> Result<[OwnedFd; 6], Error> {
         let failed = |source| Error::Share { what: "share", name: "maps", source };
-        self.descriptors().map(|d| d.fds).map_err(failed)
+        let mut maps = Vec::with_capacity(self.maps.len());
+        for map in &self.maps {
+            maps.push(map.try_clone().map_err(failed)?);
+        }
+        maps.try_into().map_err(|_| failed(io::Error::other("six maps")))
     }
 
     /// Descriptors for a reader in this or another process.
     pub fn descriptors(&self) -> io::Result<Descriptors> {
-        let mut fds = Vec::with_capacity(6);
+        let mut fds = Vec::with_capacity(Descriptors::MOST);
         for map in &self.maps {
             fds.push(map.try_clone()?);
         }
-        let fds = fds.try_into().map_err(|_| io::Error::other("six maps"))?;
-        Ok(Descriptors { fds, spec: self.spec })
+        let mut spec = self.spec;
+        // the table may be extended in this moment: what is told is what is handed over
+        for (of, told) in Extensible::ALL.into_iter().zip([&mut spec.pair_extents, &mut spec.hist_extents]) {
+            let extents = self.extents.of(of);
+            *told = extents.len() as u32;
+            for extent in extents {
+                fds.push(extent.try_clone()?);
+            }
+        }
+        Ok(Descriptors { fds, spec })
     }
 
     /// Pins the maps in `dir`, which is made. Pins of the set with another flow table are replaced; what this one has in
@@ -352,15 +391,11 @@ impl Set {
         if let Some(older) = &self.older {
             replace_pin(dir, OLDER, older.set.flows())?;
         }
-        for (name, fd) in self.wiring() {
-            match name {
-                // names of `flows` for programs that have no table before
-                "older" | TARGETS => {}
-                ".rodata" => replace_pin(dir, SETTINGS, fd)?,
-                name => replace_pin(dir, name, fd)?,
-            }
+        for (name, map) in Descriptors::NAMES.iter().zip(&self.maps) {
+            replace_pin(dir, name, map.as_fd())?;
         }
-        Ok(())
+        replace_pin(dir, SETTINGS, self.settings.as_fd())?;
+        self.extents.pin(dir)
     }
 
     /// Adopts a pinned set: opens its maps and loads this build's programs over them. Refuses another layout.
@@ -403,14 +438,17 @@ impl Set {
             pairs: sizes[1],
             ports: sizes[2],
             hists: sizes[3],
+            pair_extents: 0,
+            hist_extents: 0,
             ring_bytes: sizes[5],
             rtt: flags & abi::flag::RTT != 0,
             paced: flags & abi::flag::PACED != 0,
             samples: flags & abi::flag::SAMPLES != 0,
         };
-        let older = grow::adopt_older(dir, spec, &maps, &kept)?;
+        let extents = Arc::new(Extents::adopt(dir, &spec)?);
+        let older = grow::adopt_older(dir, spec, &maps, &extents, &kept)?;
         let flow_slots = older.as_ref().map_or(spec.flows, |o| o.spec.flows);
-        let set = Self::with_maps(spec, maps, settings, older)?;
+        let set = Self::with_maps(spec, maps, extents, settings, older)?;
         if ctl.flow_slots == 0 {
             set.janitor().run(&[Command::FlowSlots(flow_slots)])?;
         }
@@ -460,11 +498,13 @@ impl Set {
 
 fn wiring<'a>(
     maps: &'a [OwnedFd; 6],
+    extents: &'a Extents,
     settings: &'a OwnedFd,
     older: Option<BorrowedFd<'a>>,
 ) -> Vec<(&'static str, BorrowedFd<'a>)> {
     let mut all: Vec<(&'static str, BorrowedFd<'a>)> =
         Descriptors::NAMES.iter().zip(maps).map(|(name, fd)| (*name, fd.as_fd())).collect();
+    all.extend(extents.more());
     // what does not look into a table before must be given one all the same
     all.push(("older", older.unwrap_or(maps[0].as_fd())));
     // nor does any program of a set look into the dispatcher's places
@@ -498,7 +538,7 @@ pub(crate) fn read_settings(map: BorrowedFd<'_>) -> Result<Settings, Error> {
 }
 
 /// Pins a map in place of what is pinned there: at every moment one of the two is.
-fn replace_pin(dir: &Path, name: &str, fd: BorrowedFd<'_>) -> Result<(), Error> {
+pub(crate) fn replace_pin(dir: &Path, name: &str, fd: BorrowedFd<'_>) -> Result<(), Error> {
     let (path, next) = (dir.join(name), dir.join(format!("{name}-next")));
     let _ = fs::remove_file(&next);
     sys::obj_pin(fd, &next).map_err(|source| pin_error("pin", &next, source))?;

@@ -25,9 +25,11 @@ const BPF_ENABLE_STATS: libc::c_long = 32;
 
 pub const MAP_TYPE_ARRAY: u32 = 2;
 pub const MAP_TYPE_PROG_ARRAY: u32 = 3;
+pub const MAP_TYPE_ARRAY_OF_MAPS: u32 = 12;
 pub const MAP_TYPE_RINGBUF: u32 = 27;
 pub const F_RDONLY_PROG: u32 = 1 << 7;
 pub const F_MMAPABLE: u32 = 1 << 10;
+pub const F_INNER_MAP: u32 = 1 << 12;
 pub const PROG_TYPE_SCHED_CLS: u32 = 3;
 pub const PROG_TYPE_CGROUP_SKB: u32 = 8;
 pub const CGROUP_INGRESS: u32 = 0;
@@ -104,6 +106,19 @@ pub fn map_create(kind: u32, value_size: u32, entries: u32, flags: u32, name: &s
         .u32(8, value_size)
         .u32(12, entries)
         .u32(16, flags)
+        .name(28, name);
+    // SAFETY: no pointers.
+    unsafe { a.call_fd(BPF_MAP_CREATE) }
+}
+
+/// An array of so many maps that are `like` this one but for their sizes.
+pub fn map_of_maps(like: BorrowedFd<'_>, entries: u32, name: &str) -> io::Result<OwnedFd> {
+    let mut a = Attr::new()
+        .u32(0, MAP_TYPE_ARRAY_OF_MAPS)
+        .u32(4, 4)
+        .u32(8, 4)
+        .u32(12, entries)
+        .fd(20, like)
         .name(28, name);
     // SAFETY: no pointers.
     unsafe { a.call_fd(BPF_MAP_CREATE) }

@@ -98,6 +98,9 @@ pub struct Ledger {
     pub other: u64,
     /// Claims to be IP and is not.
     pub malformed: u64,
+    /// IPv6 neighbour discovery and multicast listener discovery.
+    #[serde(default)]
+    pub nd: u64,
     /// Of a link layer that is not known.
     pub unknown_link: u64,
     /// Without a time.
@@ -107,7 +110,14 @@ pub struct Ledger {
 impl Ledger {
     /// All of it.
     pub const fn sum(&self) -> u64 {
-        self.pairs + self.overflow + self.arp + self.other + self.malformed + self.unknown_link + self.untimed
+        self.pairs
+            + self.overflow
+            + self.arp
+            + self.other
+            + self.malformed
+            + self.nd
+            + self.unknown_link
+            + self.untimed
     }
 }
 

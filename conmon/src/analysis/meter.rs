@@ -139,6 +139,7 @@ impl Meter {
             Class::Arp => self.ledger.arp += 1,
             Class::Other => self.ledger.other += 1,
             Class::Malformed => self.ledger.malformed += 1,
+            Class::Nd => self.ledger.nd += 1,
         }
     }
 

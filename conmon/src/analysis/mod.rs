@@ -159,8 +159,8 @@ impl Analyzed {
     /// could be read is in the answer all the same.
     pub fn faults(&self) -> Vec<String> {
         let mut faults: Vec<String> = self.damage.iter().map(CaptureError::to_string).collect();
-        let Ledger { pairs, overflow, arp, unknown_link, untimed, .. } = self.meter.ledger;
-        if self.meter.packets > 0 && pairs + overflow + arp == 0 {
+        let Ledger { pairs, overflow, arp, nd, unknown_link, untimed, .. } = self.meter.ledger;
+        if self.meter.packets > 0 && pairs + overflow + arp + nd == 0 {
             faults.push(match self.meter.unknown_link {
                 _ if untimed == self.meter.packets => "its packets have no times".to_owned(),
                 Some(Link::Other(number)) => {

@@ -41,7 +41,7 @@ pub struct Ledger {
     pub observed: u64,
     /// Of these: counted in a flow or a pair.
     pub selected: u64,
-    /// Of these: counted for what they are, but belonging to no pair (ARP, other protocols than IP).
+    /// Of these: counted for what they are, but belonging to no pair (ARP, IPv6 neighbour discovery, other protocols than IP).
     pub not_selected: u64,
     /// Of these: not attributed as they should be, by reason.
     pub lost: BTreeMap<String, u64>,
@@ -75,7 +75,7 @@ pub struct PortLedger {
     pub sent: Count,
     /// Everything counted to the container.
     pub received: Count,
-    /// Packets by the place they are counted in: `flow`, `pair`, `overflow`, `arp`, `other`, `malformed`.
+    /// Packets by the place they are counted in: `flow`, `pair`, `overflow`, `arp`, `other`, `malformed`, `nd`.
     pub packets_by_class: BTreeMap<String, u64>,
     /// Packets the interface's own counters saw from the container since it was tapped, where that can be told.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -239,6 +239,7 @@ fn set(row: SetRow) -> Row<Arc<str>, Arc<str>, SetTotals> {
         totals: SetTotals {
             flows_full: row.flows_full,
             pairs_full: row.pairs_full,
+            unpaired_flows: row.unpaired_flows,
             ports_full: row.ports_full,
             lost_singletons: row.lost_singletons,
             cancelled_probes: row.cancelled_probes,

@@ -308,6 +308,8 @@ pub struct ClassTotals {
     pub other: Count,
     /// Claims to be IP and is not.
     pub malformed: Count,
+    /// IPv6 neighbour discovery and multicast listener discovery.
+    pub nd: Count,
 }
 
 /// One set of kernel tables.
@@ -319,6 +321,8 @@ pub struct SetRow {
     pub tenant: Arc<str>,
     /// Packets that found no free flow record.
     pub flows_full: u64,
+    /// Flows that found no free pair record when they began.
+    pub unpaired_flows: u64,
     /// Packets that found no free pair record.
     pub pairs_full: u64,
     /// Packets that found no free port record.

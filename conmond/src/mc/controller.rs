@@ -7,6 +7,7 @@
 
 mod adopt;
 mod engine_events;
+mod extend;
 mod groups;
 mod grow;
 mod inbox;
@@ -636,8 +637,9 @@ impl Work {
         self.send(Job::Add(id, set.clone()));
         self.shared.set_loaded(id, Some(set.clone()));
         self.hands.insert(id, Hand { set, served, inline });
-        let table = self.flow_table(&self.hands[&id].set);
-        self.world.sets.insert(id, SetSeen { table, ..SetSeen::new(role, monitor) });
+        let set = &self.hands[&id].set;
+        let (table, extending) = (self.flow_table(set), self.extending(set));
+        self.world.sets.insert(id, SetSeen { table, extending, ..SetSeen::new(role, monitor) });
         self.unsaved = true;
         Ok(())
     }
@@ -847,11 +849,15 @@ impl Work {
         }
     }
 
-    /// What the kernel says of the sets' flow tables.
+    /// What the kernel says of the sets' tables.
     fn look_at_tables(&mut self, now: Timestamp) {
-        for (id, set) in &mut self.world.sets {
-            let Some(Ok(counters)) = self.hands.get(id).map(|hand| hand.set.counters()) else { continue };
-            set.table.look(grow::in_use(&counters), counters.flow_full, &self.world.wishes.room, now);
+        let sets: Vec<SetId> = self.hands.keys().copied().collect();
+        for id in sets {
+            let Some(Ok(counters)) = self.hands.get(&id).map(|hand| hand.set.counters()) else { continue };
+            if let Some(set) = self.world.sets.get_mut(&id) {
+                set.table.look(grow::in_use(&counters), counters.flow_full, &self.world.wishes.room, now);
+            }
+            self.look_at_extents(id, &counters);
         }
     }
 

@@ -21,6 +21,9 @@ use crate::store::{
 };
 use crate::{clock, priority};
 
+/// So many flows are given a pair at a time: meanwhile no reader gets a whole picture.
+const PAIRED_AT_ONCE: usize = 8192;
+
 /// Something to settle.
 pub enum Job {
     /// A set to look after.
@@ -35,6 +38,8 @@ pub enum Job {
     Address(IpAddr),
     /// Ended pairs that nobody asks for any more are to be forgotten, by the store and the journal.
     Sweep,
+    /// A set's flows that have no pair, for want of room, are to get one.
+    Pair(SetId),
     /// A set's flow table is exchanged.
     Grow(Grow),
 }
@@ -224,6 +229,11 @@ impl Work {
                 for (id, set) in &self.sets {
                     plans.entry(*id).or_default().take(set.find(|_, _, remote| remote == address)?);
                 }
+            }
+            Job::Pair(id) => {
+                let Some(set) = self.sets.get(&id) else { return Ok(()) };
+                let flows = set.unpaired(PAIRED_AT_ONCE)?;
+                set.janitor().run(&flows.into_iter().map(Command::PairFlow).collect::<Vec<_>>())?;
             }
             // the caller's
             Job::Grow(_) => {}

@@ -374,7 +374,7 @@ fn sets(world: &World, now: Timestamp, actions: &mut Vec<Action>) {
         actions.push(Action::Load);
     }
     // One too many, such as one that was retired when we died: the newest, whose monitor may not be there yet.
-    let free = world.sets.iter().rev().find(|(_, s)| s.role == SetRole::Pool);
+    let free = world.sets.iter().rev().find(|(_, s)| s.role == SetRole::Pool && !s.is_changing());
     if let Some((id, _)) = free.filter(|_| pool > wanted && unserved == 0 && world.loading == 0) {
         actions.push(Action::Retire { set: *id });
     }
@@ -387,7 +387,7 @@ fn sets(world: &World, now: Timestamp, actions: &mut Vec<Action>) {
         match (used, set.idle_since) {
             (true, Some(_)) => actions.push(Action::MarkIdle { set: *id, since: None }),
             (false, None) => actions.push(Action::MarkIdle { set: *id, since: Some(now) }),
-            (false, Some(since)) if now - since >= world.wishes.linger && set.table.stage == Growth::None => {
+            (false, Some(since)) if now - since >= world.wishes.linger && !set.is_changing() => {
                 actions.push(Action::Retire { set: *id });
             }
             _ => {}

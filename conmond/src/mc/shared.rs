@@ -66,6 +66,8 @@ pub struct SetInfo {
     pub outgrown: u64,
     /// The table is being exchanged for a larger one: `outgrown` is of an earlier time.
     pub grows: bool,
+    /// Of pairs and of histograms: whether there can be more, and what was lost before there were so many.
+    pub extends: [(bool, u64); 2],
 }
 
 /// A tapped port as others see it.

@@ -124,9 +124,9 @@ fn fills(set: &SetInfo, taken: Taken) -> [Fill; 4] {
     let fill = |used, capacity: u32| Fill { used, capacity: u64::from(capacity) };
     [
         fill(taken.flows, set.spec.flows),
-        fill(taken.pairs, set.spec.pairs),
+        fill(taken.pairs, set.spec.pair_slots()),
         fill(taken.ports, set.spec.ports),
-        fill(taken.histograms, set.spec.hists),
+        fill(taken.histograms, set.spec.hist_slots()),
     ]
 }
 
@@ -546,6 +546,7 @@ fn port_row(port: &PortInfo, counted: &[&PortMeasurement]) -> PortRow {
             arp: sum(PortClass::Arp),
             other: sum(PortClass::Other),
             malformed: sum(PortClass::Malformed),
+            nd: sum(PortClass::Nd),
         }
     };
     let totals = Both::new(of(Direction::Tx), of(Direction::Rx));
@@ -570,9 +571,10 @@ fn set_row(set: &SetInfo, counters: &SetCounters, taken: Taken) -> SetRow {
         name: set.id.to_string().into(),
         tenant: set.tenant.as_deref().unwrap_or_default().into(),
         flows_full: counters.flow_full,
+        unpaired_flows: counters.no_pair,
         pairs_full: counters.pair_full,
         ports_full: counters.port_full,
-        lost_singletons: counters.hist_full,
+        lost_singletons: counters.hist_full.saturating_add(counters.rtt_unpaired),
         cancelled_probes: counters.probes_cancelled,
         ring_dropped: counters.ring_full,
         flows,

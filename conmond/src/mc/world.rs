@@ -6,7 +6,9 @@ use std::fmt;
 use std::net::IpAddr;
 use std::time::Duration;
 
+use ippm::measurement::SetCounters;
 use ippm::time::Timestamp;
+use tap::{Extensible, SetSpec};
 
 use crate::mac::Mac;
 use crate::runtime::{Container, ContainerState, Network, NetworkEndpoint};
@@ -215,6 +217,10 @@ pub struct SetSeen {
     pub recorded: bool,
     /// Its flow table.
     pub table: FlowTable,
+    /// Its tables for pairs and for histograms, in the order of [`Extensible::ALL`].
+    pub extending: [Extending; 2],
+    /// Some of these were extended, which its readers have not been told.
+    pub to_hand_out: bool,
 }
 
 impl SetSeen {
@@ -229,7 +235,99 @@ impl SetSeen {
             standin: false,
             recorded: false,
             table: FlowTable::new(0),
+            extending: Default::default(),
+            to_hand_out: false,
         }
+    }
+
+    /// Whether one of its tables is being exchanged or extended.
+    pub fn is_changing(&self) -> bool {
+        self.table.stage != Growth::None || self.extending.iter().any(|table| table.busy)
+    }
+}
+
+/// One of a set's tables that grow by extents: how full it is.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Extending {
+    /// Records that it began with.
+    pub first: u32,
+    /// Records it has room for; 0 if that is not known.
+    pub slots: u32,
+    /// Records in use.
+    pub used: u64,
+    /// What found no record.
+    pub full: u64,
+    /// The same when it had got its size, or was taken over.
+    pub full_before: u64,
+    /// Of what found no record, what cannot be made good: packets that count in no pair, round trips.
+    pub lost: u64,
+    /// The same when it had got its size, or was taken over.
+    pub lost_before: u64,
+    /// It is being extended.
+    pub busy: bool,
+    /// Not before this is it extended (again).
+    pub not_before: Timestamp,
+    /// Why it could not be extended the last time.
+    pub error: Option<String>,
+    /// Of pairs: how many flows had begun without one, and had none, when those were given some for the last time; and not before then
+    /// are they again, if that has not changed.
+    pub mended: (u64, u64, Timestamp),
+}
+
+impl Extending {
+    /// What the kernel's counters say of it now.
+    pub fn look(&mut self, of: Extensible, spec: &SetSpec, counters: &SetCounters) {
+        let none = counters.no_pair.saturating_add(counters.pair_full);
+        match of {
+            Extensible::Pairs => {
+                (self.first, self.slots) = (spec.pairs, spec.pair_slots());
+                (self.used, self.full, self.lost) = (counters.pairs, none, counters.pair_full);
+            }
+            Extensible::Histograms => {
+                (self.first, self.slots) = (spec.hists, spec.hist_slots());
+                (self.used, self.full, self.lost) = (counters.hists, counters.hist_full, counters.hist_full);
+            }
+        }
+    }
+
+    /// It has got its size: what found no record before is no reason to grow now, nor a fault.
+    pub fn has_size(&mut self) {
+        (self.full_before, self.lost_before) = (self.full, self.lost);
+        // flows that did not find a pair in it before may now
+        self.mended.2 = Timestamp::ZERO;
+    }
+
+    /// Whether it shall be twice as large: it is half full, or a good part of it is and something found no record.
+    pub fn wanted(&self, of: Extensible, room: &Room, now: Timestamp) -> bool {
+        let short = Extensible::is_short(self.used, self.slots)
+            || (self.full > self.full_before && Extensible::is_short(2 * self.used, self.slots));
+        short && self.has_more(of, room) && !self.busy && now >= self.not_before
+    }
+
+    /// Whether it may be extended once more.
+    pub fn has_more(&self, of: Extensible, room: &Room) -> bool {
+        let most = match of {
+            Extensible::Pairs => room.max_pairs,
+            Extensible::Histograms => room.max_hists,
+        };
+        let most = u64::from(most).min(u64::from(self.first) << Extensible::MOST);
+        self.slots > 0 && u64::from(self.slots) * 2 <= most
+    }
+
+    /// Whether flows without a pair are to be given one now: it is not being extended, there is room, and it was not tried in vain a moment
+    /// ago. Then it is not `again` for so long, if nothing changes.
+    pub fn mends(&mut self, counters: &SetCounters, room: &Room, now: Timestamp, again: Duration) -> bool {
+        let (begun, unpaired, not_before) = self.mended;
+        let news = (begun, unpaired) != (counters.no_pair, counters.unpaired) || now >= not_before;
+        // one that can grow is enlarged before it is fuller than half
+        let grows = self.has_more(Extensible::Pairs, room) && self.error.is_none();
+        let has_room =
+            !Extensible::is_short(self.used, self.slots) || (!grows && self.used < u64::from(self.slots));
+        let mends = counters.unpaired > 0 && news && !self.busy && has_room;
+        if mends {
+            self.mended = (counters.no_pair, counters.unpaired, now + again);
+        }
+        mends
     }
 }
 
@@ -371,8 +469,8 @@ impl FlowTable {
 /// So many times as long as it must have been calm for a flow table to be cut, it is not cut again: it may be wanted larger meanwhile.
 const CUT_AGAIN: u32 = 10;
 
-/// How large flow tables may be.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// How large tables may be.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Room {
     /// Records to begin with, and the least that a table is cut to.
     pub flows: u32,
@@ -380,6 +478,10 @@ pub struct Room {
     pub max_flows: u32,
     /// Room that was not needed for so long is given back.
     pub calm: Duration,
+    /// The most that tables for pairs are extended to.
+    pub max_pairs: u32,
+    /// The same of tables for histograms.
+    pub max_hists: u32,
 }
 
 /// A monitoring container's life.
@@ -635,7 +737,7 @@ mod tests {
             silence: Duration::ZERO,
             linger: Duration::ZERO,
             fasten: false,
-            room: Room { flows: 0, max_flows: 0, calm: Duration::ZERO },
+            room: Room::default(),
         });
         for (ifindex, name, kind, master) in links {
             let link = Link {

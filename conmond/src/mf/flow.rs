@@ -103,7 +103,7 @@ impl FlowFunction {
             policy: Policy::new(settings),
             slots: spec.flows,
             reported: HashMap::new(),
-            used: vec![Used::default(); spec.pairs as usize],
+            used: vec![Used::default(); spec.pair_slots() as usize],
         }
     }
 
@@ -162,7 +162,8 @@ impl MonitoringFunction for FlowFunction {
         to.pairs.append(&mut scan.pairs);
         to.ports.append(&mut scan.ports);
         to.expiries.extend(tables.live_flows().filter_map(|f| self.policy.flow(now, &f)));
-        // a pair's record holds its past; it goes only for want of room
+        // a pair's record holds its past; it goes only for want of room: of that which the table has without extents, which are
+        // for pairs in use
         if tables.fill().1 > tables.spec().pairs / 2 {
             to.expiries.extend(tables.quiet_pairs().filter_map(|p| {
                 let used = self.used.get(p.id.slot as usize).filter(|u| u.tag == p.id.tag);

@@ -2,8 +2,8 @@
 //! their Unix stream.
 //!
 //! A message is a length (u32, little-endian) and that many octets of postcard. Each side begins with its `Hello`,
-//! whose first field is the version; the MC goes on with `Set`, which six descriptors accompany by `SCM_RIGHTS`, in
-//! the order of [`tap::Descriptors::NAMES`]. Everything from the container is bounded before it is read, while it is
+//! whose first field is the version; the MC goes on with `Set`, which descriptors accompany by `SCM_RIGHTS`: six in the
+//! order of [`tap::Descriptors::NAMES`], and the set's extents. Everything from the container is bounded before it is read, while it is
 //! decoded and after: the container is not trusted.
 
 use std::marker::PhantomData;
@@ -83,6 +83,8 @@ pub struct SpecOnWire {
     pub pairs: u32,
     pub ports: u32,
     pub hists: u32,
+    pub pair_extents: u32,
+    pub hist_extents: u32,
     pub ring_bytes: u32,
     pub rtt: bool,
     pub paced: bool,
@@ -91,15 +93,37 @@ pub struct SpecOnWire {
 
 impl From<SetSpec> for SpecOnWire {
     fn from(s: SetSpec) -> Self {
-        let SetSpec { flows, pairs, ports, hists, ring_bytes, rtt, paced, samples } = s;
-        Self { flows, pairs, ports, hists, ring_bytes, rtt, paced, samples }
+        let SetSpec {
+            flows,
+            pairs,
+            ports,
+            hists,
+            pair_extents,
+            hist_extents,
+            ring_bytes,
+            rtt,
+            paced,
+            samples,
+        } = s;
+        Self { flows, pairs, ports, hists, pair_extents, hist_extents, ring_bytes, rtt, paced, samples }
     }
 }
 
 impl From<SpecOnWire> for SetSpec {
     fn from(s: SpecOnWire) -> Self {
-        let SpecOnWire { flows, pairs, ports, hists, ring_bytes, rtt, paced, samples } = s;
-        Self { flows, pairs, ports, hists, ring_bytes, rtt, paced, samples }
+        let SpecOnWire {
+            flows,
+            pairs,
+            ports,
+            hists,
+            pair_extents,
+            hist_extents,
+            ring_bytes,
+            rtt,
+            paced,
+            samples,
+        } = s;
+        Self { flows, pairs, ports, hists, pair_extents, hist_extents, ring_bytes, rtt, paced, samples }
     }
 }
 
@@ -113,7 +137,7 @@ pub enum ToMonitor {
         /// How to work.
         settings: MfSettings,
     },
-    /// What to read; six descriptors come with it. A further one replaces the one before.
+    /// What to read; [descriptors](tap::Descriptors) come with it. A further one replaces the one before.
     Set {
         /// Sizes of what the descriptors are.
         spec: SpecOnWire,
@@ -320,12 +344,12 @@ impl Frames {
 /// Whether a batch names only slots that its set has: what a sound monitoring function never breaks, and what tables
 /// in the MC rely on.
 pub fn fits(batch: &Batch, spec: &SetSpec) -> bool {
-    batch.flows.iter().all(|f| f.id.slot < spec.flows && f.pair.is_none_or(|p| p < spec.pairs))
-        && batch.pairs.iter().all(|p| p.id.slot < spec.pairs)
-        && batch.rtts.iter().all(|r| r.pair.slot < spec.pairs)
+    batch.flows.iter().all(|f| f.id.slot < spec.flows && f.pair.is_none_or(|p| p < spec.pair_slots()))
+        && batch.pairs.iter().all(|p| p.id.slot < spec.pair_slots())
+        && batch.rtts.iter().all(|r| r.pair.slot < spec.pair_slots())
         && batch.expiries.iter().all(|e| match e.of {
             ExpiryOf::Flow(_) => e.id.slot < spec.flows,
-            ExpiryOf::Pair => e.id.slot < spec.pairs,
+            ExpiryOf::Pair => e.id.slot < spec.pair_slots(),
         })
 }
 

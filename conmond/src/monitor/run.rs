@@ -85,7 +85,7 @@ enum LinkError {
     Version { found: u32 },
     #[error("the controller sent {0} out of turn")]
     OutOfTurn(&'static str),
-    #[error("{found} descriptors came with a set, it takes {wanted}", wanted = Descriptors::NAMES.len())]
+    #[error("{found} descriptors came with a set, and it says that it has others")]
     Descriptors { found: usize },
     #[error("cannot map the set: {0}")]
     Set(#[from] tap::Error),
@@ -162,7 +162,7 @@ impl Link {
     fn read(&mut self) -> Result<(), LinkError> {
         let mut chunk = [0u8; 4096];
         loop {
-            let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(Descriptors::NAMES.len()))];
+            let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(Descriptors::MOST))];
             let mut control = RecvAncillaryBuffer::new(&mut space);
             let mut iov = [IoSliceMut::new(&mut chunk)];
             let received =
@@ -177,7 +177,7 @@ impl Link {
                     self.fds.extend(fds);
                 }
             }
-            if received.flags.contains(ReturnFlags::CTRUNC) || self.fds.len() > Descriptors::NAMES.len() {
+            if received.flags.contains(ReturnFlags::CTRUNC) || self.fds.len() > 2 * Descriptors::MOST {
                 return Err(LinkError::Descriptors { found: self.fds.len() + 1 });
             }
             if received.bytes == 0 {
@@ -191,9 +191,12 @@ impl Link {
     }
 
     /// The descriptors of the message just read.
-    fn claim(&mut self) -> Result<[OwnedFd; 6], LinkError> {
-        let fds: Vec<OwnedFd> = self.fds.drain(..).collect();
-        fds.try_into().map_err(|fds: Vec<OwnedFd>| LinkError::Descriptors { found: fds.len() })
+    fn claim(&mut self, spec: &SetSpec) -> Result<Vec<OwnedFd>, LinkError> {
+        // those of a further message may have come, too
+        match Descriptors::count(spec).filter(|wanted| *wanted <= self.fds.len()) {
+            Some(wanted) => Ok(self.fds.drain(..wanted).collect()),
+            None => Err(LinkError::Descriptors { found: self.fds.len() }),
+        }
     }
 }
 
@@ -372,13 +375,13 @@ impl Monitor {
                 ToMonitor::Hello { settings, .. } => link.settings = Some(settings),
                 ToMonitor::Bye => return Ok(true),
                 ToMonitor::Set { spec, generation } => {
-                    let fds = link.claim()?;
+                    let spec = SetSpec::from(spec);
+                    let fds = link.claim(&spec)?;
                     let settings =
                         link.settings.as_ref().ok_or(LinkError::OutOfTurn("a set before Hello"))?;
                     // the old mapping goes first: there is not memory for two
                     self.observer = None;
-                    self.observer =
-                        Some(Observer::new(Descriptors { fds, spec: SetSpec::from(spec) }, settings)?);
+                    self.observer = Some(Observer::new(Descriptors { fds, spec }, settings)?);
                     self.generation = generation;
                     self.schedule = Schedule::new(now, settings.scan_interval());
                     link.ready = true;
@@ -386,7 +389,7 @@ impl Monitor {
                     // what was read from the set before is not of this generation
                     self.collected.keep_events();
                     self.cutting = false;
-                    tracing::info!(generation, flows = spec.flows, "observing");
+                    tracing::info!(generation, flows = spec.flows, pairs = spec.pair_slots(), "observing");
                 }
             }
         }

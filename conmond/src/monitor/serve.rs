@@ -429,7 +429,7 @@ async fn greet(slot: Arc<Slot>, stream: UnixStream) -> Result<Connection, Fault>
 
 /// Sizes of the sets that a connection was handed, newest last. Batches of one before may still be under way.
 type Handed = Mutex<Vec<(u64, SetSpec)>>;
-const REMEMBERED: usize = 8;
+const REMEMBERED: usize = 32;
 
 impl Connection {
     async fn run(self, slot: Arc<Slot>, offered: watch::Receiver<Offer>) -> Fault {
@@ -489,7 +489,7 @@ async fn send(stream: &UnixStream, bytes: &[u8], fds: &[BorrowedFd<'_>]) -> Resu
             let sent = stream
                 .async_io(Interest::WRITABLE, || {
                     let mut space =
-                        [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(Descriptors::NAMES.len()))];
+                        [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(Descriptors::MOST))];
                     let mut control = SendAncillaryBuffer::new(&mut space);
                     if !fds.is_empty() && !control.push(SendAncillaryMessage::ScmRights(fds)) {
                         return Err(io::Error::other("more descriptors than a set has"));

@@ -161,6 +161,7 @@ fn own() -> SelfMetrics {
             tenant: text("shop"),
             flows_full: 1,
             pairs_full: 2,
+            unpaired_flows: 6,
             ports_full: 3,
             lost_singletons: 4,
             cancelled_probes: 5,

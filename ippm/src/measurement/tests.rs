@@ -36,6 +36,11 @@ fn widest() -> Batch {
         rtt_samples: count,
         probes_cancelled: count,
         no_port: both,
+        pairs: count,
+        hists: count,
+        no_pair: count,
+        rtt_unpaired: count,
+        unpaired: count,
     };
     let pair = PairMeasurement {
         key: PairKey {
@@ -93,7 +98,7 @@ fn widest() -> Batch {
         more: true,
         set,
         ports: vec![
-            PortMeasurement { ifindex: u32::MAX, counts: Both::new([big; 4], [big; 4]) };
+            PortMeasurement { ifindex: u32::MAX, counts: Both::new([big; 5], [big; 5]) };
             Batch::MAX_PORTS
         ],
         pairs: vec![pair; Batch::MAX_PAIRS],
@@ -166,7 +171,7 @@ fn an_empty_batch_says_so() {
 
 #[test]
 fn a_port_is_read_by_direction_and_class() {
-    let mut counts = Both::new([Counters::default(); 4], [Counters::default(); 4]);
+    let mut counts = Both::new([Counters::default(); 5], [Counters::default(); 5]);
     counts.rx[3] = Counters::new(60, 1, 0);
     let port = PortMeasurement { ifindex: 7, counts };
     assert_eq!(port.count(Direction::Rx, PortClass::Malformed), Counters::new(60, 1, 0));

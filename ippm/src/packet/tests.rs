@@ -102,6 +102,39 @@ fn what_is_not_ip() {
 }
 
 #[test]
+fn neighbour_and_listener_discovery_is_told_by_its_type_and_hop_limit() {
+    let with = |packet: Packet, hops: u8| {
+        let mut bytes = packet.build();
+        bytes[14 + 7] = hops;
+        parse(&bytes).class
+    };
+    for kind in 0..=255u8 {
+        for hops in [0, 1, 64, 254, 255] {
+            let class = with(v6().icmp(kind, 0, [0; 4]).payload(&[0; 16]), hops);
+            let expected = match hops {
+                255 => (133..=137).contains(&kind),
+                1 => matches!(kind, 130..=132 | 143),
+                _ => false,
+            };
+            assert_eq!(class == Class::Nd, expected, "type {kind}, hop limit {hops}: {class:?}");
+        }
+        // an IPv4 packet's type is another thing, and its protocol 58 nothing
+        assert!(matches!(parse(&v4().icmp(kind, 0, [0; 4]).build()).class, Class::Ip(_)), "type {kind}");
+        let mut bytes = v4().icmp(kind, 0, [0; 4]).build();
+        (bytes[14 + 8], bytes[14 + 9]) = (255, proto::ICMPV6);
+        assert!(matches!(parse(&bytes).class, Class::Ip(_)), "type {kind}");
+    }
+    // a report has a hop-by-hop option before it (RFC 3810 section 5)
+    let report = v6().extension(Extension::new(proto::HOP_BY_HOP, 0)).icmp(143, 0, [0; 4]);
+    assert_eq!(with(report, 1), Class::Nd);
+    // what does not hold the whole header is no discovery
+    let mut cut = v6().icmp(135, 0, [0; 4]).build();
+    cut[14 + 7] = 255;
+    assert_eq!(parse(&cut).class, Class::Nd);
+    assert!(matches!(parse(&cut[..cut.len() - 1]).class, Class::Ip(_)));
+}
+
+#[test]
 fn only_a_wrong_ip_header_is_malformed() {
     let good = v4().udp((5, 6)).payload(&[0; 30]).build();
     let six = v6().udp((5, 6)).payload(&[0; 30]).build();
@@ -300,6 +333,7 @@ struct Reached {
     arp: u32,
     other: u32,
     malformed: u32,
+    nd: u32,
     tcp: u32,
     tcp_header_broken: u32,
     timestamps: u32,
@@ -325,6 +359,7 @@ fn mutated_packets_get_a_consistent_verdict_and_reach_every_end() {
             Class::Arp => reached.arp += 1,
             Class::Other => reached.other += 1,
             Class::Malformed => reached.malformed += 1,
+            Class::Nd => reached.nd += 1,
             Class::Ip(ip) => {
                 check(ip, &bytes);
                 let ports = ip.source_port != 0 || ip.destination_port != 0;
@@ -360,6 +395,7 @@ fn mutated_packets_get_a_consistent_verdict_and_reach_every_end() {
         arp,
         other,
         malformed,
+        nd,
         tcp,
         tcp_header_broken,
         timestamps,
@@ -375,6 +411,7 @@ fn mutated_packets_get_a_consistent_verdict_and_reach_every_end() {
         ("arp", arp),
         ("other", other),
         ("malformed", malformed),
+        ("nd", nd),
         ("tcp", tcp),
         ("tcp_header_broken", tcp_header_broken),
         ("timestamps", timestamps),

@@ -113,6 +113,9 @@ const GROW: &[&str] =
 const ADOPT_GROWING: &[&str] =
     &["adopt.port", "drain.switched", "drain.moved", "drain.folded", "adopt.drained"];
 
+/// A table for pairs is extended.
+const EXTEND: &[&str] = &["extend.made", "extend.pinned", "extend.placed"];
+
 /// The control group of a container on the host's network is tapped.
 const GROUP: &[&str] = &["group.tx", "links.pin-tx", "links.pin-rx"];
 
@@ -580,6 +583,54 @@ fn root_death_while_a_table_grows_and_while_it_is_adopted() -> Result<()> {
         };
         faults.each(GROW, |faults, point| go(faults, point, None))?;
         faults.each(ADOPT_GROWING, |faults, point| go(faults, "grow.pinned", Some(point)))?;
+        pins_are_the_daemon_s(&faults.conmond)?;
+        faults.down()
+    })
+}
+
+#[test]
+fn root_death_while_a_table_for_pairs_is_extended() -> Result<()> {
+    let settings = [
+        ("CONMON_TABLES_PAIRS", "64"),
+        ("CONMON_TIMEOUTS_TENANT_LINGER_SECONDS", "2"),
+        // nothing is fastened meanwhile: each point is of the extending
+        ("CONMON_TAP", "clsact"),
+    ];
+    with_faults("death over a table for pairs", &settings, |faults| {
+        const PEERS: u64 = 1000;
+        faults.conmond.up()?;
+        settled(&faults.conmond)?;
+        let to = listening(faults.host, "far-sink", "udp-sink")?;
+        let mut number = 0;
+        faults.each(EXTEND, |faults, point| {
+            number += 1;
+            let name = format!("far{number}");
+            settled(&faults.conmond)?;
+            faults.arm(point)?;
+            let words = format!(
+                "udp-flows --to 10.255.0.1:1 --peers {PEERS} --flows {PEERS} --rounds 8 --rate 1000 --hold 1"
+            );
+            let spec = lab::Spec::app(&name, lab::App::Labgen).network(NET).compose(&name, &name);
+            let storm = faults.host.run(&spec.command(words.split(' ')))?;
+            faults.await_death(point)?;
+            faults.conmond.up()?;
+            let line = storm.wait_line("\"packets\"", END)?;
+            let sent: lab::traffic::FlowsSent = serde_json::from_str(&line).context(line.clone())?;
+            ensure!(sent.packets == 8 * PEERS, "{line}");
+            // every flow has its pair in the end, those that began before there was room as well
+            let seen = pair_with(&faults.conmond, &name, "external", sent.packets)?;
+            ensure!(packets(&seen["sent"]) == sent.packets, "{sent:?}, but {seen}");
+            faults.port_is_honest(&name)?;
+            faults.is_whole(&[&to, &storm])?;
+            let status = faults.conmond.ctl(&["status"])?;
+            let extended = rows(&status, "sets").iter().any(|set| {
+                set["tenant"] == *name
+                    && set["pairs"]["used"].as_u64() >= Some(PEERS)
+                    && set["pairs"]["capacity"].as_u64() >= Some(2 * PEERS)
+            });
+            ensure!(extended, "it did not grow: {}", status["sets"]);
+            storm.remove()
+        })?;
         pins_are_the_daemon_s(&faults.conmond)?;
         faults.down()
     })

@@ -78,10 +78,6 @@ pub fn with_two_that(
             // the same addresses on both
             host.network(NET, None)?;
             let mut options = site.options(i + 1, meeting)?;
-            if std::env::var_os("CONMON_HOSTS_SINKS").is_some() {
-                // the long form: in networks of so many, neighbour discovery alone fills the default
-                options.args.extend(["--", "--set", "tables.pairs=65536"].map(String::from));
-            }
             options.env.extend(env.iter().map(|(key, value)| (key.to_string(), value.to_string())));
             conmonds.push(Conmond::start(host, options)?);
         }

@@ -5,6 +5,7 @@
 //! Two of them have a longer form, which `make soak` asks for by environment variables: see `starts` and `outage`.
 
 mod api;
+mod crowd;
 mod discovery;
 mod down;
 mod early;

@@ -6,11 +6,11 @@
 
 use crate::figures::Figures;
 use crate::support::*;
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use lab::traffic::{TcpReceived, UdpReceived, UdpSent};
 use lab::{Conmond, ConmondOptions, Container, Host, wait_for};
 use serde_json::Value;
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 /// Datagrams of a sender, at a thousand a second.
@@ -203,24 +203,6 @@ fn own_figures(delays: &Value) -> String {
     format!("p50 {p50:.3} ms, p90 {p90:.3} ms, p99 {p99:.3} ms, max {max:.3} ms ({count} values)")
 }
 
-/// Does something to all at the same time.
-fn at_once<T: Sync>(all: &[T], act: impl Fn(&T) -> Result<()> + Sync) -> Result<()> {
-    let act = &act;
-    std::thread::scope(|scope| {
-        let threads: Vec<_> = all.iter().map(|one| scope.spawn(move || act(one))).collect();
-        threads.into_iter().try_for_each(|thread| match thread.join() {
-            Ok(result) => result,
-            Err(_) => bail!("a thread panicked"),
-        })
-    })
-}
-
-/// The pairs of an answer by the names of their ends.
-fn by_names<'a>(answer: &'a Value) -> HashMap<(&'a str, &'a str), &'a Value> {
-    let name = |pair: &'a Value, end: &str| pair[end]["name"].as_str().unwrap_or_default();
-    rows(answer, "pairs").iter().map(|pair| ((name(pair, "src"), name(pair, "dst")), pair)).collect()
-}
-
 /// Each sender's datagrams are in its pair, no more and no less, and its connection was seen from its SYN on.
 fn exact<'a>(answer: &Value, senders: impl Iterator<Item = (&'a str, &'a UdpSent)>) -> Result<()> {
     let pairs = by_names(answer);
@@ -250,15 +232,8 @@ fn is_split(connection: &Value) -> bool {
 #[test]
 fn root_no_packet_is_missed_from_the_first_instruction_on() -> Result<()> {
     let plan = Plan::from_environment()?;
-    let settings = [
-        // What has gone is answered until the end of the test.
-        ("CONMON_RETENTION_SECONDS", 2 * LIMIT.as_secs()),
-        // Each link's neighbour discovery reaches every port of the bridge: fifty ports have some ten thousand pairs.
-        ("CONMON_TABLES_FLOWS", 32 << 10),
-        ("CONMON_TABLES_PAIRS", 32 << 10),
-        ("CONMON_TABLES_HISTS", 4 << 10),
-        ("CONMON_TABLES_PORTS", 1 << 10),
-    ];
+    // What has gone is answered until the end of the test.
+    let settings = [("CONMON_RETENTION_SECONDS", 2 * LIMIT.as_secs())];
     let env = settings.map(|(key, value)| (key.to_string(), value.to_string())).to_vec();
     let options = ConmondOptions { env, ..ConmondOptions::default() };
     with_conmond("zero missed packets", &[], options, |_, host, conmond| {

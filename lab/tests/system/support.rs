@@ -1,9 +1,10 @@
 //! What the tests of this folder share: a host with conmond on it, and looks at what it answers.
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use lab::traffic::{FromSender, UdpReceived, UdpSent};
 use lab::{App, Conmond, ConmondOptions, Container, Host, Lab, Spec, root_test};
 use serde_json::Value;
+use std::collections::HashMap;
 use std::time::Duration;
 
 /// Longest wait for traffic to end, or for conmond to show what happened.
@@ -101,6 +102,24 @@ pub fn row<'a>(answer: &'a Value, list: &str, key: &str, value: &str) -> Option<
 /// The pair of two names in an answer of `conmonctl pairs`.
 pub fn pair<'a>(answer: &'a Value, src: &str, dst: &str) -> Option<&'a Value> {
     rows(answer, "pairs").iter().find(|pair| pair["src"]["name"] == src && pair["dst"]["name"] == dst)
+}
+
+/// The pairs of an answer by the names of their ends.
+pub fn by_names<'a>(answer: &'a Value) -> HashMap<(&'a str, &'a str), &'a Value> {
+    let name = |pair: &'a Value, end: &str| pair[end]["name"].as_str().unwrap_or_default();
+    rows(answer, "pairs").iter().map(|pair| ((name(pair, "src"), name(pair, "dst")), pair)).collect()
+}
+
+/// Does something to all at the same time.
+pub fn at_once<T: Sync>(all: &[T], act: impl Fn(&T) -> Result<()> + Sync) -> Result<()> {
+    let act = &act;
+    std::thread::scope(|scope| {
+        let threads: Vec<_> = all.iter().map(|one| scope.spawn(move || act(one))).collect();
+        threads.into_iter().try_for_each(|thread| match thread.join() {
+            Ok(result) => result,
+            Err(_) => bail!("a thread panicked"),
+        })
+    })
 }
 
 /// The packets of a count.

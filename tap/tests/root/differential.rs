@@ -48,6 +48,8 @@ impl Bench {
             pairs: 4096,
             ports: 16,
             hists: 4096,
+            pair_extents: 0,
+            hist_extents: 0,
             ring_bytes: 1 << 20,
             rtt: true,
             paced,
@@ -133,7 +135,7 @@ impl Bench {
                 }
             }
             let in_histograms: u64 = scan.rtts.iter().map(|r| r.histogram.count()).sum();
-            let lost = scan.set.hist_full - self.hist_full;
+            let lost = scan.set.hist_full + scan.set.rtt_unpaired - self.hist_full;
             if in_histograms + lost != tap.len() as u64 {
                 differences.push(format!("{in_histograms} in histograms, {lost} lost, taken {}", tap.len()));
             }
@@ -143,7 +145,7 @@ impl Bench {
         if events.unreadable + scan.set.ring_full > 0 {
             differences.push(format!("ring: {} unreadable, {} lost", events.unreadable, scan.set.ring_full));
         }
-        self.hist_full = scan.set.hist_full;
+        self.hist_full = scan.set.hist_full + scan.set.rtt_unpaired;
 
         // nothing runs but us: no grace period
         let flows: Vec<_> = scan.flows.iter().map(|f| f.id).collect();

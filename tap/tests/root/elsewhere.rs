@@ -17,6 +17,8 @@ const SPEC: SetSpec = SetSpec {
     pairs: 256,
     ports: 16,
     hists: 256,
+    pair_extents: 0,
+    hist_extents: 0,
     ring_bytes: 256 << 10,
     rtt: true,
     paced: true,

@@ -126,6 +126,7 @@ impl Oracle {
             Class::Arp => PortClass::Arp,
             Class::Other => PortClass::Other,
             Class::Malformed => PortClass::Malformed,
+            Class::Nd => PortClass::Nd,
         };
         *self.classes.entry((direction, class)).or_default() += count;
     }

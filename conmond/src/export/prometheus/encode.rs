@@ -226,6 +226,9 @@ impl Snapshot {
                 family.counter(&[tenant, "ports"], totals.ports_full)
             })
         })?;
+        family(encoder, &metrics::UNPAIRED_FLOWS, |family| {
+            self.sets.iter().try_for_each(|(tenant, totals)| family.counter(&[tenant], totals.unpaired_flows))
+        })?;
         family(encoder, &metrics::LOST_SINGLETONS, |family| {
             self.sets
                 .iter()

@@ -101,12 +101,13 @@ pub(super) struct PortTotals {
 }
 
 /// The classes by name.
-pub(super) fn classes(totals: &ClassTotals) -> [(&'static str, Count); 4] {
+pub(super) fn classes(totals: &ClassTotals) -> [(&'static str, Count); 5] {
     [
         ("overflow", totals.overflow),
         ("arp", totals.arp),
         ("other", totals.other),
         ("malformed", totals.malformed),
+        ("nd", totals.nd),
     ]
 }
 
@@ -117,6 +118,7 @@ impl Totals for PortTotals {
             sum.arp += other.arp;
             sum.other += other.other;
             sum.malformed += other.malformed;
+            sum.nd += other.nd;
         }
     }
 
@@ -139,6 +141,7 @@ impl Totals for PortTotals {
 pub(super) struct SetTotals {
     pub(super) flows_full: u64,
     pub(super) pairs_full: u64,
+    pub(super) unpaired_flows: u64,
     pub(super) ports_full: u64,
     pub(super) lost_singletons: u64,
     pub(super) cancelled_probes: u64,
@@ -146,10 +149,11 @@ pub(super) struct SetTotals {
 }
 
 impl SetTotals {
-    fn each(&self) -> [u64; 6] {
+    fn each(&self) -> [u64; 7] {
         [
             self.flows_full,
             self.pairs_full,
+            self.unpaired_flows,
             self.ports_full,
             self.lost_singletons,
             self.cancelled_probes,
@@ -162,6 +166,7 @@ impl Totals for SetTotals {
     fn add(&mut self, other: &Self) {
         self.flows_full = self.flows_full.saturating_add(other.flows_full);
         self.pairs_full = self.pairs_full.saturating_add(other.pairs_full);
+        self.unpaired_flows = self.unpaired_flows.saturating_add(other.unpaired_flows);
         self.ports_full = self.ports_full.saturating_add(other.ports_full);
         self.lost_singletons = self.lost_singletons.saturating_add(other.lost_singletons);
         self.cancelled_probes = self.cancelled_probes.saturating_add(other.cancelled_probes);

@@ -5,7 +5,7 @@
 //! new table; and another load gives the ports programs that do not look into the table before any more.
 
 use ippm::measurement::SetCounters;
-use tap::Drained;
+use tap::{Drained, Extensible};
 
 use super::*;
 use crate::mc::janitor::Grow;
@@ -24,6 +24,8 @@ pub enum Step {
     Drained(anyhow::Result<Drained>),
     /// Programs without the table before are there, or cannot be had.
     Settled(Result<Box<Set>, tap::Error>),
+    /// A table for pairs or histograms has so much room now, or cannot be extended.
+    Extended(Extensible, Result<u32, tap::Error>),
 }
 
 /// Flow records in use.
@@ -49,14 +51,22 @@ impl Work {
 
     /// On a thread of its own: programs take the kernel a while to look through.
     fn load_for(&mut self, id: SetId, work: impl FnOnce() -> Step + Send + 'static) {
+        if let Err(error) = self.spawn_for(id, work) {
+            self.not_grown(id, Growth::None, &format!("no thread: {error}"));
+        }
+    }
+
+    pub(super) fn spawn_for(
+        &self,
+        id: SetId,
+        work: impl FnOnce() -> Step + Send + 'static,
+    ) -> std::io::Result<()> {
         let events = self.events.clone();
         let spawned = std::thread::Builder::new().name("grower".into()).spawn(move || {
             priority::wait_turn();
             let _ = events.send(Event::Grow(id, work()));
         });
-        if let Err(error) = spawned {
-            self.not_grown(id, Growth::None, &format!("no thread: {error}"));
-        }
+        spawned.map(drop)
     }
 
     pub(super) fn resize(&mut self, id: SetId, flows: u32) {
@@ -138,6 +148,7 @@ impl Work {
                 tracing::warn!(set = %id, error, "the programs keep looking into a flow table that is empty");
                 self.set_stage(id, Growth::None);
             }
+            Step::Extended(of, done) => self.take_extended(id, of, done),
         }
     }
 
@@ -252,7 +263,7 @@ impl Work {
 
 impl Hand {
     /// Gives whoever reads the set the table that it has now.
-    fn hand_out(&self) -> anyhow::Result<()> {
+    pub(super) fn hand_out(&self) -> anyhow::Result<()> {
         if let Some(served) = &self.served {
             served.replace(self.set.descriptors()?);
         }

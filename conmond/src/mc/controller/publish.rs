@@ -117,6 +117,7 @@ impl Work {
             all.push(format!("no set can be loaded for new tenants ({error})"));
         }
         all.extend(self.grow_problem());
+        all.extend(self.extend_problem());
         for (network, why) in &self.overlays_failed {
             all.push(format!("the overlay network {network} is not watched: {why}"));
         }
@@ -236,6 +237,10 @@ impl Work {
                 max_flows: self.world.wishes.room.max_flows,
                 outgrown: s.table.full_before,
                 grows: matches!(s.table.stage, Growth::Making | Growth::Moving | Growth::Draining),
+                extends: tap::Extensible::ALL.map(|of| {
+                    let table = &s.extending[of as usize];
+                    (table.has_more(of, &self.world.wishes.room) && table.error.is_none(), table.lost_before)
+                }),
             })
         };
         self.world.sets.iter().filter_map(view).collect()

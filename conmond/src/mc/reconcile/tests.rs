@@ -2,11 +2,14 @@
 
 use std::collections::BTreeMap;
 
+use ippm::measurement::SetCounters;
+use tap::{Extensible, SetSpec};
+
 use super::*;
 use crate::mac::Mac;
 use crate::mc::world::{
-    ContainerSeen, FarEnd, FlowTable, GroupSearch, GroupSeen, LinkSeen, NetworkSeen, PortOwner, Room,
-    SetSeen, Wishes,
+    ContainerSeen, Extending, FarEnd, FlowTable, GroupSearch, GroupSeen, LinkSeen, NetworkSeen, PortOwner,
+    Room, SetSeen, Wishes,
 };
 use crate::runtime::{Container, ContainerState, Network, NetworkEndpoint, NetworkMode, Policy};
 use crate::switch::Link;
@@ -76,7 +79,13 @@ fn world() -> World {
         silence: Duration::from_secs(5),
         linger: Duration::from_secs(60),
         fasten: true,
-        room: Room { flows: 4096, max_flows: 65_536, calm: Duration::from_secs(60) },
+        room: Room {
+            flows: 4096,
+            max_flows: 65_536,
+            calm: Duration::from_secs(60),
+            max_pairs: 65_536,
+            max_hists: 2048,
+        },
     });
     world.engine = true;
     world.links.insert(BRIDGE, link(BRIDGE, "docker0", "bridge", None));
@@ -501,6 +510,95 @@ fn a_container_without_a_port_is_asked_for_once() {
     world.engine = true;
     own(&mut world, "c");
     assert!(!asks(&world), "its port tells enough");
+}
+
+#[test]
+fn a_table_is_extended_when_it_is_half_full_or_what_is_there_finds_no_room() {
+    let room = world().wishes.room;
+    let pairs = |used, full| Extending {
+        first: 4096,
+        slots: 4096,
+        used,
+        full,
+        full_before: 7,
+        ..Extending::default()
+    };
+    let wanted = |table: &Extending| table.wanted(Extensible::Pairs, &room, NOW);
+    for (used, full, expected) in [
+        (0, 7, false),
+        (2048, 7, false),
+        (2049, 7, true),
+        // keys that happen to collide in a table that is nearly empty would in a larger one, too
+        (1024, 100, false),
+        (1025, 100, true),
+        (1025, 7, false),
+    ] {
+        assert_eq!(wanted(&pairs(used, full)), expected, "{used} used, {full} found none");
+    }
+    let full = pairs(4096, 7);
+    let of = |slots: u32| Extending { slots, used: slots.into(), ..full.clone() };
+    assert!(!wanted(&Extending { busy: true, ..full.clone() }), "one at a time");
+    let late = NOW + Duration::from_millis(1);
+    assert!(!wanted(&Extending { not_before: late, ..full.clone() }), "it failed a moment ago");
+    assert!(wanted(&of(32_768)));
+    assert!(!wanted(&of(65_536)), "its bound");
+    assert!(!wanted(&of(0)), "nobody knows it");
+    // each has its own bound; 64 times what it began with, whatever new ones begin with, is everyone's
+    assert!(!full.wanted(Extensible::Histograms, &room, NOW));
+    assert!(of(1024).wanted(Extensible::Histograms, &room, NOW));
+    let wide = Room { max_pairs: 1 << 20, ..room };
+    assert!(
+        of(131_072).has_more(Extensible::Pairs, &wide) && !of(262_144).has_more(Extensible::Pairs, &wide)
+    );
+
+    // the kernel's counters are what counts; what was there before is no reason
+    let spec = SetSpec { pairs: 4096, hists: 1024, pair_extents: 2, ..SetSpec::default() };
+    let counters =
+        SetCounters { pairs: 9000, hists: 3, no_pair: 5, pair_full: 6, hist_full: 4, ..Default::default() };
+    let mut table = Extending::default();
+    table.look(Extensible::Pairs, &spec, &counters);
+    assert_eq!((table.slots, table.used, table.full, table.lost), (16_384, 9000, 11, 6));
+    assert!(wanted(&table));
+    let room_for = |table: &Extending, at: Timestamp, counters: &SetCounters| {
+        table.clone().mends(counters, &room, at, Duration::from_secs(1))
+    };
+    let some = SetCounters { unpaired: 2, ..counters };
+    assert!(!room_for(&table, NOW, &some), "it is enlarged first");
+    assert!(
+        room_for(&Extending { error: Some("no memory".into()), ..table.clone() }, NOW, &some),
+        "it cannot be"
+    );
+    let bound = Extending { slots: 65_536, used: 65_535, ..table.clone() };
+    assert!(room_for(&bound, NOW, &some) && !room_for(&Extending { used: 65_536, ..bound }, NOW, &some));
+    let mut roomy = Extending { slots: 32_768, ..table.clone() };
+    assert!(!room_for(&roomy, NOW, &counters), "none lacks one");
+    assert!(!room_for(&Extending { busy: true, ..roomy.clone() }, NOW, &some), "soon there is more");
+    assert!(roomy.mends(&some, &room, NOW, Duration::from_secs(1)));
+    assert!(!room_for(&roomy, NOW, &some), "a moment ago");
+    assert!(room_for(&roomy, NOW + Duration::from_secs(1), &some));
+    assert!(room_for(&roomy, NOW, &SetCounters { no_pair: 6, ..some }), "another flow");
+    assert!(room_for(&roomy, NOW, &SetCounters { unpaired: 1, ..some }), "it helped");
+    roomy.has_size();
+    assert!(room_for(&roomy, NOW, &some), "more room");
+    table.has_size();
+    assert_eq!((table.full_before, table.lost_before), (11, 6));
+    table.look(Extensible::Histograms, &spec, &counters);
+    assert_eq!((table.slots, table.used, table.full, table.lost), (1024, 3, 4, 4));
+}
+
+#[test]
+fn a_set_whose_tables_are_extended_is_not_retired() {
+    let mut w = world();
+    let idle = SetSeen {
+        idle_since: Some(Timestamp(1)),
+        ..SetSeen::new(SetRole::Tenant("gone".into()), MonitorSeen::Inline)
+    };
+    w.sets.insert(SetId(40), idle);
+    let retires =
+        |w: &World| reconcile(w, NOW).iter().any(|a| matches!(a, Action::Retire { set: SetId(40) }));
+    assert!(retires(&w));
+    w.sets.get_mut(&SetId(40)).unwrap().extending[1].busy = true;
+    assert!(!retires(&w), "its pins are about to have one more");
 }
 
 /// What is asked for the nursery's flow table.

@@ -304,15 +304,23 @@ fn coverage(published: &Published) -> Check {
 fn tables(shared: &Shared, published: &Published) -> Check {
     let store = shared.store();
     let taken = store.fills();
-    let (mut wrong, mut small) = (Vec::new(), 0u64);
+    let (mut wrong, mut small, mut coarse, mut lost) = (Vec::new(), 0u64, 0u64, 0u64);
     for set in published.sets.iter() {
         let whose = whose(set.tenant.as_deref(), set.id);
         small = small.saturating_add(set.outgrown);
+        let [(pairs_grow, unpaired_before), (hists_grow, lost_before)] = set.extends;
+        coarse = coarse.saturating_add(unpaired_before);
+        lost = lost.saturating_add(lost_before);
         let kinds = ["flows", "pairs", "ports", "histograms"];
         for (kind, fill) in kinds.iter().zip(fills(set, taken.get(&set.id).copied().unwrap_or_default())) {
             let Fill { used, capacity } = fill;
-            // a flow table that may grow does so before it is full
-            let grows = *kind == "flows" && capacity < u64::from(set.max_flows);
+            // a table that may grow does so before it is full
+            let grows = match *kind {
+                "flows" => capacity < u64::from(set.max_flows),
+                "pairs" => pairs_grow,
+                "histograms" => hists_grow,
+                _ => false,
+            };
             let full = if *kind == "flows" { FLOWS_FULL } else { FULL };
             if fill.ratio() > full && !grows {
                 wrong.push(format!("{whose}: {used} of {capacity} {kind} are taken"));
@@ -330,10 +338,21 @@ fn tables(shared: &Shared, published: &Published) -> Check {
                 set.spec.flows
             ));
         }
+        if c.unpaired > 0 && !pairs_grow {
+            wrong.push(format!(
+                "{whose}: {} flows found no pair record and are in no row of pairs; the table has its {} records and no more \
+                 (tables.max_pairs; at most 64 times what it began with)",
+                c.unpaired,
+                set.spec.pair_slots()
+            ));
+        }
         for (n, what) in [
-            (c.pair_full, "packets found no pair record and count in their port's overflow only"),
+            (
+                c.pair_full.saturating_sub(unpaired_before),
+                "packets found no pair record and count in their port's overflow only",
+            ),
             (c.port_full, "packets found no port record and count for no port"),
-            (c.hist_full, "round-trip delays found no histogram and are lost"),
+            (c.hist_full.saturating_sub(lost_before), "round-trip delays found no histogram and are lost"),
         ] {
             if n > 0 {
                 wrong.push(format!("{whose}: {n} {what}"));
@@ -344,6 +363,12 @@ fn tables(shared: &Shared, published: &Published) -> Check {
     if small > 0 {
         fine.push_str(&format!(
             "; {small} packets count in their pair only, from before flow tables grew or because keys collide"
+        ));
+    }
+    if coarse > 0 || lost > 0 {
+        fine.push_str(&format!(
+            "; {coarse} packets count in their port's overflow only and {lost} round-trip delays are lost, from before tables for pairs \
+             and histograms grew"
         ));
     }
     check(

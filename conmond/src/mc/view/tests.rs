@@ -56,6 +56,7 @@ pub(in crate::mc) fn published() -> Published {
         max_flows: 10,
         outgrown: 0,
         grows: false,
+        extends: [(false, 0); 2],
     };
     let port = |ifindex, interface: &str, name: &str| PortInfo {
         ifindex,
@@ -407,7 +408,7 @@ fn status_and_metrics_count_the_same() {
     let mut b = batch();
     b.ports = vec![PortMeasurement {
         ifindex: 7,
-        counts: Both::new([packets(0), packets(3), packets(0), packets(1)], [packets(0); 4]),
+        counts: Both::new([packets(0), packets(3), packets(0), packets(1), packets(2)], [packets(0); 5]),
     }];
     b.set.flow_full = 9;
     v.shared.store().apply(SHOP, &b);
@@ -431,8 +432,8 @@ fn status_and_metrics_count_the_same() {
         [("s1", "", 9), ("s2", "shop", 9)]
     );
     assert_eq!(
-        (own.ports[0].sent.arp.packets, own.ports[0].sent.malformed.packets),
-        (6, 2),
+        (own.ports[0].sent.arp.packets, own.ports[0].sent.malformed.packets, own.ports[0].sent.nd.packets),
+        (6, 2, 4),
         "both sets together"
     );
     assert_eq!(own.ports[1].sent, ClassTotals::default());

@@ -103,7 +103,7 @@ fn rtt() -> RttMeasurement {
 
 /// A batch at all its limits, with the widest values that a sound monitor can send.
 fn full() -> Batch {
-    let port = PortMeasurement { ifindex: u32::MAX, counts: Both::new([COUNTERS.tx; 4], [COUNTERS.tx; 4]) };
+    let port = PortMeasurement { ifindex: u32::MAX, counts: Both::new([COUNTERS.tx; 5], [COUNTERS.tx; 5]) };
     Batch {
         sequence: u64::MAX,
         taken_at: Timestamp::MAX,
@@ -184,6 +184,8 @@ fn messages_come_back_as_they_were() {
         pairs: 2,
         ports: 4,
         hists: 8,
+        pair_extents: 3,
+        hist_extents: 2,
         ring_bytes: 4096,
         rtt: true,
         paced: true,

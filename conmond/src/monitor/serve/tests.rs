@@ -12,6 +12,8 @@ const SPEC: SetSpec = SetSpec {
     pairs: 4,
     ports: 4,
     hists: 4,
+    pair_extents: 0,
+    hist_extents: 0,
     ring_bytes: 4096,
     rtt: true,
     paced: true,
@@ -21,7 +23,7 @@ const SPEC: SetSpec = SetSpec {
 /// Six descriptors that are no maps: who is handed them is what these tests look at.
 fn descriptors() -> Descriptors {
     let one = || std::fs::File::open("/dev/null").expect("/dev/null").into();
-    Descriptors { fds: std::array::from_fn(|_| one()), spec: SPEC }
+    Descriptors { fds: std::iter::repeat_with(one).take(6).collect(), spec: SPEC }
 }
 
 struct Lab {

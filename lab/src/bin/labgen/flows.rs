@@ -13,9 +13,22 @@ use std::os::fd::AsRawFd;
 const PORTS: u64 = 50_000;
 const FIRST_PORT: u16 = 10_000;
 
-fn place(to: IpAddr, flow: u64) -> SocketAddr {
+/// Where a flow goes: to a port of its own, at the one of `peers` addresses from `to` on whose turn it is.
+fn place(to: IpAddr, peers: u32, flow: u64) -> SocketAddr {
+    let further = (flow % u64::from(peers)) as u32;
+    let to = match to {
+        IpAddr::V4(first) => IpAddr::from(first.to_bits().wrapping_add(further).to_be_bytes()),
+        IpAddr::V6(first) => IpAddr::from(first.to_bits().wrapping_add(further.into()).to_be_bytes()),
+    };
     // below 60,000
     SocketAddr::new(to, FIRST_PORT + (flow % PORTS) as u16)
+}
+
+fn peers(args: &mut Args) -> Result<u32> {
+    match args.number("peers", 1)? {
+        0 => bail!("--peers is at least 1"),
+        n => Ok(n),
+    }
 }
 
 /// `--flows` flows of datagrams, a datagram of each in turn, `--rounds` times.
@@ -26,6 +39,7 @@ pub fn datagrams(args: &mut Args) -> Result<()> {
     let size: usize = args.number("size", 64)?;
     let rate = args.real("rate", 10_000.0)?;
     let hold: u8 = args.number("hold", 0)?;
+    let peers = peers(args)?;
     args.finish()?;
     if !(1..=1_000_000).contains(&flows) || size > 65_000 {
         bail!("--flows is 1 to 1,000,000, --size at most 65,000");
@@ -44,7 +58,7 @@ pub fn datagrams(args: &mut Args) -> Result<()> {
             }
             let socket = &sockets[(flow / PORTS) as usize];
             // the kernel's queue is full now and then; the datagram then goes out later
-            while let Err(error) = socket.send_to(&datagram, place(to, flow)) {
+            while let Err(error) = socket.send_to(&datagram, place(to, peers, flow)) {
                 sent.refused += 1;
                 if crate::stopped() {
                     break 'all;
@@ -69,6 +83,7 @@ pub fn connections(args: &mut Args) -> Result<()> {
     let flows: u64 = args.number("flows", 1000)?;
     let rate = args.real("rate", 10_000.0)?;
     let hold: u8 = args.number("hold", 0)?;
+    let peers = peers(args)?;
     args.finish()?;
     let family = if to.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
     let mut sent = FlowsSent { flows, ..FlowsSent::default() };
@@ -79,7 +94,7 @@ pub fn connections(args: &mut Args) -> Result<()> {
         }
         let flags = SockFlag::SOCK_NONBLOCK | SockFlag::SOCK_CLOEXEC;
         let socket = socket(family, SockType::Stream, flags, None).context("cannot open a TCP socket")?;
-        match connect(socket.as_raw_fd(), &SockaddrStorage::from(place(to, flow))) {
+        match connect(socket.as_raw_fd(), &SockaddrStorage::from(place(to, peers, flow))) {
             Ok(()) | Err(nix::errno::Errno::EINPROGRESS | nix::errno::Errno::ECONNREFUSED) => {
                 sent.packets += 1
             }

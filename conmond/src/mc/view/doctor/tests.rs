@@ -120,6 +120,47 @@ fn a_flow_table_that_may_grow_is_not_full_and_one_at_its_bound_says_so() {
 }
 
 #[test]
+fn tables_that_grow_by_extents_are_not_full_and_at_their_bound_say_what_has_no_row() {
+    let mut p = published();
+    let of = |p: &Published, counters: ippm::measurement::SetCounters| {
+        let shared = shared(p.clone());
+        let batch = Batch { taken_at: monotonic(), set: counters, ..Batch::default() };
+        shared.store().apply(SHOP, &batch);
+        all(&shared, p).into_iter().find(|c| c.name == "tables").unwrap()
+    };
+    let counters = ippm::measurement::SetCounters {
+        no_pair: 9,
+        unpaired: 4,
+        pair_full: 3,
+        hist_full: 2,
+        ..Default::default()
+    };
+    let bound = of(&p, counters);
+    assert!(!bound.ok, "{bound:?}");
+    for words in [
+        "tenant shop: 4 flows found no pair record and are in no row of pairs; the table has its 10 records and no more",
+        "3 packets found no pair record",
+        "2 round-trip delays found no histogram",
+    ] {
+        assert!(bound.detail.contains(words), "{words}: {bound:?}");
+    }
+    // once there is more room, what was lost before is told and no fault
+    Arc::make_mut(&mut p.sets).iter_mut().for_each(|set| set.extends = [(true, 3), (true, 2)]);
+    let grown = of(&p, counters);
+    assert!(grown.ok, "{grown:?}");
+    let sets = p.sets.len() as u64;
+    let lost = format!(
+        "{} packets count in their port's overflow only and {} round-trip delays are lost, from before",
+        3 * sets,
+        2 * sets
+    );
+    assert!(grown.detail.contains(&lost), "{grown:?}");
+    // and what is lost after that is one again
+    let again = of(&p, ippm::measurement::SetCounters { hist_full: 5, ..counters });
+    assert!(again.detail.contains("3 round-trip delays found no histogram"), "{again:?}");
+}
+
+#[test]
 fn kernels_are_told_apart() {
     assert_eq!(release("6.18.44-fc-v595"), Some((6, 18)));
     assert_eq!(release("5.15"), Some((5, 15)));

@@ -110,7 +110,7 @@ fn what_cannot_be_compared_is_left_out_and_said() {
 
 #[test]
 fn a_packet_counts_once_wherever_it_lies() {
-    let mut classes = Both::new([Counters::default(); 4], [Counters::default(); 4]);
+    let mut classes = Both::new([Counters::default(); 5], [Counters::default(); 5]);
     for class in PortClass::ALL {
         classes.tx[usize::from(class.number())] = packets(1 + u64::from(class.number()));
     }
@@ -126,15 +126,16 @@ fn a_packet_counts_once_wherever_it_lies() {
     let before = PortCensus { flows: Both::new(packets(10), packets(1)), ..PortCensus::default() };
     t.add_census(&Census { ports: HashMap::from([(7, before)]), ..Census::default() });
     t.add_settled(&HashMap::from([(7, Both::new(packets(100), packets(0)))]));
-    let all = 10 + 10 + 5 + 10 + 100 + 1 + 2 + 3 + 4;
+    let all = 10 + 10 + 5 + 10 + 100 + 1 + 2 + 3 + 4 + 5;
     let r = compare(&ports(), &t, &seen(stats(all, 3), stats(all, 3)));
     assert!(r.answer.ledger.balanced, "{r:?}");
     let by_class = &r.answer.ports[0].packets_by_class;
-    let expected = [("arp", 2), ("flow", 33), ("malformed", 4), ("other", 3), ("overflow", 1), ("pair", 105)]
-        .map(|(k, v)| (k.to_owned(), v));
+    let expected =
+        [("arp", 2), ("flow", 33), ("malformed", 4), ("nd", 5), ("other", 3), ("overflow", 1), ("pair", 105)]
+            .map(|(k, v)| (k.to_owned(), v));
     assert_eq!(*by_class, BTreeMap::from(expected));
     let l = &r.answer.ledger;
-    assert_eq!((l.selected, l.not_selected), (138, 5));
+    assert_eq!((l.selected, l.not_selected), (138, 10));
     assert_eq!(l.lost, BTreeMap::from([("malformed".to_owned(), 4), ("overflow".to_owned(), 1)]));
     assert_eq!(l.observed, l.selected + l.not_selected + l.lost.values().sum::<u64>());
 }
