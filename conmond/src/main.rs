@@ -107,6 +107,8 @@ enum ConfigCommand {
 }
 
 fn main() -> ExitCode {
+    // a score of threads, which allocate little and seldom
+    tap::heap::share_arenas(2);
     match run(Cli::parse().command) {
         Ok(code) => code,
         Err(error) => {

@@ -10,6 +10,7 @@
 //! - [`each_flow`], [`Census`]: a set's flows and sums as they are now.
 //! - [`Janitor`]: ends and frees records, in the kernel, at the controller's word.
 //! - [`fault`]: steps at which a test kills the process; not in what is shipped.
+//! - [`heap`]: the process's own memory.
 //! - [`cost`]: what the programs cost, from the kernel's run-time statistics.
 
 pub mod abi;
@@ -23,6 +24,7 @@ pub mod fault;
 pub mod filesystem;
 mod fnv;
 mod grow;
+pub mod heap;
 mod janitor;
 mod look;
 mod mmap;

@@ -212,6 +212,8 @@ impl Work {
                 }
             }
             Job::Sweep => {
+                // what a storm needed; here nobody waits
+                tap::heap::trim();
                 let mut store = self.lock();
                 if !store.expire(clock::monotonic()) {
                     return Ok(());

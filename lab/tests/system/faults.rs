@@ -302,6 +302,7 @@ fn every_fault_point_is_in_a_test() -> Result<()> {
         JOURNAL,
         GROW,
         ADOPT_GROWING,
+        EXTEND,
         GROUP,
         STOP,
         CLEAN,
