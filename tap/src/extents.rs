@@ -66,7 +66,8 @@ impl Extensible {
         }
     }
 
-    const fn taken(self, spec: &mut SetSpec) -> &mut u32 {
+    /// How many a set of these sizes has.
+    pub(crate) const fn taken(self, spec: &mut SetSpec) -> &mut u32 {
         match self {
             Self::Pairs => &mut spec.pair_extents,
             Self::Histograms => &mut spec.hist_extents,

@@ -373,9 +373,9 @@ impl Set {
         }
         let mut spec = self.spec;
         // the table may be extended in this moment: what is told is what is handed over
-        for (of, told) in Extensible::ALL.into_iter().zip([&mut spec.pair_extents, &mut spec.hist_extents]) {
+        for of in Extensible::ALL {
             let extents = self.extents.of(of);
-            *told = extents.len() as u32;
+            *of.taken(&mut spec) = extents.len() as u32;
             for extent in extents {
                 fds.push(extent.try_clone()?);
             }
