@@ -230,10 +230,9 @@ pub fn compare(ports: &[PortInfo], tables: &Tables, seen: &Seen) -> Reckoning {
             }
         }
         ledger.selected += Counted::both_ways(counted.flow) + Counted::both_ways(counted.pair);
-        ledger.not_selected += [PortClass::Arp, PortClass::Nd, PortClass::Other]
-            .map(|class| counted.class(class))
-            .iter()
-            .sum::<u64>();
+        for class in [PortClass::Arp, PortClass::Nd, PortClass::Other] {
+            ledger.not_selected += counted.class(class);
+        }
         for class in [PortClass::Overflow, PortClass::Malformed] {
             *lost.entry(class.to_string()).or_insert(0) += counted.class(class);
         }
