@@ -174,8 +174,11 @@ async fn two_hosts_with_one_address(backend: &dyn Backend) {
     names(&*two, "172.17.0.2", t + S, &["one/a", "two/b"]).await;
     names(&*two, "172.17.0.2", t, &["one/a"]).await;
     names(&*two, "172.17.0.2", t + 9 * S, &["one/a"]).await;
-    until("both know both", || ["one", "two"].iter().all(|name| hosts(&*one).contains(&(*name).to_owned())))
-        .await;
+    let knows_both = |asker: &dyn Registry| {
+        let known = hosts(asker);
+        ["one", "two"].iter().all(|name| known.iter().any(|one| one == name))
+    };
+    until("both know both", || knows_both(&*one) && knows_both(&*two)).await;
     let receiver = two.hosts();
     let found: Vec<String> = receiver.borrow().at(ip("192.0.2.1")).map(|row| row.name.clone()).collect();
     assert!(found.contains(&"one".to_owned()), "{found:?}");
