@@ -264,6 +264,12 @@ metrics! {
         "Such a flow is in no row of pairs and has no round trips until it is given a pair, as soon as the table was enlarged. What it \
          counts meanwhile is its pair's then, or, if it ends before, its port's class `overflow`.";
         "";
+    UNRESOLVED_FLOWS: Counter Unit::Count("flows"), "conmon_unresolved_flows_total" [TENANT]
+        "Flows that were not waited for until it was known who is really at their far end, because too many were.";
+        "Where an address is translated, who is behind it is told of by the kernel's connection tracking or another host, up to seconds later. \
+         Such a flow, if it was translated, is counted under the address that was seen; no total changes by it. One that \
+         is read several times within its first seconds counts each time.";
+        "";
     LOST_SINGLETONS: Counter Unit::Count("singletons"), "conmon_lost_singletons_total" [TENANT]
         "Round-trip delays that were measured and then lost because no histogram was free, or the flow had no pair.";
         "They are missing in the delay histograms and nowhere else.";

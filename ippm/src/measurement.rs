@@ -197,6 +197,8 @@ pub struct FlowEvent {
     pub counters: Both<Counters>,
     /// All TCP flags seen each way, see [`FlowMeasurement::tcp_flags`].
     pub tcp_flags: Both<u8>,
+    /// Its record had no pair's when this was written: of one that ended so, no pair has what it carried.
+    pub unpaired: bool,
 }
 
 /// One measured round-trip delay (a singleton, RFC 2681 section 2).

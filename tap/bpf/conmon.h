@@ -307,7 +307,8 @@ struct cm_record {
 	__u64 rtt_ns;		/* in CM_RTT_SAMPLE */
 	__u32 ack;		/* in CM_RTT_SAMPLE: the acknowledgement number that ended it */
 	__u8 tcp_flags[2];
-	__u16 _pad;
+	__u8 unpaired;		/* in CM_END_FLOW: it had no pair, what it counted is its port's */
+	__u8 _pad;
 };
 
 /* What the controller asks of the janitor: a packet of this header and up to CM_CMDS commands. */

@@ -28,6 +28,7 @@ static always_inline void write_flow(struct cm_record *r, const struct cm_flow *
 	r->leg = 0;
 	r->rtt_ns = 0;
 	r->ack = 0;
+	r->unpaired = f->pair == CM_NONE;
 	r->_pad = 0;
 }
 

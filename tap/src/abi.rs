@@ -275,7 +275,8 @@ plain! {
         pub rtt_ns: u64,
         pub ack: u32,
         pub tcp_flags: [u8; 2],
-        pub _pad: u16,
+        pub unpaired: u8,
+        pub _pad: u8,
     }
 
     /// `struct cm_cmd`.

@@ -698,5 +698,6 @@ fn event(r: &Record) -> Option<Event> {
         last_seen: Timestamp(r.last_seen_ns.max(r.first_seen_ns)),
         counters: Both::new(of(0), of(1)),
         tcp_flags: Both::from(r.tcp_flags),
+        unpaired: r.unpaired != 0,
     }))
 }

@@ -240,6 +240,7 @@ fn set(row: SetRow) -> Row<Arc<str>, Arc<str>, SetTotals> {
             flows_full: row.flows_full,
             pairs_full: row.pairs_full,
             unpaired_flows: row.unpaired_flows,
+            unresolved_flows: row.unresolved_flows,
             ports_full: row.ports_full,
             lost_singletons: row.lost_singletons,
             cancelled_probes: row.cancelled_probes,

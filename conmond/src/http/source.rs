@@ -323,6 +323,8 @@ pub struct SetRow {
     pub flows_full: u64,
     /// Flows that found no free pair record when they began.
     pub unpaired_flows: u64,
+    /// Flows with which one did not wait until it was known who is at their far end.
+    pub unresolved_flows: u64,
     /// Packets that found no free pair record.
     pub pairs_full: u64,
     /// Packets that found no free port record.

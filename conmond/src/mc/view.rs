@@ -17,7 +17,7 @@ use conmon::api::{
     Protocol, SetStatus, Status,
 };
 use ippm::flow::{Both, Counters, Direction, PortClass};
-use ippm::measurement::{FlowMeasurement, PortMeasurement, SetCounters};
+use ippm::measurement::{FlowMeasurement, PortMeasurement};
 use ippm::time::Timestamp;
 
 use self::ledger::Reckoning;
@@ -30,7 +30,7 @@ use crate::http::{
     Subscription, Tls,
 };
 use crate::scope::Scope;
-use crate::store::{Delay, Store, Taken, Totals, ended_flow, flow_view, group, measurements};
+use crate::store::{Delay, SetReport, Store, Taken, Totals, ended_flow, flow_view, group, measurements};
 use crate::switch::LinkQuery;
 use crate::system::System;
 
@@ -419,9 +419,9 @@ impl Source for View {
             }
             let taken = store.fills();
             let serving = |s: &&SetInfo| s.role != SetRole::Pool && scope.admits(s.tenant.as_deref());
+            let none = SetReport::default();
             let set_row = |s: &SetInfo| {
-                let counters = store.set(s.id).map(|r| r.counters).unwrap_or_default();
-                set_row(s, &counters, taken.get(&s.id).copied().unwrap_or_default())
+                set_row(s, store.set(s.id).unwrap_or(&none), taken.get(&s.id).copied().unwrap_or_default())
             };
             let port_row = |p: &PortInfo| port_row(p, counted.get(&p.ifindex).map_or(&[][..], Vec::as_slice));
             let own = |p: &&PortInfo| scope.admits(p.tenant.as_deref());
@@ -565,13 +565,15 @@ fn port_row(port: &PortInfo, counted: &[&PortMeasurement]) -> PortRow {
     }
 }
 
-fn set_row(set: &SetInfo, counters: &SetCounters, taken: Taken) -> SetRow {
+fn set_row(set: &SetInfo, report: &SetReport, taken: Taken) -> SetRow {
+    let counters = &report.counters;
     let [flows, pairs, ports, histograms] = fills(set, taken);
     SetRow {
         name: set.id.to_string().into(),
         tenant: set.tenant.as_deref().unwrap_or_default().into(),
         flows_full: counters.flow_full,
         unpaired_flows: counters.no_pair,
+        unresolved_flows: report.unresolved,
         pairs_full: counters.pair_full,
         ports_full: counters.port_full,
         lost_singletons: counters.hist_full.saturating_add(counters.rtt_unpaired),

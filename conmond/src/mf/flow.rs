@@ -129,6 +129,8 @@ impl FlowFunction {
             last_seen: flow.last_seen,
             counters: flow.counters,
             tcp_flags: flow.tcp_flags,
+            // it goes on: who has it when it ends is told then
+            unpaired: false,
         })
     }
 

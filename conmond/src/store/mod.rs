@@ -199,6 +199,8 @@ pub struct SetReport {
     pub flows: u32,
     /// When its flow table grew last: flows in readings of before are in other places now.
     pub flows_moved_at: Timestamp,
+    /// Flows with which one did not wait until it was known who is at their far end, because too many did.
+    pub unresolved: u64,
 }
 
 /// A sign of life follows the batch of the same reading by less than this.
@@ -422,6 +424,8 @@ impl Store {
             let waits = flow.counters.rx.packets == 0 && taken_at - flow.first_seen < LATE;
             if waits && self.unanswered.len() < UNANSWERED {
                 self.unanswered.insert(place, (flow.clone(), taken_at));
+            } else if waits {
+                self.lost_trace_of(set);
             }
             return;
         };
@@ -457,12 +461,15 @@ impl Store {
             .get(&(set, shares::pair_of(&event.key, event.role)))
             .is_some_and(|last_seen| event.first_seen <= *last_seen + TICK);
         match &real {
-            _ if is_settled => {}
+            // whose pair does not have it, has no share of it
+            _ if is_settled || event.unpaired => {}
             Some(real) => self.keep_share(set, &event.key, event.role, real, event.counters),
             // over before anybody could be asked
             None if self.masks.contains(&event.key.remote) => {
-                if self.late.len() >= LATE_FLOWS {
-                    self.late.pop_front();
+                if self.late.len() >= LATE_FLOWS
+                    && let Some((of, ..)) = self.late.pop_front()
+                {
+                    self.lost_trace_of(of);
                 }
                 self.late.push_back((set, event.clone(), event.time));
             }
@@ -472,6 +479,11 @@ impl Store {
             self.ended.pop_front();
         }
         self.ended.push_back(EndedFlow { set, event: event.clone(), real });
+    }
+
+    /// A flow is no longer waited for whose far end may still be told of.
+    fn lost_trace_of(&mut self, set: SetId) {
+        self.sets.entry(set).or_default().unresolved += 1;
     }
 
     /// Addresses behind which there may be others, whom another host names: ends of flows with them wait for that.

@@ -222,7 +222,8 @@ impl Store {
     /// Shares of every pair that has any, live flows' and ended ones'.
     pub fn shares(&self) -> HashMap<(SetId, PairKey), Shares> {
         let mut all = self.ended_shares.clone();
-        for ((set, _), live) in &self.translated {
+        // what a flow without a pair counted, no record has
+        for ((set, _), live) in self.translated.iter().filter(|(_, live)| live.flow.pair.is_some()) {
             let current = self.sets.get(set).is_some_and(|r| live.last_at > r.before);
             let last = if current { live.last } else { Both::default() };
             let share = all.entry((*set, pair_of(&live.flow.key, live.flow.role))).or_default();
@@ -235,7 +236,7 @@ impl Store {
     pub fn shares_of(&self, set: SetId, key: &PairKey) -> Shares {
         let mut all = self.ended_shares.get(&(set, *key)).cloned().unwrap_or_default();
         for (_, live) in self.translated.iter().filter(|((s, _), _)| *s == set) {
-            if pair_of(&live.flow.key, live.flow.role) == *key {
+            if live.flow.pair.is_some() && pair_of(&live.flow.key, live.flow.role) == *key {
                 all.entry(Who::from(&live.real)).or_default().add_live(live, Both::default());
             }
         }

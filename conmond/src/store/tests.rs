@@ -221,6 +221,7 @@ mod translated {
             last_seen: flow.last_seen,
             counters: flow.counters,
             tcp_flags: flow.tcp_flags,
+            unpaired: false,
         }
     }
 
@@ -280,6 +281,33 @@ mod translated {
         let events = vec![end(&flows[0])];
         s.apply(SET, &Batch { taken_at: Timestamp(2), events, ..Batch::default() });
         assert_eq!(rows(&s), want);
+    }
+
+    #[test]
+    fn what_found_no_pair_has_no_share_of_one_that_comes_later() {
+        let mut s = with_connections();
+        let unpaired = FlowMeasurement { pair: None, ..flow(4, 4002, 9090, 50) };
+        // it goes on while another flow between the same addresses found room for their pair
+        let (pairs, flows) = (vec![pair_with_host(6, 1)], vec![flow(3, 4000, 8080, 6), unpaired.clone()]);
+        s.apply(SET, &Batch { taken_at: Timestamp(1), pairs, flows, ..Batch::default() });
+        let want = [("name-b".to_owned(), 6, Some(0), vec!["10.0.0.254:8080".to_owned()])];
+        assert_eq!(rows(&s), want);
+        let ended = FlowEvent { unpaired: true, ..end(&unpaired) };
+        s.apply(SET, &Batch { taken_at: Timestamp(2), events: vec![ended], ..Batch::default() });
+        assert_eq!(rows(&s), want);
+        assert_eq!(s.saved_shares(), []);
+    }
+
+    #[test]
+    fn flows_that_are_too_many_to_be_waited_for_are_counted() {
+        let mut s = store();
+        s.set_masks([HOST.into()].into());
+        let flows: Vec<_> = (0..UNANSWERED as u32 + 3).map(|slot| flow(slot, 4000, 8080, 1)).collect();
+        s.apply(SET, &Batch { taken_at: Timestamp(6), flows: flows.clone(), ..Batch::default() });
+        assert_eq!(s.set(SET).unwrap().unresolved, 3);
+        let events = vec![end(&flows[0]); LATE_FLOWS + 2];
+        s.apply(SET, &Batch { taken_at: Timestamp(7), events, ..Batch::default() });
+        assert_eq!(s.set(SET).unwrap().unresolved, 5);
     }
 
     #[test]
@@ -487,6 +515,7 @@ fn a_pair_is_told_of_when_its_first_flow_begins() {
             last_seen: Timestamp(at),
             counters: Both::new(Counters::new(100, 1, 1), Counters::default()),
             tcp_flags: Both::default(),
+            unpaired: false,
         }
     };
     let tell = |at| Batch { taken_at: Timestamp(at), events: vec![begun(at)], ..Batch::default() };

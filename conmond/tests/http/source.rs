@@ -162,6 +162,7 @@ fn own() -> SelfMetrics {
             flows_full: 1,
             pairs_full: 2,
             unpaired_flows: 6,
+            unresolved_flows: 7,
             ports_full: 3,
             lost_singletons: 4,
             cancelled_probes: 5,

@@ -89,6 +89,7 @@ fn widest() -> Batch {
         last_seen: time,
         counters: both,
         tcp_flags: Both::new(255, 255),
+        unpaired: true,
     };
     let singleton = RttSingleton { key, id, leg: Leg::NearHandshake, time, rtt_ns: count, ack: u32::MAX };
     let expiry = Expiry { of: ExpiryOf::Flow(EndReason::LackOfResources), id, if_idle_since: time };

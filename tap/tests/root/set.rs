@@ -1,7 +1,7 @@
 //! The programs under test runs: loaded into the kernel for real, fed frames by hand. Needs CAP_BPF and CAP_NET_ADMIN.
 
 use ippm::flow::{Direction, EndReason, PortClass, Role};
-use ippm::measurement::FlowEventKind;
+use ippm::measurement::{FlowEvent, FlowEventKind};
 use ippm::time::Timestamp;
 use tap::{Command, Janitor, Reader, Set, SetSpec};
 
@@ -419,6 +419,16 @@ fn root_a_flow_brings_its_new_pair_all_that_it_counted() {
     set.janitor().run(&[Command::FreeFlow(second, EndReason::ForcedEnd)]).unwrap();
     let scan = reader.scan().unwrap();
     assert_eq!((scan.pairs[0].counters.tx.packets, scan.pairs[0].active_flows), (3, 0));
+
+    // and whose flow ends without one is told with it
+    set.test_run(Direction::Tx, &to_peer(3), 1, 0).unwrap();
+    let third = reader.scan().unwrap().flows[0].id;
+    set.janitor().run(&[Command::EndFlow(third, Timestamp::MAX)]).unwrap();
+    Janitor::grace_period();
+    set.janitor().run(&[Command::FreeFlow(third, EndReason::IdleTimeout)]).unwrap();
+    let is_end = |e: &&FlowEvent| matches!(e.kind, FlowEventKind::End(_));
+    let told: Vec<_> = reader.events(64).flows.iter().filter(is_end).map(|e| (e.id, e.unpaired)).collect();
+    assert_eq!(told, [(first, false), (second, false), (third, true)]);
 }
 
 /// Flows and their pair are freed together while a reader is in the middle of its scan: what it knows of them must go

@@ -229,6 +229,11 @@ impl Snapshot {
         family(encoder, &metrics::UNPAIRED_FLOWS, |family| {
             self.sets.iter().try_for_each(|(tenant, totals)| family.counter(&[tenant], totals.unpaired_flows))
         })?;
+        family(encoder, &metrics::UNRESOLVED_FLOWS, |family| {
+            self.sets
+                .iter()
+                .try_for_each(|(tenant, totals)| family.counter(&[tenant], totals.unresolved_flows))
+        })?;
         family(encoder, &metrics::LOST_SINGLETONS, |family| {
             self.sets
                 .iter()

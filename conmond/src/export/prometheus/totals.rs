@@ -142,6 +142,7 @@ pub(super) struct SetTotals {
     pub(super) flows_full: u64,
     pub(super) pairs_full: u64,
     pub(super) unpaired_flows: u64,
+    pub(super) unresolved_flows: u64,
     pub(super) ports_full: u64,
     pub(super) lost_singletons: u64,
     pub(super) cancelled_probes: u64,
@@ -149,11 +150,12 @@ pub(super) struct SetTotals {
 }
 
 impl SetTotals {
-    fn each(&self) -> [u64; 7] {
+    fn each(&self) -> [u64; 8] {
         [
             self.flows_full,
             self.pairs_full,
             self.unpaired_flows,
+            self.unresolved_flows,
             self.ports_full,
             self.lost_singletons,
             self.cancelled_probes,
@@ -167,6 +169,7 @@ impl Totals for SetTotals {
         self.flows_full = self.flows_full.saturating_add(other.flows_full);
         self.pairs_full = self.pairs_full.saturating_add(other.pairs_full);
         self.unpaired_flows = self.unpaired_flows.saturating_add(other.unpaired_flows);
+        self.unresolved_flows = self.unresolved_flows.saturating_add(other.unresolved_flows);
         self.ports_full = self.ports_full.saturating_add(other.ports_full);
         self.lost_singletons = self.lost_singletons.saturating_add(other.lost_singletons);
         self.cancelled_probes = self.cancelled_probes.saturating_add(other.cancelled_probes);

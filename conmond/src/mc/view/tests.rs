@@ -219,6 +219,7 @@ fn ended(of: &FlowMeasurement) -> FlowEvent {
         last_seen: of.last_seen,
         counters: of.counters,
         tcp_flags: of.tcp_flags,
+        unpaired: false,
     }
 }
 

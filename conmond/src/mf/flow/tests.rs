@@ -288,6 +288,7 @@ fn what_the_ring_tells_about_flows_is_passed_on() {
         last_seen: m.last_seen,
         counters: m.counters,
         tcp_flags: m.tcp_flags,
+        unpaired: false,
     };
     let mut events = Events { flows: vec![event.clone()], ..Events::default() };
     f.happened(&mut events, &mut to);

@@ -77,6 +77,7 @@ fn event() -> FlowEvent {
         last_seen: Timestamp::MAX,
         counters: COUNTERS,
         tcp_flags: Both::new(255, 255),
+        unpaired: true,
     }
 }
 

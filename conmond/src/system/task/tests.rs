@@ -172,6 +172,7 @@ impl Host {
             last_seen: now,
             counters,
             tcp_flags: Both::default(),
+            unpaired: false,
         };
         let key = PairKey {
             ifindex: 7,

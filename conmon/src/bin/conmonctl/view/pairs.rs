@@ -1,5 +1,7 @@
 //! Who talks to whom.
 
+use std::net::IpAddr;
+
 use conmon::api::{DelaySummary, ObservedAt, Pair, PairsAnswer};
 
 use super::{View, absent, delays, endpoint, hidden_note, incomplete_note, list, protocols, tenants, yes};
@@ -126,13 +128,22 @@ fn cells(pair: &Pair, answer: &PairsAnswer, wide: bool) -> Vec<Cell> {
     ]
 }
 
+/// The first few: an end outside may have thousands. JSON has them all.
+fn addresses(all: &[IpAddr]) -> String {
+    const SHOWN: usize = 4;
+    match all.len().checked_sub(SHOWN) {
+        Some(more) if more > 1 => format!("{},+{more}", list(&all[..SHOWN])),
+        _ => list(all),
+    }
+}
+
 fn more_cells(pair: &Pair) -> Vec<Cell> {
     let rtt = |pick: fn(&DelaySummary) -> f64| delays(pair.rtt_seconds.as_ref(), pick);
     let near = |pick: fn(&DelaySummary) -> f64| delays(pair.near_rtt_seconds.as_ref(), pick);
     vec![
         tenants(&pair.src, &pair.dst).into(),
-        list(&pair.src.addresses).into(),
-        list(&pair.dst.addresses).into(),
+        addresses(&pair.src.addresses).into(),
+        addresses(&pair.dst.addresses).into(),
         tight(count(pair.sent.packets)).into(),
         tight(count(pair.sent.segments)).into(),
         tight(count(pair.received.packets)).into(),
