@@ -215,6 +215,7 @@ noinline __u32 begin(struct cm_packet *p, __u32 tag, __u32 dir, __u32 len, __u32
 			if (o->pair == CM_NONE && pair) {
 				/* what it counted there goes where this one counts */
 				WRITE_ONCE(o->pair, slot);
+				add(&pair->flows, 1);
 				COUNT(no_pair_over);
 			} else if (!pair) {
 				f->pair = o->pair;

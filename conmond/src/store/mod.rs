@@ -199,6 +199,10 @@ pub struct SetReport {
     pub flows: u32,
     /// When its flow table grew last: flows in readings of before are in other places now.
     pub flows_moved_at: Timestamp,
+    /// When a table was last seen to have had no room for something.
+    pub tables_short_at: Timestamp,
+    /// When the ring was.
+    pub ring_short_at: Timestamp,
     /// Flows with which one did not wait until it was known who is at their far end, because too many did.
     pub unresolved: u64,
 }
@@ -211,6 +215,17 @@ impl SetReport {
         if at > self.read_at {
             self.before = self.read_at;
             self.read_at = at;
+        }
+    }
+
+    /// New counters tell whether anything found no room since the last ones. Of a daemon that starts they tell of before, too.
+    fn short(&mut self, at: Timestamp, new: &SetCounters) {
+        let tables = |c: &SetCounters| [c.flow_full, c.pair_full, c.port_full, c.hist_full];
+        if tables(new).iter().zip(tables(&self.counters)).any(|(new, old)| *new > old) {
+            self.tables_short_at = at;
+        }
+        if new.ring_full > self.counters.ring_full {
+            self.ring_short_at = at;
         }
     }
 
@@ -242,6 +257,8 @@ pub struct Store {
     buried_order: VecDeque<PairLife>,
     /// Translated flows alone: all others are in the kernel's tables, for whoever lists them.
     translated: HashMap<(SetId, u32), LiveFlow>,
+    /// Translated flows whose records were given up when those of their set were moved to another table: their ends are on the way.
+    folded: HashMap<(SetId, FlowKey), LiveFlow>,
     /// Flows without an answer whose far end is who it seems, as far as is known yet, and when they were read.
     unanswered: HashMap<(SetId, u32), (FlowMeasurement, Timestamp)>,
     ended: VecDeque<EndedFlow>,
@@ -275,6 +292,7 @@ impl Store {
             buried: HashSet::new(),
             buried_order: VecDeque::new(),
             translated: HashMap::new(),
+            folded: HashMap::new(),
             unanswered: HashMap::new(),
             ended: VecDeque::new(),
             begun: VecDeque::new(),
@@ -314,6 +332,7 @@ impl Store {
         if !batch.pairs.is_empty() {
             report.read(batch.taken_at);
         }
+        report.short(batch.taken_at, &batch.set);
         report.counters = batch.set;
         report.sequence = batch.sequence;
         report.batches += 1;
@@ -334,7 +353,8 @@ impl Store {
         }
         for event in &batch.events {
             match event.kind {
-                FlowEventKind::New if self.begun.len() < BEGUN_FLOWS => {
+                // without a pair it is in no row when it is read, so it does not come and go
+                FlowEventKind::New if !event.unpaired && self.begun.len() < BEGUN_FLOWS => {
                     self.begun.push_back((set, event.clone()));
                 }
                 FlowEventKind::New | FlowEventKind::End(EndReason::ActiveTimeout) => {}
@@ -422,9 +442,12 @@ impl Store {
             self.translated.remove(&place);
             // nothing was answered yet: its packets may wait for a neighbour's address, and the kernel tells of it only then
             let waits = flow.counters.rx.packets == 0 && taken_at - flow.first_seen < LATE;
-            if waits && self.unanswered.len() < UNANSWERED {
+            if !waits {
+                return;
+            }
+            if self.unanswered.len() < UNANSWERED || self.unanswered.contains_key(&place) {
                 self.unanswered.insert(place, (flow.clone(), taken_at));
-            } else if waits {
+            } else if self.has_far_ends() {
                 self.lost_trace_of(set);
             }
             return;
@@ -454,20 +477,29 @@ impl Store {
         let place = (set, event.id.slot);
         self.unanswered.remove(&place);
         let known = self.translated.get(&place).is_some_and(|l| l.flow.first_seen == event.first_seen);
-        let live = if known { self.translated.remove(&place) } else { None };
+        let of_folded = (set, event.key);
+        let is_folded =
+            !known && self.folded.get(&of_folded).is_some_and(|l| l.flow.first_seen == event.first_seen);
+        let live = match (known, is_folded) {
+            (true, _) => self.translated.remove(&place),
+            (_, true) => self.folded.remove(&of_folded),
+            _ => None,
+        };
         let real = live.map(|l| l.real).or_else(|| self.real(&event.key, event.first_seen, event.last_seen));
         let is_settled = self
             .settled
             .get(&(set, shares::pair_of(&event.key, event.role)))
             .is_some_and(|last_seen| event.first_seen <= *last_seen + TICK);
         match &real {
-            // whose pair does not have it, has no share of it
-            _ if is_settled || event.unpaired => {}
+            _ if is_settled => {}
+            // what no pair has is nobody's share of one
+            Some(_) if event.unpaired => {}
             Some(real) => self.keep_share(set, &event.key, event.role, real, event.counters),
             // over before anybody could be asked
             None if self.masks.contains(&event.key.remote) => {
                 if self.late.len() >= LATE_FLOWS
-                    && let Some((of, ..)) = self.late.pop_front()
+                    && let Some((of, _, since)) = self.late.pop_front()
+                    && event.time - since < LATE
                 {
                     self.lost_trace_of(of);
                 }
@@ -483,7 +515,9 @@ impl Store {
 
     /// A flow is no longer waited for whose far end may still be told of.
     fn lost_trace_of(&mut self, set: SetId) {
-        self.sets.entry(set).or_default().unresolved += 1;
+        if let Some(report) = self.sets.get_mut(&set) {
+            report.unresolved += 1;
+        }
     }
 
     /// Addresses behind which there may be others, whom another host names: ends of flows with them wait for that.
@@ -502,7 +536,9 @@ impl Store {
         for (set, event, since) in std::mem::take(&mut self.late) {
             match self.real(&event.key, event.first_seen, event.last_seen) {
                 Some(real) => {
-                    self.keep_share(set, &event.key, event.role, &real, event.counters);
+                    if !event.unpaired {
+                        self.keep_share(set, &event.key, event.role, &real, event.counters);
+                    }
                     let same = |e: &&mut EndedFlow| {
                         e.set == set && e.event.id == event.id && e.event.first_seen == event.first_seen
                     };
@@ -544,6 +580,7 @@ impl Store {
         self.shares_changed |= self.ended_shares.remove(&(set, key)).is_some();
         let of_it = |flow: &FlowMeasurement| shares::pair_of(&flow.key, flow.role) == key;
         self.translated.retain(|(of, _), live| *of != set || !of_it(&live.flow));
+        self.folded.retain(|(of, _), live| *of != set || !of_it(&live.flow));
         self.unanswered.retain(|(of, _), (flow, _)| *of != set || !of_it(flow));
         if self.masks.contains(&key.remote) || !retired.via.is_empty() {
             self.settled.insert((set, key), retired.record.pair.last_seen);
@@ -647,7 +684,12 @@ impl Store {
         let lost = |(of, _): &(SetId, u32), live: &mut LiveFlow| {
             *of == set && live.freed_at.is_some_and(|freed| at - freed > END_COMES)
         };
-        for (_, live) in self.translated.extract_if(lost).collect::<Vec<_>>() {
+        let mut ended: Vec<LiveFlow> = self.translated.extract_if(lost).map(|(_, live)| live).collect();
+        let lost = |(of, _): &(SetId, FlowKey), live: &mut LiveFlow| {
+            *of == set && live.freed_at.is_some_and(|freed| at - freed > END_COMES)
+        };
+        ended.extend(self.folded.extract_if(lost).map(|(_, live)| live));
+        for live in ended.iter().filter(|live| live.flow.pair.is_some()) {
             self.keep_share(set, &live.flow.key, live.flow.role, &live.real, live.flow.counters);
         }
     }
@@ -677,9 +719,10 @@ impl Store {
                 self.translated.insert((set, id.slot), live);
             }
         }
-        // for want of room its record was folded into its pair; what was freed before has its end on the way
-        for live in left.into_values().filter(|live| live.freed_at.is_none()) {
-            self.keep_share(set, &live.flow.key, live.flow.role, &live.real, live.flow.counters);
+        // for want of room their records were folded into their pairs
+        for (key, mut live) in left {
+            live.freed_at.get_or_insert(at);
+            self.folded.insert((set, key), live);
         }
     }
 
@@ -687,6 +730,7 @@ impl Store {
     pub fn drop_set(&mut self, set: SetId) {
         self.sets.remove(&set);
         self.translated.retain(|(s, _), _| *s != set);
+        self.folded.retain(|(s, _), _| *s != set);
         self.unanswered.retain(|(s, _), _| *s != set);
         self.ports.retain(|(s, _), _| *s != set);
         self.ended_shares.retain(|(s, _), _| *s != set);

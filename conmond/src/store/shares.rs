@@ -28,7 +28,7 @@ const VIA: usize = 8;
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Share {
     counters: Both<Counters>,
-    flows: u64,
+    pub(super) flows: u64,
     #[serde(skip)]
     active_flows: u32,
     #[serde(skip)]
@@ -222,8 +222,8 @@ impl Store {
     /// Shares of every pair that has any, live flows' and ended ones'.
     pub fn shares(&self) -> HashMap<(SetId, PairKey), Shares> {
         let mut all = self.ended_shares.clone();
-        // what a flow without a pair counted, no record has
-        for ((set, _), live) in self.translated.iter().filter(|(_, live)| live.flow.pair.is_some()) {
+        let folded = self.folded.iter().map(|((set, _), live)| (set, live));
+        for (set, live) in self.translated.iter().map(|((set, _), live)| (set, live)).chain(folded) {
             let current = self.sets.get(set).is_some_and(|r| live.last_at > r.before);
             let last = if current { live.last } else { Both::default() };
             let share = all.entry((*set, pair_of(&live.flow.key, live.flow.role))).or_default();
@@ -235,8 +235,10 @@ impl Store {
     /// Shares of one pair.
     pub fn shares_of(&self, set: SetId, key: &PairKey) -> Shares {
         let mut all = self.ended_shares.get(&(set, *key)).cloned().unwrap_or_default();
-        for (_, live) in self.translated.iter().filter(|((s, _), _)| *s == set) {
-            if live.flow.pair.is_some() && pair_of(&live.flow.key, live.flow.role) == *key {
+        let folded = self.folded.iter().filter(|((s, _), _)| *s == set).map(|(_, live)| live);
+        let live = self.translated.iter().filter(|((s, _), _)| *s == set).map(|(_, live)| live);
+        for live in live.chain(folded) {
+            if pair_of(&live.flow.key, live.flow.role) == *key {
                 all.entry(Who::from(&live.real)).or_default().add_live(live, Both::default());
             }
         }

@@ -285,29 +285,80 @@ mod translated {
 
     #[test]
     fn what_found_no_pair_has_no_share_of_one_that_comes_later() {
-        let mut s = with_connections();
         let unpaired = FlowMeasurement { pair: None, ..flow(4, 4002, 9090, 50) };
-        // it goes on while another flow between the same addresses found room for their pair
-        let (pairs, flows) = (vec![pair_with_host(6, 1)], vec![flow(3, 4000, 8080, 6), unpaired.clone()]);
-        s.apply(SET, &Batch { taken_at: Timestamp(1), pairs, flows, ..Batch::default() });
-        let want = [("name-b".to_owned(), 6, Some(0), vec!["10.0.0.254:8080".to_owned()])];
-        assert_eq!(rows(&s), want);
+        let later = |s: &mut Store| {
+            let (pairs, flows) = (vec![pair_with_host(6, 1)], vec![flow(3, 4000, 8080, 6)]);
+            s.apply(SET, &Batch { taken_at: Timestamp(3), pairs, flows, ..Batch::default() });
+            let want = [("name-b".to_owned(), 6, Some(0), vec!["10.0.0.254:8080".to_owned()])];
+            assert_eq!(rows(s), want);
+            assert_eq!(s.saved_shares(), []);
+        };
+        let begun = |s: &mut Store| {
+            let flows = vec![unpaired.clone()];
+            s.apply(SET, &Batch { taken_at: Timestamp(1), flows, ..Batch::default() });
+        };
+        let ended = FlowEvent { unpaired: true, ..end(&unpaired) };
+        // its end is told
+        let mut s = with_connections();
+        begun(&mut s);
+        s.apply(SET, &Batch { taken_at: Timestamp(2), events: vec![ended.clone()], ..Batch::default() });
+        let told = s.ended().last().and_then(|e| e.real.as_ref());
+        assert_eq!(told.map(|real| real.place.1), Some(80), "who was at its far end is known all the same");
+        later(&mut s);
+        // or lost
+        let mut s = with_connections();
+        begun(&mut s);
+        s.drop_flows(SET, &[unpaired.id], Timestamp(2));
+        s.scanned(SET, Timestamp(2) + END_COMES + END_COMES, 0);
+        assert!(!s.has_translated(SET));
+        later(&mut s);
+        // or comes after its record was given up while its table grew
+        let mut s = with_connections();
+        begun(&mut s);
+        s.moved(SET, Timestamp(2), Vec::new());
+        s.apply(SET, &Batch { taken_at: Timestamp(2), events: vec![ended], ..Batch::default() });
+        later(&mut s);
+        // who is behind the address may be told later
+        let mut s = store();
+        s.set_masks([HOST.into()].into());
         let ended = FlowEvent { unpaired: true, ..end(&unpaired) };
         s.apply(SET, &Batch { taken_at: Timestamp(2), events: vec![ended], ..Batch::default() });
-        assert_eq!(rows(&s), want);
+        s.translations().lock().unwrap().open(&connection(4002, 9090, [10, 0, 0, 3]), Timestamp::ZERO);
+        s.settle_late(NOW);
+        assert!(s.ended().last().is_some_and(|e| e.real.is_some()));
         assert_eq!(s.saved_shares(), []);
     }
 
     #[test]
     fn flows_that_are_too_many_to_be_waited_for_are_counted() {
         let mut s = store();
-        s.set_masks([HOST.into()].into());
         let flows: Vec<_> = (0..UNANSWERED as u32 + 3).map(|slot| flow(slot, 4000, 8080, 1)).collect();
-        s.apply(SET, &Batch { taken_at: Timestamp(6), flows: flows.clone(), ..Batch::default() });
-        assert_eq!(s.set(SET).unwrap().unresolved, 3);
-        let events = vec![end(&flows[0]); LATE_FLOWS + 2];
-        s.apply(SET, &Batch { taken_at: Timestamp(7), events, ..Batch::default() });
-        assert_eq!(s.set(SET).unwrap().unresolved, 5);
+        let read = |s: &mut Store| {
+            s.apply(SET, &Batch { taken_at: Timestamp(6), flows: flows.clone(), ..Batch::default() });
+        };
+        let unresolved = |s: &Store| s.set(SET).unwrap().unresolved;
+        read(&mut s);
+        assert_eq!(unresolved(&s), 0, "nobody can be behind any address");
+        s.set_masks([HOST.into()].into());
+        read(&mut s);
+        assert_eq!(unresolved(&s), 3);
+        let ends = |s: &mut Store, count, at: Timestamp| {
+            let events = vec![FlowEvent { time: at, ..end(&flows[0]) }; count];
+            s.apply(SET, &Batch { taken_at: at, events, ..Batch::default() });
+        };
+        ends(&mut s, LATE_FLOWS + 2, NOW);
+        assert_eq!(unresolved(&s), 5);
+        // those that waited long enough make room for others
+        ends(&mut s, LATE_FLOWS, NOW + LATE);
+        assert_eq!(unresolved(&s), 5);
+        ends(&mut s, 1, NOW + LATE);
+        assert_eq!(unresolved(&s), 6);
+        // of a set that has gone nobody tells any more
+        s.drop_set(SET);
+        let other = SetId(SET.0 + 1);
+        let events = vec![FlowEvent { time: NOW + LATE, ..end(&flows[0]) }];
+        s.apply(other, &Batch { taken_at: NOW + LATE, events, ..Batch::default() });
+        assert!(s.set(SET).is_none());
     }
 
     #[test]
@@ -385,6 +436,11 @@ mod translated {
             (want[1].0.clone(), 5, None, want[1].3.clone()),
         ];
         assert_eq!(rows(&s), want);
+        // the end of the one that found no room comes
+        s.apply(SET, &Batch { taken_at: Timestamp(5), events: vec![end(&flows[2])], ..Batch::default() });
+        let told = rows(&s);
+        assert_eq!(told, want);
+        assert_eq!(s.shares_of(SET, &pair_with_host(0, 0).key).values().map(|s| s.flows).sum::<u64>(), 3);
     }
 
     #[test]

@@ -37,7 +37,7 @@ fn root_ports_of_two_namespaces_are_told_apart() {
         return;
     }
     if !kernel::has_tcx() {
-        return eprintln!("SKIPPED {NAME}: this kernel has no TCX");
+        return lab::skipped(NAME, "this kernel has no TCX");
     }
     let nets = [Net::new(), Net::new()];
     assert_eq!(nets[0].port("p1"), nets[1].port("p1"), "one index in both namespaces");

@@ -66,7 +66,7 @@ fn root_a_control_group_is_counted_as_its_port_is() {
         return;
     }
     let Some(root) = lab::cgroup_v2() else {
-        return eprintln!("SKIPPED {NAME}: this machine has no control groups of version 2");
+        return lab::skipped(NAME, "this machine has no control groups of version 2");
     };
     let net = Net::new();
     let dir = pins(&net, "set");

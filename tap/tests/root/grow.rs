@@ -16,7 +16,7 @@ use tap::{Attach, Census, Command, Drained, Janitor, Reader, Set, SetSpec};
 use crate::net::{Net, inside};
 use crate::ports::{assert_exact, attach, everything, pins, reader, stop};
 use crate::privileged;
-use crate::set::udp;
+use crate::set::{to_peer, udp};
 use crate::tcp::{Segment, rx, tx};
 
 fn spec(flows: u32) -> SetSpec {
@@ -81,6 +81,35 @@ fn root_growing_misses_nothing() {
     assert!(reader.counters().flow_full > 0, "sixteen slots were too few at first");
     assert!(moved > 20, "{moved} records were moved");
     Set::unpin(&dir).unwrap();
+}
+
+/// A flow that found no pair finds one when its record goes over: it is one of that pair's flows.
+#[test]
+fn root_a_flow_that_finds_its_pair_on_its_way_to_a_larger_table_counts_in_it() {
+    if !privileged("root_a_flow_that_finds_its_pair_on_its_way_to_a_larger_table_counts_in_it") {
+        return;
+    }
+    let set = Arc::new(Set::create(SetSpec { pairs: 1, ..spec(16) }).unwrap());
+    for n in [1, 2] {
+        set.test_run(Direction::Tx, &to_peer(n), 1, 0).unwrap();
+    }
+    let scan = Reader::new(set.descriptors().unwrap()).unwrap().scan().unwrap();
+    let first = scan.flows.iter().find(|f| f.pair.is_some()).unwrap().id;
+    // the only pair record becomes free
+    let pair = scan.pairs[0].id;
+    set.janitor().run(&[Command::EndFlow(first, Timestamp::MAX), Command::EndPair(pair)]).unwrap();
+    Janitor::grace_period();
+    let free = [Command::FreeFlow(first, EndReason::IdleTimeout), Command::FreePair(pair)];
+    set.janitor().run(&free).unwrap();
+
+    let next = set.resized(64).unwrap();
+    next.test_run(Direction::Tx, &to_peer(2), 1, 0).unwrap();
+    assert_eq!(next.drain().unwrap(), Drained { moved: 1, folded: 0 });
+    let after = next.drained().unwrap();
+    let scan = Reader::new(after.descriptors().unwrap()).unwrap().scan().unwrap();
+    let [pair] = &scan.pairs[..] else { panic!("{:?}", scan.pairs) };
+    assert_eq!((pair.counters.tx.packets, pair.flows, pair.active_flows), (2, 1, 1));
+    assert_eq!(scan.set.unpaired, 0);
 }
 
 /// Packets are counted on one thread all the while; each is somewhere, once, whenever somebody looks.

@@ -25,7 +25,8 @@ pub fn has_tcx() -> bool {
 pub fn has_tcx_for(test: &str) -> bool {
     let has = has_tcx();
     if !has {
-        eprintln!("SKIPPED TCX in {test}: this kernel, Linux {}, has none; Linux 6.6 brought it", release());
+        let why = format!("this kernel, Linux {}, has none; Linux 6.6 brought it", release());
+        lab::skipped(&format!("TCX in {test}"), &why);
     }
     has
 }

@@ -405,7 +405,7 @@ fn root_what_cannot_be_fastened_stays_tapped() {
         return;
     }
     if kernel::has_tcx() {
-        eprintln!("SKIPPED root_what_cannot_be_fastened_stays_tapped: this kernel has TCX");
+        lab::skipped("root_what_cannot_be_fastened_stays_tapped", "this kernel has TCX");
         return;
     }
     let net = Net::new();

@@ -217,7 +217,7 @@ fn root_what_a_monitor_is_handed_cannot_be_written() {
 }
 
 /// A datagram to one of many peers, by number.
-fn to_peer(n: u32) -> Vec<u8> {
+pub fn to_peer(n: u32) -> Vec<u8> {
     let mut frame = udp(1024, 7, 10);
     frame[30..34].copy_from_slice(&(0x0b00_0000 + n).to_be_bytes());
     frame
