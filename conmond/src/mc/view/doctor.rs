@@ -40,6 +40,8 @@ const COLLIDE: u64 = 256;
 const STEP: Duration = Duration::from_secs(1);
 /// Names that are listed before the rest is only counted.
 const LISTED: usize = 5;
+/// What found no room is a fault for so long after it happened last.
+const PAST: Duration = Duration::from_secs(600);
 
 fn check(name: &str, problem: Option<String>, fine: impl Into<String>, remedy: &str) -> Check {
     let ok = problem.is_none();
@@ -85,8 +87,8 @@ pub fn checks(
         translations(published),
         monitors(published, &silent_monitors(shared, published, now)),
         coverage(published),
-        tables(shared, published),
-        ring(shared, published),
+        tables(shared, published, monotonic()),
+        ring(shared, published, monotonic()),
         pins(shared, pins_dir),
         clock(clocks, &Clocks::now()),
         ledger(reckoning),
@@ -301,10 +303,11 @@ fn coverage(published: &Published) -> Check {
     check("coverage", None, fine, "")
 }
 
-fn tables(shared: &Shared, published: &Published) -> Check {
+fn tables(shared: &Shared, published: &Published, now: Timestamp) -> Check {
     let store = shared.store();
     let taken = store.fills();
-    let (mut wrong, mut small, mut coarse, mut lost) = (Vec::new(), 0u64, 0u64, 0u64);
+    let (mut wrong, mut past) = (Vec::new(), Vec::new());
+    let (mut small, mut coarse, mut lost) = (0u64, 0u64, 0u64);
     for set in published.sets.iter() {
         let whose = whose(set.tenant.as_deref(), set.id);
         small = small.saturating_add(set.outgrown);
@@ -326,24 +329,22 @@ fn tables(shared: &Shared, published: &Published) -> Check {
                 wrong.push(format!("{whose}: {used} of {capacity} {kind} are taken"));
             }
         }
-        let c = store.set(set.id).map(|r| r.counters).unwrap_or_default();
+        let report = store.set(set.id);
+        let c = report.map(|r| r.counters).unwrap_or_default();
+        // what these tell has happened, some time
+        let counted = match report {
+            Some(report) if now - report.tables_short_at > PAST => &mut past,
+            _ => &mut wrong,
+        };
         // a few keys collide in a table that is far from full
         let overflowed = c.flow_full.saturating_sub(set.outgrown);
         let few = set.grows || overflowed <= u64::from(set.spec.flows) / COLLIDE;
         small = small.saturating_add(if few { overflowed } else { 0 });
         if !few && set.spec.flows >= set.max_flows {
-            wrong.push(format!(
+            counted.push(format!(
                 "{whose}: {overflowed} packets found no flow record and count in their pair only; the table has grown to its \
                  bound of {} (tables.max_flows)",
                 set.spec.flows
-            ));
-        }
-        if c.unpaired > 0 && !pairs_grow {
-            wrong.push(format!(
-                "{whose}: {} flows found no pair record and are in no row of pairs; the table has its {} records and no more \
-                 (tables.max_pairs; at most 64 times what it began with)",
-                c.unpaired,
-                set.spec.pair_slots()
             ));
         }
         for (n, what) in [
@@ -355,8 +356,16 @@ fn tables(shared: &Shared, published: &Published) -> Check {
             (c.hist_full.saturating_sub(lost_before), "round-trip delays found no histogram and are lost"),
         ] {
             if n > 0 {
-                wrong.push(format!("{whose}: {n} {what}"));
+                counted.push(format!("{whose}: {n} {what}"));
             }
+        }
+        if c.unpaired > 0 && !pairs_grow {
+            wrong.push(format!(
+                "{whose}: {} flows found no pair record and are in no row of pairs; the table has its {} records and no more \
+                 (tables.max_pairs; at most 64 times what it began with)",
+                c.unpaired,
+                set.spec.pair_slots()
+            ));
         }
     }
     let mut fine = format!("no table of {} sets is full", published.sets.len());
@@ -371,6 +380,9 @@ fn tables(shared: &Shared, published: &Published) -> Check {
              and histograms grew"
         ));
     }
+    if !past.is_empty() {
+        fine.push_str(&format!("; more than {} min ago: {}", PAST.as_secs() / 60, list(&past)));
+    }
     check(
         "tables",
         some(&wrong),
@@ -383,21 +395,23 @@ fn whose(tenant: Option<&str>, set: SetId) -> String {
     tenant.map_or_else(|| format!("set {set}"), |t| format!("tenant {t}"))
 }
 
-fn ring(shared: &Shared, published: &Published) -> Check {
+fn ring(shared: &Shared, published: &Published, now: Timestamp) -> Check {
     let store = shared.store();
-    let wrong: Vec<String> = published
-        .sets
-        .iter()
-        .filter_map(|set| {
-            let dropped = store.set(set.id)?.counters.ring_full;
-            let whose = whose(set.tenant.as_deref(), set.id);
-            (dropped > 0).then(|| format!("{whose}: {dropped} flow events found no room"))
-        })
-        .collect();
+    let (mut wrong, mut past) = (Vec::new(), Vec::new());
+    for set in published.sets.iter() {
+        let Some(report) = store.set(set.id).filter(|report| report.counters.ring_full > 0) else { continue };
+        let counted = if now - report.ring_short_at > PAST { &mut past } else { &mut wrong };
+        let (whose, dropped) = (whose(set.tenant.as_deref(), set.id), report.counters.ring_full);
+        counted.push(format!("{whose}: {dropped} flow events found no room"));
+    }
+    let mut fine = "no flow event was dropped".to_owned();
+    if !past.is_empty() {
+        fine.push_str(&format!(" in the last {} min; before, {}", PAST.as_secs() / 60, list(&past)));
+    }
     check(
         "ring",
         some(&wrong),
-        "no flow event was dropped",
+        fine,
         "give sets a larger ring (conmond --help); events are missing in the list of ended flows, not in any total",
     )
 }

@@ -161,6 +161,32 @@ fn tables_that_grow_by_extents_are_not_full_and_at_their_bound_say_what_has_no_r
 }
 
 #[test]
+fn what_found_no_room_is_told_for_good_and_a_fault_for_a_while() {
+    let p = published();
+    let shared = shared(p.clone());
+    let at = monotonic();
+    let counters = ippm::measurement::SetCounters { port_full: 2, ring_full: 3, ..Default::default() };
+    let mut batch = Batch { taken_at: at, set: counters, ..Batch::default() };
+    shared.store().apply(SHOP, &batch);
+    let both = |now| [tables(&shared, &p, now), ring(&shared, &p, now)];
+    assert!(both(at + PAST).iter().all(|check| !check.ok));
+    let later = at + PAST + Duration::from_secs(1);
+    // the same again is no news
+    batch.taken_at = later;
+    shared.store().apply(SHOP, &batch);
+    let [tables, ring] = both(later);
+    assert!(tables.ok && ring.ok, "{tables:?}, {ring:?}");
+    let words = "more than 10 min ago: tenant shop: 2 packets found no port record";
+    assert!(tables.detail.contains(words), "{tables:?}");
+    let words = "in the last 10 min; before, tenant shop: 3 flow events found no room";
+    assert!(ring.detail.contains(words), "{ring:?}");
+    batch.set.ring_full += 1;
+    shared.store().apply(SHOP, &batch);
+    let [tables, ring] = both(later);
+    assert!(tables.ok && !ring.ok, "{tables:?}, {ring:?}");
+}
+
+#[test]
 fn kernels_are_told_apart() {
     assert_eq!(release("6.18.44-fc-v595"), Some((6, 18)));
     assert_eq!(release("5.15"), Some((5, 15)));
