@@ -57,7 +57,7 @@ pub use names::LabId;
 pub use netns::{Counters, Link, Namespace};
 pub use pack::Layer;
 pub use podman::podman_there;
-pub use root_test::{may_run, root_test};
+pub use root_test::{may_run, root_test, skipped};
 pub use rootless::{rootless_refused, rootless_there};
 pub use run::{find_program, output, output_text};
 pub use site::{Meeting, ROUTED, Site};

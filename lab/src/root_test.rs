@@ -3,6 +3,7 @@
 use crate::guard::Lab;
 use anyhow::{Result, bail};
 use nix::unistd::geteuid;
+use std::io::Write;
 
 /// Runs a test in a lab of its own. Without root it says so and passes, except where that is asked to be a failure
 /// (`CI=true` or `CONMON_TEST_REQUIRE_ROOT=1`). When the test fails, the state of all hosts is printed first.
@@ -26,6 +27,11 @@ pub fn root_test(name: &str, body: impl FnOnce(&Lab) -> Result<()>) -> Result<()
     Ok(())
 }
 
+/// Says that a test, or a part of one, is left out and why: past the test harness, which shows what tests that pass print to nobody.
+pub fn skipped(what: &str, why: &str) {
+    let _ = writeln!(std::io::stderr(), "SKIPPED {what}: {why}");
+}
+
 /// Whether a test that needs root can run here; an error where skipping is not allowed.
 pub fn may_run(name: &str) -> Result<bool> {
     if geteuid().is_root() {
@@ -35,6 +41,6 @@ pub fn may_run(name: &str) -> Result<bool> {
     if set("CI", "true") || set("CONMON_TEST_REQUIRE_ROOT", "1") {
         bail!("{name} needs root, and skipping is not allowed here");
     }
-    eprintln!("SKIPPED {name}: it needs root (network namespaces, a container engine)");
+    skipped(name, "it needs root (network namespaces, a container engine)");
     Ok(false)
 }

@@ -16,7 +16,7 @@ fn may_run(name: &str) -> Result<bool> {
     match lab::program("conmond").and_then(|_| lab::program("conmonctl")) {
         Ok(_) => Ok(true),
         Err(error) if !required => {
-            eprintln!("SKIPPED {name}: {error:#}");
+            lab::skipped(name, &format!("{error:#}"));
             Ok(false)
         }
         Err(error) => Err(error),

@@ -423,6 +423,52 @@ fn root_a_scan_and_a_flood_of_syns() -> Result<()> {
     })
 }
 
+/// SYNs that nobody answers, and questions to a name server that nobody answers either: far more flows than there are slots, then all
+/// is as before.
+#[test]
+fn root_floods_that_nobody_answers() -> Result<()> {
+    const FLOWS: u64 = 20_000;
+    let keys = ["tables.flows=2048", "tables.max_flows=2048", "timeouts.idle_seconds=2"];
+    let floods = [
+        ("syn", format!("tcp-scan --flows {FLOWS} --to 10.255.0.1:1 --hold 1"), "external"),
+        ("dns", format!("udp-flows --flows {FLOWS} --port 53 --to 10.255.0.2:1 --hold 1"), "dns"),
+    ];
+    with("floods", &keys, |host, conmond, sink| {
+        for (name, words, peer) in &floods {
+            let flood = host.run(&spec(name, words))?;
+            let line = flood.wait_line("\"packets\"", WAIT)?;
+            let report: FlowsSent = serde_json::from_str(&line).with_context(|| line.clone())?;
+            ensure!(report.packets == FLOWS, "{report:?}");
+            let counted = conmond.wait_ctl(&format!("{FLOWS} of {name}"), WAIT, &["pairs"], |answer| {
+                let pair = list(answer, "pairs")
+                    .iter()
+                    .find(|p| p["src"]["name"] == **name && p["dst"]["kind"] == **peer)?;
+                pair["sent"]["packets"].as_u64().filter(|packets| *packets >= FLOWS)
+            })?;
+            ensure!(counted == FLOWS, "{counted} of {report:?}");
+            ports_agree(conmond, &[name])?;
+            balanced(conmond)?;
+            // what went first is flows' own records, and how many is told
+            let tables = check(conmond, "tables")?;
+            ensure!(tables["ok"] == false, "{tables}");
+            let detail = tables["detail"].as_str().unwrap_or_default();
+            ensure!(detail.contains("grown to its bound of 2048 (tables.max_flows)"), "{tables}");
+            flood.remove()?;
+        }
+        wait_for("the end of the floods' records", WAIT, || {
+            let (used, _) = flow_table(&conmond.ctl(&["status"])?).context("no table")?;
+            Ok((used < 100).then_some(()))
+        })?;
+        let words = format!("udp-flows --flows 20 --to {}:1 --hold 1", sink.ipv4(NET)?);
+        let after = host.run(&spec("after", &words))?;
+        after.wait_line("\"packets\"", WAIT)?;
+        conmond.wait_ctl("a record of its own for each flow", WAIT, &["flows", "--src", "after"], |answer| {
+            let own = |f: &&Value| f["protocol"] == "udp" && f["observed_at"] == "src";
+            (list(answer, "flows").iter().filter(own).count() == 20).then_some(())
+        })
+    })
+}
+
 #[test]
 fn root_a_client_that_does_not_read_costs_nobody_else() -> Result<()> {
     let keys = ["tables.flows=16384", "timeouts.idle_seconds=1"];

@@ -159,7 +159,7 @@ fn root_the_outside_reaches_published_ports() -> Result<()> {
     root_test("published ports", |lab| {
         let host = lab.host("h1")?;
         if !host.iptables() {
-            eprintln!("SKIPPED published ports: iptables does not work in a network namespace here");
+            lab::skipped("published ports", "iptables does not work in a network namespace here");
             return Ok(());
         }
         let outside = lab.namespace("outside")?;

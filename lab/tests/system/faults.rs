@@ -640,7 +640,7 @@ fn root_death_while_a_table_for_pairs_is_extended() -> Result<()> {
 #[test]
 fn root_death_while_a_control_group_is_tapped() -> Result<()> {
     if lab::cgroup_v2().is_none() {
-        eprintln!("SKIPPED death over a control group: this machine has no control groups of version 2");
+        lab::skipped("death over a control group", "this machine has no control groups of version 2");
         return Ok(());
     }
     // ports are held by classifiers here: the points of links are of the groups

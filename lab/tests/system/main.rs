@@ -14,6 +14,7 @@ mod engine_outage;
 mod faults;
 mod figures;
 mod hosts;
+mod lives;
 mod outage;
 mod overlay;
 mod starts;

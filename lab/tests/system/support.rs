@@ -54,7 +54,7 @@ pub fn built(name: &str, programs: &[&str]) -> Result<bool> {
         None => Ok(true),
         Some(error) if is_required() => Err(error),
         Some(error) => {
-            eprintln!("SKIPPED {name}: {error:#}");
+            lab::skipped(name, &format!("{error:#}"));
             Ok(false)
         }
     }

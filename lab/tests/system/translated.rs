@@ -143,7 +143,9 @@ fn on_stage(name: &str, arguments: &[&str], body: impl FnOnce(&Stage) -> Result<
     root_test(name, |lab| {
         let stage = Stage::new(lab, arguments)?;
         if !stage.host.iptables() {
-            eprintln!("SKIPPED {name}: iptables does not work in a network namespace here");
+            let why = "iptables does not work in a network namespace here";
+            ensure!(!is_required(), "{name}: {why}");
+            lab::skipped(name, why);
             return Ok(());
         }
         body(&stage)?;

@@ -29,7 +29,7 @@ fn there<T>(name: &str, needed: Result<T>) -> Result<bool> {
         Ok(_) => Ok(true),
         Err(error) if required => Err(error),
         Err(error) => {
-            eprintln!("SKIPPED {name}: {error:#}");
+            lab::skipped(name, &format!("{error:#}"));
             Ok(false)
         }
     }

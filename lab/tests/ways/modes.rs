@@ -152,7 +152,7 @@ fn root_every_network_mode_is_shown_for_what_it_is() -> Result<()> {
 
 fn try_mode(lab: &Lab, host: &Host, conmond: &Conmond, mode: &'static Mode) -> Result<Tried> {
     let impossible = |why: String| {
-        eprintln!("SKIPPED network mode {}: {why}", mode.name);
+        lab::skipped(&format!("network mode {}", mode.name), &why);
         Ok(Tried { mode, impossible: Some(why), sink: None })
     };
     if mode.name == HOST && lab::cgroup_v2().is_none() {

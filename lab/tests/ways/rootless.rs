@@ -24,7 +24,7 @@ fn root_the_product_works_on_a_users_own_docker() -> Result<()> {
         return Ok(());
     }
     if let Some(why) = rootless_refused() {
-        eprintln!("SKIPPED rootless docker: {why}");
+        lab::skipped("rootless docker", &why);
         return Ok(());
     }
     root_test("rootless docker", |lab| {

@@ -31,7 +31,8 @@ fn peers(args: &mut Args) -> Result<u32> {
     }
 }
 
-/// `--flows` flows of datagrams, a datagram of each in turn, `--rounds` times.
+/// `--flows` flows of datagrams, a datagram of each in turn, `--rounds` times. To `--port` alone each datagram is sent from
+/// a socket that is opened for it and closed again, as resolvers do.
 pub fn datagrams(args: &mut Args) -> Result<()> {
     let to = resolve(&args.need("to")?)?.ip();
     let flows: u64 = args.number("flows", 1000)?;
@@ -40,6 +41,7 @@ pub fn datagrams(args: &mut Args) -> Result<()> {
     let rate = args.real("rate", 10_000.0)?;
     let hold: u8 = args.number("hold", 0)?;
     let peers = peers(args)?;
+    let port: u16 = args.number("port", 0)?;
     args.finish()?;
     if !(1..=1_000_000).contains(&flows) || size > 65_000 {
         bail!("--flows is 1 to 1,000,000, --size at most 65,000");
@@ -56,9 +58,16 @@ pub fn datagrams(args: &mut Args) -> Result<()> {
             if !pace.wait() {
                 break 'all;
             }
-            let socket = &sockets[(flow / PORTS) as usize];
+            let mut to = place(to, peers, flow);
+            let mut socket = &sockets[(flow / PORTS) as usize];
+            let opened;
+            if port != 0 {
+                to.set_port(port);
+                opened = UdpSocket::bind(any).context("cannot open a UDP socket")?;
+                socket = &opened;
+            }
             // the kernel's queue is full now and then; the datagram then goes out later
-            while let Err(error) = socket.send_to(&datagram, place(to, peers, flow)) {
+            while let Err(error) = socket.send_to(&datagram, to) {
                 sent.refused += 1;
                 if crate::stopped() {
                     break 'all;

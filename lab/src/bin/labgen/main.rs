@@ -37,8 +37,9 @@ labgen MODE [--option VALUE]...; a report in JSON on the last line of stdout; SI
   memcached   --to ADDR:PORT [--rate 100] [--count 0] [--seconds 0] [--size 100] [--warm 0]
               --warm: round trips of so many seconds from the first request on are not in the report
   udp-flows   --to ADDR:PORT [--flows 1000] [--rounds 1] [--rate 10000] [--size 64] [--hold 0] [--peers 1]
+              [--port 0]
               a datagram of each flow in turn; ports 10000 to 59999, not the one given; --peers: to so many
-              addresses in turn, from the one given on
+              addresses in turn, from the one given on; --port: to this one, each datagram from another
   tcp-scan    --to ADDR:PORT [--flows 1000] [--rate 10000] [--hold 0] [--peers 1]
               tries to connect to so many ports, a SYN each
   trespass    --to ADDR:PORT [--sockets PATH,...] [--files PATH,...]
