@@ -1,6 +1,6 @@
 //! Kernel observation points: the BPF programs on a container's port, their loader, and the readers of their maps.
 //!
-//! This crate is the only place with C, with `unsafe` and with raw kernel bytes. The contract between the two sides
+//! This crate is the only place of what ships with C, with `unsafe` and with raw kernel bytes. The contract between the two sides
 //! is `bpf/conmon.h`; [`abi`] mirrors it, everything above speaks the types of `ippm`.
 //!
 //! - [`Set`]: one tenant's maps and programs, loaded, pinned, adopted after a restart.

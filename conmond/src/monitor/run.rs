@@ -69,6 +69,8 @@ fn drop_privileges() -> anyhow::Result<()> {
     for set in [CapSet::Ambient, CapSet::Effective, CapSet::Permitted, CapSet::Inheritable] {
         caps::clear(None, set).with_context(|| format!("cannot clear the {set:?} capabilities"))?;
     }
+    // who runs as the same user in the container has no business in this process: not to trace it, nor to reach into its memory
+    nix::sys::prctl::set_dumpable(false).context("cannot close itself to other processes of its user")?;
     Ok(())
 }
 

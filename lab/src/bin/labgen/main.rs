@@ -42,7 +42,8 @@ labgen MODE [--option VALUE]...; a report in JSON on the last line of stdout; SI
               addresses in turn, from the one given on; --port: to this one, each datagram from another
   tcp-scan    --to ADDR:PORT [--flows 1000] [--rate 10000] [--hold 0] [--peers 1]
               tries to connect to so many ports, a SYN each
-  trespass    --to ADDR:PORT [--sockets PATH,...] [--files PATH,...]
+  trespass    --to ADDR:PORT [--controller PATH] [--sockets PATH,...] [--files PATH,...] [--places PATH,...]
+              [--pins PATH,...] [--maps ID,...] [--pid 1]
               tries what an intruder would and reports how each attempt ended
   idle
 
