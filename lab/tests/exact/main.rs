@@ -1,0 +1,119 @@
+//! Bytes and packets of pairs, as `conmonctl pairs` tells them, are those of the interfaces' own counters and of captures at the
+//! same ports: IPv4 and IPv6, TCP and UDP, super-packets, single segments and fragments, a hundred thousand flows at once,
+//! and ten times more flows than there is room for.
+//!
+//! A capture sees the packets that the tap sees, save where the port itself segments what it sends: there it stands behind
+//! that, as the interface's counters do. Where a port merges what it receives the capture stands behind that, as the tap
+//! does, and the counters before it. What is equal then is the tap's count of segments and the interface's of packets.
+
+mod figures;
+mod stage;
+
+use anyhow::{Context, Result, ensure};
+use figures::Pair;
+use stage::{ENDS, FOUR, Otherwise, SIX, Stage, TCP, UDP, on_stage};
+
+/// The greatest frame of a single segment: a link header, and the network's 1,500.
+const FRAME: u32 = 1514;
+
+/// Does the same for both clients at once.
+fn both(act: impl Fn(usize) -> Result<()> + Sync) -> Result<()> {
+    std::thread::scope(|scope| {
+        let act = &act;
+        let threads = [FOUR, SIX].map(|client| scope.spawn(move || act(client)));
+        threads
+            .map(|t| t.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+            .into_iter()
+            .collect()
+    })
+}
+
+fn stream(stage: &Stage, client: usize) -> Result<()> {
+    let sent = stage.labgen(client, "tcp-stream --bytes 20000000", TCP, 9002)?;
+    ensure!(sent["delivered"] == true && sent["bytes"] == 20_000_000, "{sent}");
+    Ok(())
+}
+
+/// A stream, large requests and answers; small datagrams, and some of three fragments there and back.
+fn everything(stage: &Stage, client: usize) -> Result<()> {
+    stream(stage, client)?;
+    stage.labgen(client, "tcp-rr --count 50 --size 60000", TCP, 9003)?;
+    stage.labgen(client, "udp-send --count 1000 --rate 5000 --size 300", UDP, 9000)?;
+    let trips = stage.labgen(client, "udp-rr --count 50 --size 4000", UDP, 9001)?;
+    ensure!(trips["requests"] == 50 && trips["lost"] == 0, "{trips}");
+    Ok(())
+}
+
+#[test]
+fn root_pairs_are_what_interfaces_count_and_captures_hold() -> Result<()> {
+    const OFF: &str = "tso off gso off gro off";
+    const ON: &str = "tso on gso on gro off";
+    on_stage("pairs, interfaces and captures", &[], |stage| {
+        for (what, offloads) in [("offloads on", ON), ("offloads off", OFF)] {
+            for end in [FOUR, SIX, TCP, UDP] {
+                stage.offload(end, true, offloads)?;
+                stage.offload(end, false, offloads)?;
+            }
+            let talk = || both(|client| everything(stage, client));
+            let (pairs, captured) = stage.compare(what, Otherwise::Nowhere, talk)?;
+            for client in [FOUR, SIX] {
+                let pair = pairs.iter().find(|pair| pair.is(ENDS[client].0, "tcp-end")).context("no pair")?;
+                for count in [pair.sent, pair.received] {
+                    ensure!((count.segments > count.packets) == (offloads == ON), "{what}: {pair:?}");
+                }
+                let largest = captured[client].largest;
+                ensure!((largest > FRAME) == (offloads == ON), "{what}: a frame of {largest} octets");
+            }
+        }
+        let talk = || both(|client| stream(stage, client));
+        (FOUR..=UDP).try_for_each(|end| stage.offload(end, true, ON))?;
+        stage.compare("a port that segments", Otherwise::Segments(TCP), talk)?;
+        stage.offload(FOUR, true, OFF)?;
+        stage.offload(FOUR, false, "gro on")?;
+        stage.offload(TCP, false, ON)?;
+        stage.compare("a port that merges", Otherwise::Merges(FOUR), talk)?;
+        Ok(())
+    })
+}
+
+/// Datagrams of so many flows, half of them of each family, and a stream of each meanwhile.
+fn flows(stage: &Stage, what: &str, flows: u64, rounds: u64) -> Result<Vec<Pair>> {
+    let words = format!("udp-flows --flows {} --rounds {rounds} --rate 12500", flows / 2);
+    let talk = || {
+        std::thread::scope(|scope| {
+            let streams = scope.spawn(|| both(|client| stream(stage, client)));
+            both(|client| {
+                let sent = stage.labgen(client, &words, UDP, 1)?;
+                ensure!(sent["packets"] == rounds * flows / 2, "{sent}");
+                Ok(())
+            })?;
+            streams.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+        })
+    };
+    Ok(stage.compare(what, Otherwise::Nowhere, talk)?.0)
+}
+
+#[test]
+fn root_pairs_are_exact_with_a_hundred_thousand_flows() -> Result<()> {
+    const FLOWS: u64 = 100_000;
+    on_stage("a hundred thousand flows, exactly", &[], |stage| {
+        let pairs = flows(stage, "a hundred thousand flows", FLOWS, 2)?;
+        let active: u64 = pairs.iter().map(|pair| pair.active_flows).sum();
+        println!("{active} flows with a record");
+        // those whose packets came while the table grew are in their pair alone
+        ensure!(active > FLOWS / 2, "only {active} flows have a record");
+        Ok(())
+    })
+}
+
+#[test]
+fn root_pairs_are_exact_with_ten_times_more_flows_than_slots() -> Result<()> {
+    let keys = ["tables.flows=1024", "tables.max_flows=1024", "tap=clsact"];
+    on_stage("more flows than slots, exactly", &keys, |stage| {
+        let pairs = flows(stage, "ten times more flows than slots", 10_240, 3)?;
+        let active: u64 = pairs.iter().map(|pair| pair.active_flows).sum();
+        println!("{active} flows with a record");
+        ensure!((1..=1024).contains(&active), "{active} flows have a record");
+        Ok(())
+    })
+}
