@@ -476,14 +476,13 @@ impl Store {
     fn end_flow(&mut self, set: SetId, event: &FlowEvent) {
         let place = (set, event.id.slot);
         self.unanswered.remove(&place);
-        let known = self.translated.get(&place).is_some_and(|l| l.flow.first_seen == event.first_seen);
-        let of_folded = (set, event.key);
-        let is_folded =
-            !known && self.folded.get(&of_folded).is_some_and(|l| l.flow.first_seen == event.first_seen);
-        let live = match (known, is_folded) {
-            (true, _) => self.translated.remove(&place),
-            (_, true) => self.folded.remove(&of_folded),
-            _ => None,
+        let is_it = |live: &LiveFlow| live.flow.first_seen == event.first_seen;
+        let live = if self.translated.get(&place).is_some_and(is_it) {
+            self.translated.remove(&place)
+        } else if self.folded.get(&(set, event.key)).is_some_and(is_it) {
+            self.folded.remove(&(set, event.key))
+        } else {
+            None
         };
         let real = live.map(|l| l.real).or_else(|| self.real(&event.key, event.first_seen, event.last_seen));
         let is_settled = self
@@ -681,14 +680,12 @@ impl Store {
 
     /// Flows of a set whose end was lost: their last report is what is known of them.
     fn settle_lost(&mut self, set: SetId, at: Timestamp) {
-        let lost = |(of, _): &(SetId, u32), live: &mut LiveFlow| {
-            *of == set && live.freed_at.is_some_and(|freed| at - freed > END_COMES)
+        let lost = |of: SetId, live: &LiveFlow| {
+            of == set && live.freed_at.is_some_and(|freed| at - freed > END_COMES)
         };
-        let mut ended: Vec<LiveFlow> = self.translated.extract_if(lost).map(|(_, live)| live).collect();
-        let lost = |(of, _): &(SetId, FlowKey), live: &mut LiveFlow| {
-            *of == set && live.freed_at.is_some_and(|freed| at - freed > END_COMES)
-        };
-        ended.extend(self.folded.extract_if(lost).map(|(_, live)| live));
+        let translated = self.translated.extract_if(|(of, _), live| lost(*of, live)).map(|(_, live)| live);
+        let folded = self.folded.extract_if(|(of, _), live| lost(*of, live)).map(|(_, live)| live);
+        let ended: Vec<LiveFlow> = translated.chain(folded).collect();
         for live in ended.iter().filter(|live| live.flow.pair.is_some()) {
             self.keep_share(set, &live.flow.key, live.flow.role, &live.real, live.flow.counters);
         }

@@ -222,22 +222,25 @@ impl Store {
     /// Shares of every pair that has any, live flows' and ended ones'.
     pub fn shares(&self) -> HashMap<(SetId, PairKey), Shares> {
         let mut all = self.ended_shares.clone();
-        let folded = self.folded.iter().map(|((set, _), live)| (set, live));
-        for (set, live) in self.translated.iter().map(|((set, _), live)| (set, live)).chain(folded) {
-            let current = self.sets.get(set).is_some_and(|r| live.last_at > r.before);
+        for (set, live) in self.not_ended() {
+            let current = self.sets.get(&set).is_some_and(|r| live.last_at > r.before);
             let last = if current { live.last } else { Both::default() };
-            let share = all.entry((*set, pair_of(&live.flow.key, live.flow.role))).or_default();
+            let share = all.entry((set, pair_of(&live.flow.key, live.flow.role))).or_default();
             share.entry(Who::from(&live.real)).or_default().add_live(live, last);
         }
         all
     }
 
+    /// Translated flows whose ends were not told yet, each with its set.
+    fn not_ended(&self) -> impl Iterator<Item = (SetId, &LiveFlow)> {
+        let folded = self.folded.iter().map(|((set, _), live)| (*set, live));
+        self.translated.iter().map(|((set, _), live)| (*set, live)).chain(folded)
+    }
+
     /// Shares of one pair.
     pub fn shares_of(&self, set: SetId, key: &PairKey) -> Shares {
         let mut all = self.ended_shares.get(&(set, *key)).cloned().unwrap_or_default();
-        let folded = self.folded.iter().filter(|((s, _), _)| *s == set).map(|(_, live)| live);
-        let live = self.translated.iter().filter(|((s, _), _)| *s == set).map(|(_, live)| live);
-        for live in live.chain(folded) {
+        for (_, live) in self.not_ended().filter(|(s, _)| *s == set) {
             if pair_of(&live.flow.key, live.flow.role) == *key {
                 all.entry(Who::from(&live.real)).or_default().add_live(live, Both::default());
             }

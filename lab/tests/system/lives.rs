@@ -75,7 +75,7 @@ fn at_rest(conmond: &Conmond, src: &str, dst: &str) -> Result<u64> {
             || Ok::<_, anyhow::Error>(pair(&conmond.ctl(&["pairs"])?, src, dst).map(|p| packets(&p["sent"])));
         let before = read()?;
         std::thread::sleep(Duration::from_millis(2500));
-        Ok(before.filter(|_| before.is_some()).filter(|n| read().is_ok_and(|now| now == Some(*n))))
+        Ok(before.filter(|n| read().is_ok_and(|now| now == Some(*n))))
     })
 }
 
