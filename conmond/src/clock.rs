@@ -41,9 +41,9 @@ impl Wall {
             .unwrap_or(jiff::Timestamp::UNIX_EPOCH)
     }
 
-    /// A UTC time on the monotonic clock; before boot is the clock's zero.
+    /// A UTC time on the monotonic clock; before boot is the clock's zero, and what is centuries ahead its last.
     pub fn monotonic(self, at: jiff::Timestamp) -> Timestamp {
-        Timestamp(u64::try_from(at.as_nanosecond() - self.offset_ns).unwrap_or(0))
+        Timestamp(u64::try_from((at.as_nanosecond() - self.offset_ns).max(0)).unwrap_or(u64::MAX))
     }
 }
 
@@ -72,6 +72,8 @@ mod tests {
         let broken = Wall::by_offset_ns(-HOUR);
         assert_eq!(broken.utc(first).as_nanosecond(), 7_000 - HOUR);
         assert_eq!(broken.monotonic(broken.utc(first)), first);
+        assert_eq!(before.monotonic(jiff::Timestamp::MAX), Timestamp::MAX);
+        assert_eq!(before.monotonic(jiff::Timestamp::MIN), Timestamp::ZERO);
     }
 
     #[test]

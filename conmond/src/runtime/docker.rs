@@ -4,12 +4,14 @@
 //! (re)connection, because the engine may have been upgraded meanwhile. Nothing here keeps a task running; [`Docker::watch`]
 //! is the caller's to spawn and to drop.
 
+mod answer;
 mod convert;
 mod events;
 mod image;
 mod monitor;
 mod podman;
 mod sockets;
+mod transport;
 
 use std::collections::HashMap;
 use std::future::Future;
@@ -20,10 +22,11 @@ use std::time::Duration;
 
 use bollard::API_DEFAULT_VERSION;
 use bollard::errors::Error as ApiError;
-use bollard::query_parameters::{
-    InspectContainerOptions, InspectNetworkOptions, ListContainersOptionsBuilder, ListNetworksOptions,
-};
+use bollard::models;
+use bytes::Bytes;
 use futures_util::{StreamExt, TryStreamExt, stream};
+use hyper::Method;
+use serde::de::DeserializeOwned;
 
 use super::{EngineKind, EngineVersion, NetworkMembers, NetworkMode, RuntimeError, Snapshot};
 
@@ -37,6 +40,8 @@ const ASK: Duration = Duration::from_secs(10);
 const ACT: Duration = Duration::from_secs(120);
 /// How many networks are asked for at a time.
 const PARALLEL: usize = 8;
+/// Longer answers are read beside the tasks, which have events to tell.
+const LONG: usize = 1 << 20;
 
 /// A Docker Engine or Podman, seen by one conmond instance.
 #[derive(Clone, Debug)]
@@ -96,7 +101,13 @@ impl Docker {
         let socket = self.socket();
         let path = socket.to_string_lossy();
         let connected = async {
-            let client = bollard::Docker::connect_with_unix(&path, ACT.as_secs(), API_DEFAULT_VERSION)?;
+            // an address for the sake of the requests' form: the transport knows where to
+            let client = bollard::Docker::connect_with_custom_transport(
+                transport::to(socket.clone()),
+                Some("http://localhost"),
+                ACT.as_secs(),
+                API_DEFAULT_VERSION,
+            )?;
             let client = client.negotiate_version().await?;
             let version = client.version().await?;
             Ok((client, version))
@@ -110,7 +121,7 @@ impl Docker {
         };
         let version = EngineVersion {
             kind,
-            engine: version.version.unwrap_or_else(|| "unknown".to_owned()),
+            engine: version.version.map_or_else(|| "unknown".to_owned(), |text| answer::name(&text)),
             api: agreed.to_string(),
             address: format!("unix://{path}"),
         };
@@ -123,11 +134,10 @@ impl Docker {
 
     /// All application containers and networks, from lists that the engine keeps beside its locks.
     pub async fn snapshot(&self) -> Result<Snapshot, RuntimeError> {
-        let (client, kind) = self.client_and_kind().await?;
-        let options = ListContainersOptionsBuilder::new().all(true).build();
-        let summaries = self.within("list containers", ASK, client.list_containers(Some(options))).await?;
+        let kind = self.client_and_kind().await?.1;
+        let summaries = self.summaries("list containers", "/containers/json?all=true").await?;
         let listed =
-            self.within("list networks", ASK, client.list_networks(None::<ListNetworksOptions>)).await?;
+            self.list("list networks", "/networks", |network: &models::Network| network.id.is_some()).await?;
         let mut networks: Vec<_> = listed.into_iter().filter_map(convert::network).collect();
         let mut places = None;
         if kind == EngineKind::Podman {
@@ -138,7 +148,17 @@ impl Docker {
         let ids: Vec<String> =
             networks.iter().filter(|network| network.has_ports()).map(|network| network.id.clone()).collect();
         let members: Vec<NetworkMembers> = stream::iter(ids)
-            .map(|id| async move { self.network_endpoints(&id).await })
+            .map(|id| async move {
+                match self.network_endpoints(&id).await {
+                    // one network must not hide the others
+                    Err(error @ (RuntimeError::Nonsense { .. } | RuntimeError::TooMuch { .. })) => {
+                        let error = &error as &dyn std::error::Error;
+                        tracing::warn!(network = id, error, "a network's members are not known");
+                        Ok(None)
+                    }
+                    members => members,
+                }
+            })
             .buffer_unordered(PARALLEL)
             .try_filter_map(|members| std::future::ready(Ok(members)))
             .try_collect()
@@ -169,9 +189,8 @@ impl Docker {
 
     /// A network and its endpoints, none when there is no such network.
     pub async fn network_endpoints(&self, network_id: &str) -> Result<Option<NetworkMembers>, RuntimeError> {
-        let (client, kind) = self.client_and_kind().await?;
-        let asked = client.inspect_network(network_id, None::<InspectNetworkOptions>);
-        let found = present(self.within("show a network", ASK, asked).await)?;
+        let kind = self.client_and_kind().await?.1;
+        let found = self.one("show a network", "/networks/", network_id, "").await?;
         let mut members = found.and_then(convert::members);
         if let Some(members) = members.as_mut().filter(|_| kind == EngineKind::Podman) {
             podman::complete(std::iter::once(&mut members.network), &self.podman_networks().await?);
@@ -196,16 +215,77 @@ impl Docker {
     /// The file of a running container's network namespace, none when it is not there or does not run. Needs the lock as well.
     pub async fn sandbox(&self, container_id: &str) -> Result<Option<PathBuf>, RuntimeError> {
         let found = self.inspect(container_id).await?.and_then(|container| container.network_settings);
-        Ok(found.and_then(|network| network.sandbox_key).filter(|key| !key.is_empty()).map(PathBuf::from))
+        Ok(found.and_then(|network| network.sandbox_key).and_then(convert::file))
     }
 
     async fn inspect(
         &self,
         container_id: &str,
-    ) -> Result<Option<bollard::models::ContainerInspectResponse>, RuntimeError> {
-        let client = self.client().await?;
-        let asked = client.inspect_container(container_id, None::<InspectContainerOptions>);
-        present(self.within("inspect a container", ASK, asked).await)
+    ) -> Result<Option<models::ContainerInspectResponse>, RuntimeError> {
+        self.one("inspect a container", "/containers/", container_id, "/json").await
+    }
+
+    async fn summaries(
+        &self,
+        what: &'static str,
+        path: &str,
+    ) -> Result<Vec<models::ContainerSummary>, RuntimeError> {
+        self.list(what, path, |container: &models::ContainerSummary| container.id.is_some()).await
+    }
+
+    /// A list, without entries that make no sense.
+    async fn list<T: DeserializeOwned + Send + 'static>(
+        &self,
+        what: &'static str,
+        path: &str,
+        is_one: fn(&T) -> bool,
+    ) -> Result<Vec<T>, RuntimeError> {
+        let body = self.ask(what, path).await?;
+        let list = beside(body.len(), move || answer::list(&body, is_one)).await;
+        let list = list.map_err(|why| RuntimeError::Nonsense { what, why })?;
+        if let Some((count, why)) = list.left_out {
+            tracing::warn!(
+                asked = what,
+                count,
+                why,
+                "entries of the engine's list make no sense and are left out"
+            );
+        }
+        Ok(list.entries)
+    }
+
+    /// A thing by its identifier, none when it is not there.
+    async fn one<T: DeserializeOwned + Send + 'static>(
+        &self,
+        what: &'static str,
+        before: &str,
+        id: &str,
+        after: &str,
+    ) -> Result<Option<T>, RuntimeError> {
+        let Some(body) = self.about(what, before, id, after).await? else { return Ok(None) };
+        let read = beside(body.len(), move || answer::one(&body)).await;
+        read.map(Some).map_err(|why| RuntimeError::Nonsense { what, why })
+    }
+
+    /// What is answered of a thing, none when it is not there.
+    async fn about(
+        &self,
+        what: &'static str,
+        before: &str,
+        id: &str,
+        after: &str,
+    ) -> Result<Option<Vec<u8>>, RuntimeError> {
+        match answer::is_id(id) {
+            true => present(self.ask(what, &format!("{before}{id}{after}")).await),
+            false => Ok(None),
+        }
+    }
+
+    /// What bollard would hold whole and read whole or not at all is asked by ourselves.
+    async fn ask(&self, what: &'static str, path: &str) -> Result<Vec<u8>, RuntimeError> {
+        self.client().await?;
+        let socket = self.socket();
+        self.within(what, ASK, transport::ask(&socket, Method::GET, path, Bytes::new())).await
     }
 
     /// The client of the last negotiation, or of a new one.
@@ -248,6 +328,23 @@ impl Docker {
         if matches!(error, ApiError::SocketNotFoundError(_)) {
             return missing();
         }
+        if let Some(bound) = too_much(&error) {
+            return RuntimeError::TooMuch { what, octets: bound };
+        }
+        let nonsense = |why: &dyn std::fmt::Display| RuntimeError::Nonsense {
+            what,
+            why: answer::words(&why.to_string()),
+        };
+        let error = match error {
+            ApiError::JsonDataError { message, .. } => return nonsense(&message),
+            ApiError::JsonSerdeError { err } => return nonsense(&err),
+            ApiError::HyperResponseError { err } if err.is_parse() => return nonsense(&err),
+            ApiError::APIVersionParseError {} => return nonsense(&"it names no version of its interface"),
+            ApiError::DockerResponseServerError { status_code, message } => {
+                ApiError::DockerResponseServerError { status_code, message: answer::words(&message) }
+            }
+            error => error,
+        };
         if let ApiError::DockerResponseServerError { status_code: 403 | 405, .. } = &error {
             return RuntimeError::Forbidden { what, source: Box::new(error) };
         }
@@ -258,6 +355,11 @@ impl Docker {
             _ => RuntimeError::Call { what, source: Box::new(error) },
         }
     }
+}
+
+/// Reads an answer of this length.
+async fn beside<T: Send + 'static>(length: usize, read: impl FnOnce() -> T + Send + 'static) -> T {
+    if length > LONG { image::blocking(read).await } else { read() }
 }
 
 /// Turns "no such thing" into none.
@@ -282,14 +384,24 @@ fn status_code(error: &RuntimeError) -> Option<u16> {
 
 /// The operating system's reason, wherever it is in the chain.
 fn io_kind(error: &ApiError) -> Option<io::ErrorKind> {
-    let mut next: Option<&(dyn std::error::Error + 'static)> = Some(error);
-    // bollard's variants print their source instead of naming it, so look into this one by hand.
-    if let ApiError::HyperLegacyError { err } = error {
-        next = Some(err);
-    }
+    io_error(error).map(io::Error::kind)
+}
+
+/// How much may have come, if more came.
+fn too_much(error: &ApiError) -> Option<u64> {
+    Some(io_error(error)?.get_ref()?.downcast_ref::<transport::TooMuch>()?.bound)
+}
+
+fn io_error(error: &ApiError) -> Option<&io::Error> {
+    // bollard's variants stand for their source instead of naming it, so look into these by hand.
+    let mut next: Option<&(dyn std::error::Error + 'static)> = match error {
+        ApiError::IOError { err } => Some(err),
+        ApiError::HyperResponseError { err } => Some(err),
+        error => Some(error),
+    };
     while let Some(error) = next {
         if let Some(error) = error.downcast_ref::<io::Error>() {
-            return Some(error.kind());
+            return Some(error);
         }
         next = error.source();
     }
@@ -307,9 +419,10 @@ fn is_instance(name: &str) -> bool {
         && bytes.windows(2).all(|pair| !(separator(pair[0]) && separator(pair[1])))
 }
 
-/// A filter for list calls.
-fn filter(key: &str, values: Vec<String>) -> HashMap<String, Vec<String>> {
-    HashMap::from([(key.to_owned(), values)])
+/// A filter as a parameter of calls.
+fn filters(key: &str, values: Vec<String>) -> String {
+    let filters = serde_json::json!({ key: values }).to_string();
+    serde_urlencoded::to_string([("filters", filters)]).unwrap_or_default()
 }
 
 #[cfg(test)]

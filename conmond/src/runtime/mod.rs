@@ -710,6 +710,29 @@ pub enum RuntimeError {
         #[source]
         source: Box<bollard::errors::Error>,
     },
+    /// What came is no answer of an engine.
+    #[error(
+        "what answers at the engine's socket does not answer as an engine when asked to {what}: {why}; see what listens \
+         there (DOCKER_HOST) and its log"
+    )]
+    Nonsense {
+        /// What was asked.
+        what: &'static str,
+        /// What cannot be read.
+        why: String,
+    },
+    /// More came than an engine sends.
+    #[error(
+        "asked to {what}, the engine sent more than {} MiB, which is no engine's answer: the connection was \
+         closed; see what listens at its socket (DOCKER_HOST) and its log",
+        octets >> 20
+    )]
+    TooMuch {
+        /// What was asked.
+        what: &'static str,
+        /// How much may come.
+        octets: u64,
+    },
     /// No answer in time.
     #[error("the engine took longer than {seconds} s to {what}; it is overloaded or hangs (see its log)")]
     NoAnswer {

@@ -1,12 +1,16 @@
 //! From the engine's records to ours. Pure, and forgiving: what is not there is none, what makes no sense is left out.
+//!
+//! Identifiers and interfaces' names become parts of paths and names are shown: none goes on that could do harm there.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::IpAddr;
+use std::path::{Component, PathBuf};
 
 use bollard::models;
 use bollard::models::{ContainerSummaryStateEnum, EventMessage, EventMessageTypeEnum};
 use ippm::time::Timestamp;
 
+use super::answer;
 use crate::runtime::{
     Container, ContainerAction, ContainerState, Endpoint, EngineEvent, EventTime, LABEL_INSTANCE, LABEL_ROLE,
     LABEL_SLOT, Network, NetworkEndpoint, NetworkMembers, NetworkMode, OVERLAY, Policy, ROLE_MONITOR,
@@ -43,8 +47,9 @@ pub fn snapshot(
     // Podman's list has a network's name where Docker's has its identifier.
     let by_name = networks.iter().map(|n| (n.name.as_str(), n));
     let known: HashMap<&str, &Network> = by_name.chain(networks.iter().map(|n| (n.id.as_str(), n))).collect();
-    let mut containers: Vec<Container> =
-        summaries.into_iter().filter_map(|summary| container(summary, &known)).collect();
+    let mut ids = HashSet::new();
+    let containers = summaries.into_iter().filter_map(|summary| container(summary, &known));
+    let mut containers: Vec<Container> = containers.filter(|c| ids.insert(c.id.clone())).collect();
     let places: HashMap<String, usize> =
         containers.iter().enumerate().map(|(place, container)| (container.id.clone(), place)).collect();
     for NetworkMembers { network, endpoints } in members {
@@ -85,12 +90,12 @@ fn container(summary: models::ContainerSummary, networks: &HashMap<&str, &Networ
     let mut places: Vec<Endpoint> = endpoints
         .into_iter()
         .filter_map(|(name, endpoint)| {
-            let named = text(endpoint.network_id)?;
+            let named = identifier(endpoint.network_id)?;
             let network = networks.get(named.as_str());
             let v4 = endpoint.ip_address.as_deref().and_then(address);
             let v6 = endpoint.global_ipv6_address.as_deref().and_then(address);
             let mac = endpoint.mac_address.and_then(|mac| mac.parse().ok());
-            let endpoint_id = text(endpoint.endpoint_id);
+            let endpoint_id = identifier(endpoint.endpoint_id);
             // what does not run has places without anything in them; Podman never names an endpoint
             if endpoint_id.is_none() && mac.is_none() {
                 return None;
@@ -98,7 +103,7 @@ fn container(summary: models::ContainerSummary, networks: &HashMap<&str, &Networ
             Some(Endpoint {
                 bridge: network.and_then(|network| network.bridge.clone()),
                 network_id: network.map_or(named, |network| network.id.clone()),
-                network_name: name,
+                network_name: answer::name(&name),
                 endpoint_id: endpoint_id.unwrap_or_default(),
                 mac,
                 addresses: v4.into_iter().chain(v6).collect(),
@@ -108,15 +113,15 @@ fn container(summary: models::ContainerSummary, networks: &HashMap<&str, &Networ
         .collect();
     places.sort_by(|a, b| a.network_name.cmp(&b.network_name));
     Some(Container {
-        id: text(summary.id)?,
-        name: own_name(&summary.names.unwrap_or_default()),
-        image: summary.image.unwrap_or_default(),
+        id: identifier(summary.id)?,
+        name: answer::name(&own_name(&summary.names.unwrap_or_default())),
+        image: answer::name(&summary.image.unwrap_or_default()),
         policy: Policy::from_labels(&labels),
         labels,
         state: state(summary.state),
         created_at: summary.created.and_then(|seconds| jiff::Timestamp::from_second(seconds).ok()),
         started_at: None,
-        mode: mode.as_deref().map(NetworkMode::parse),
+        mode: mode.map(|mode| NetworkMode::parse(&answer::name(&mode))),
         networks: places,
     })
 }
@@ -152,7 +157,7 @@ pub fn members(network: models::NetworkInspect) -> Option<NetworkMembers> {
         .into_iter()
         // Before a container has joined, Docker lists its endpoint as `ep-ENDPOINT`; Swarm's balancers are listed as `lb-NETWORK` and
         // `ingress-sbox`. Whoever is a container has a number for an identifier.
-        .filter(|(container_id, _)| container_id.bytes().all(|b| b.is_ascii_hexdigit()))
+        .filter(|(id, _)| answer::is_id(id) && id.bytes().all(|b| b.is_ascii_hexdigit()))
         // Podman lists containers that do not run, too.
         .filter(|(_, e)| [&e.endpoint_id, &e.mac_address].into_iter().flatten().any(|text| !text.is_empty()))
         .map(|(container_id, endpoint)| {
@@ -160,8 +165,8 @@ pub fn members(network: models::NetworkInspect) -> Option<NetworkMembers> {
             let v6 = endpoint.ipv6_address.as_deref().and_then(address);
             NetworkEndpoint {
                 container_id,
-                container_name: endpoint.name.unwrap_or_default(),
-                endpoint_id: endpoint.endpoint_id.unwrap_or_default(),
+                container_name: answer::name(&endpoint.name.unwrap_or_default()),
+                endpoint_id: identifier(endpoint.endpoint_id).unwrap_or_default(),
                 mac: endpoint.mac_address.and_then(|mac| mac.parse().ok()),
                 addresses: v4.into_iter().chain(v6).collect(),
             }
@@ -173,7 +178,7 @@ pub fn members(network: models::NetworkInspect) -> Option<NetworkMembers> {
 }
 
 fn network_of(
-    id: Option<String>,
+    given: Option<String>,
     name: Option<String>,
     driver: Option<String>,
     options: Option<HashMap<String, String>>,
@@ -181,23 +186,25 @@ fn network_of(
     internal: Option<bool>,
     ipv6: Option<bool>,
 ) -> Option<Network> {
-    let id = text(id)?;
-    let driver = driver.unwrap_or_default();
+    let id = identifier(given)?;
+    let driver = answer::name(&driver.unwrap_or_default());
     let ranges = ipam.and_then(|ipam| ipam.config).unwrap_or_default();
+    let gateways = ranges.iter().filter_map(|range| range.gateway.as_deref().and_then(address)).collect();
     let bridge = match driver.as_str() {
         "bridge" => {
             let given = options.unwrap_or_default().remove("com.docker.network.bridge.name");
             // Without a name the engine makes one of the identifier's first 12 digits.
             Some(text(given).unwrap_or_else(|| format!("br-{}", id.get(..12).unwrap_or(&id))))
+                .filter(|name| answer::is_interface(name))
         }
         OVERLAY => Some(overlay_name(&id)),
         _ => None,
     };
     Some(Network {
-        name: name.unwrap_or_default(),
+        name: answer::name(&name.unwrap_or_default()),
         bridge,
-        subnets: ranges.iter().filter_map(|range| text(range.subnet.clone())).collect(),
-        gateways: ranges.iter().filter_map(|range| range.gateway.as_deref().and_then(address)).collect(),
+        subnets: ranges.into_iter().filter_map(|range| range.subnet.filter(|text| is_range(text))).collect(),
+        gateways,
         internal: internal.unwrap_or(false),
         ipv6: ipv6.unwrap_or(false),
         id,
@@ -215,12 +222,12 @@ pub fn event(message: EventMessage, told: Timestamp, received: Timestamp) -> Opt
     let engine = engine.unwrap_or_else(jiff::Timestamp::now);
     let at = EventTime { engine, received, told };
     let actor = message.actor?;
-    let id = text(actor.id)?;
+    let id = identifier(actor.id)?;
     let mut attributes = actor.attributes.unwrap_or_default();
     match message.typ? {
         EventMessageTypeEnum::CONTAINER => {
             let action = container_action(message.action?.as_str(), &attributes)?;
-            let name = attributes.remove("name").unwrap_or_default();
+            let name = answer::name(&attributes.remove("name").unwrap_or_default());
             if is_monitor(|key| attributes.get(key)) {
                 let mut label = |key| attributes.remove(key).unwrap_or_default();
                 let (instance, slot) = (label(LABEL_INSTANCE), label(LABEL_SLOT));
@@ -247,7 +254,7 @@ fn container_action(action: &str, attributes: &HashMap<String, String>) -> Optio
         "destroy" | "remove" => ContainerAction::Destroy,
         "rename" => {
             let old = attributes.get("oldName").map_or("", String::as_str);
-            ContainerAction::Rename { old_name: old.strip_prefix('/').unwrap_or(old).to_owned() }
+            ContainerAction::Rename { old_name: answer::name(old.strip_prefix('/').unwrap_or(old)) }
         }
         "pause" => ContainerAction::Pause,
         "unpause" => ContainerAction::Unpause,
@@ -269,14 +276,14 @@ fn network_event(
     if attributes.get("type").is_some_and(|driver| driver == "null" || driver == "host") {
         return None;
     }
-    let network_name = attributes.remove("name").unwrap_or_default();
+    let network_name = answer::name(&attributes.remove("name").unwrap_or_default());
     match action {
         // Podman tells whom, where Docker tells to what
         "connect" | "disconnect" if attributes.contains_key("podId") => {
             Some(EngineEvent::NetworksChanged { container_id: network_id, at })
         }
         "connect" | "disconnect" => {
-            let container_id = text(attributes.remove("container"))?;
+            let container_id = identifier(attributes.remove("container"))?;
             Some(if action == "connect" {
                 EngineEvent::NetworkConnect { network_id, network_name, container_id, at }
             } else {
@@ -294,10 +301,35 @@ fn text(value: Option<String>) -> Option<String> {
     value.filter(|value| !value.is_empty())
 }
 
+fn identifier(value: Option<String>) -> Option<String> {
+    value.filter(|value| answer::is_id(value))
+}
+
 /// An address, with or without the prefix length behind it.
 fn address(text: &str) -> Option<IpAddr> {
-    text.split('/').next()?.parse().ok()
+    let address: IpAddr = text.split('/').next()?.parse().ok()?;
+    // nobody's
+    (!address.is_unspecified() && !address.is_multicast()).then_some(address)
 }
+
+/// Whether this is an address range: `address/bits`.
+fn is_range(text: &str) -> bool {
+    text.split_once('/').is_some_and(|(address, bits)| {
+        address
+            .parse::<IpAddr>()
+            .is_ok_and(|a| bits.parse().is_ok_and(|bits: u8| bits <= if a.is_ipv4() { 32 } else { 128 }))
+    })
+}
+
+/// A file of the engine's, by its whole path.
+pub fn file(path: String) -> Option<PathBuf> {
+    let path = PathBuf::from(path);
+    let plain = path.components().all(|part| matches!(part, Component::RootDir | Component::Normal(_)));
+    (path.is_absolute() && plain).then_some(path)
+}
+
+#[cfg(test)]
+mod mutation;
 
 #[cfg(test)]
 mod tests {

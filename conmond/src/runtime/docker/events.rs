@@ -5,15 +5,12 @@
 //! we are away; the snapshot that follows [`EngineEvent::Connected`] makes up for them.
 
 use std::collections::{HashSet, VecDeque};
-use std::pin::pin;
 use std::time::Duration;
 
 use bollard::models::EventMessage;
-use bollard::query_parameters::EventsOptionsBuilder;
-use futures_util::StreamExt;
 use ippm::time::Timestamp;
 
-use super::{Docker, convert, filter};
+use super::{ACT, Docker, answer, convert, filters, transport};
 use crate::clock::{self, Wall};
 use crate::runtime::{EngineEvent, RuntimeError};
 
@@ -21,6 +18,9 @@ use crate::runtime::{EngineEvent, RuntimeError};
 const OVERLAP_NS: i64 = 2_000_000_000;
 /// More than the engine keeps, so that it can repeat none that we have forgotten.
 const REMEMBERED: usize = 1024;
+/// So many lines one after the other that are no messages are no engine's.
+const NONSENSE: usize = 100;
+const WHAT: &str = "tell events";
 /// Between attempts: doubled up to the second each time, the first again after a connection that brought an event.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(3));
 
@@ -65,17 +65,25 @@ impl Docker {
         seen: &mut Seen,
         sink: &mut (impl FnMut(EngineEvent) + Send),
     ) -> RuntimeError {
-        let client = match self.client().await {
-            Ok(client) => client,
+        // A time to come, which a broken clock may have told, would hide what was told since.
+        let since = since.min(wall_ns());
+        let since = format!("{}.{:09}", since.div_euclid(1_000_000_000), since.rem_euclid(1_000_000_000));
+        let kinds = filters("type", vec!["container".to_owned(), "network".to_owned()]);
+        let (socket, path) = (self.socket(), format!("/events?since={since}&{kinds}"));
+        let mut lines = match self.within(WHAT, ACT, transport::stream(&socket, &path)).await {
+            Ok(lines) => lines,
             Err(error) => return error,
         };
-        let since = format!("{}.{:09}", since.div_euclid(1_000_000_000), since.rem_euclid(1_000_000_000));
-        let kinds = filter("type", vec!["container".to_owned(), "network".to_owned()]);
-        let options = EventsOptionsBuilder::new().since(&since).filters(&kinds).build();
-        let mut stream = pin!(client.events(Some(options)));
-        while let Some(message) = stream.next().await {
-            match message {
-                Ok(message) => {
+        let mut nonsense: Option<(usize, String)> = None;
+        loop {
+            let line = match lines.next().await {
+                Ok(Some(line)) => line,
+                Ok(None) => break,
+                Err(error) => return self.explain(WHAT, error),
+            };
+            match read(&line) {
+                Ok(Some(message)) => {
+                    nonsense = None;
                     let received = clock::monotonic();
                     if seen.is_new(&message) {
                         let told = seen.told(time_ns(&message), received, Wall::now());
@@ -84,10 +92,34 @@ impl Docker {
                         }
                     }
                 }
-                Err(error) => return self.explain("tell events", error),
+                Ok(None) => {}
+                // One such line is passed over: asked again, the engine would tell it again, and nothing behind it.
+                Err(why) => {
+                    tracing::warn!(why, "a line of the engine's events is no message");
+                    let count = nonsense.take().map_or(0, |(count, _)| count) + 1;
+                    nonsense = Some((count, why));
+                    if count == NONSENSE {
+                        break;
+                    }
+                }
             }
         }
-        RuntimeError::EventsEnded
+        match nonsense {
+            Some((_, why)) => RuntimeError::Nonsense { what: WHAT, why },
+            None => RuntimeError::EventsEnded,
+        }
+    }
+}
+
+/// A message, none of a kind that we do not follow.
+fn read(line: &[u8]) -> Result<Option<EventMessage>, String> {
+    if line.trim_ascii().is_empty() {
+        return Ok(None);
+    }
+    match serde_json::from_slice(line) {
+        Ok(message) => Ok(Some(message)),
+        Err(_) if answer::is_thing(line) => Ok(None),
+        Err(error) => Err(answer::words(&error.to_string())),
     }
 }
 
@@ -127,7 +159,7 @@ impl Seen {
         {
             self.all.remove(&oldest);
         }
-        self.latest_ns = self.latest_ns.max(time);
+        self.latest_ns = self.latest_ns.max(time.min(wall_ns()));
         self.count += 1;
         true
     }

@@ -8,13 +8,12 @@ use std::io::{self, Read};
 use std::path::Path;
 
 use bollard::body_full;
-use bollard::query_parameters::{
-    CreateImageOptionsBuilder, ListImagesOptionsBuilder, RemoveImageOptionsBuilder,
-};
+use bollard::models::ImageSummary;
+use bollard::query_parameters::{CreateImageOptionsBuilder, RemoveImageOptionsBuilder};
 use futures_util::TryStreamExt;
 use sha2::{Digest, Sha256};
 
-use super::{ACT, ASK, Docker, filter, present, status_code};
+use super::{ACT, ASK, Docker, answer, filters, present, status_code};
 use crate::runtime::{
     EngineKind, LABEL_INSTANCE, LABEL_ROLE, MONITOR_RUN_DIR, MONITOR_UID, MonitorImage, ROLE_MONITOR,
     RuntimeError,
@@ -68,13 +67,14 @@ impl Docker {
         let client = self.client().await?;
         // one label: Podman 4 finds no image by two
         let labels = vec![format!("{LABEL_INSTANCE}={}", self.instance())];
-        let options = ListImagesOptionsBuilder::new().filters(&filter("label", labels)).build();
-        let images = self.within("list images", ASK, client.list_images(Some(options))).await?;
+        let path = format!("/images/json?{}", filters("label", labels));
+        let images = self.list("list images", &path, |image: &ImageSummary| !image.id.is_empty()).await?;
         let repository = self.image_repository();
         let mut count = ImagesRemoved::default();
         for tag in images.iter().flat_map(|image| &image.repo_tags).map(|tag| short_name(tag)) {
             // the labels alone do not make it ours: a copy under another name is somebody else's
-            let ours = tag.strip_prefix(&repository).is_some_and(|rest| rest.starts_with(':'));
+            let version = tag.strip_prefix(&repository).and_then(|rest| rest.strip_prefix(':'));
+            let ours = version.is_some_and(answer::is_id);
             if keep == Some(tag) || !ours {
                 continue;
             }
@@ -153,7 +153,7 @@ fn short_name(tag: &str) -> &str {
 }
 
 /// Runs what computes or reads files for long beside the tasks.
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+pub(super) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
     match tokio::task::spawn_blocking(work).await {
         Ok(value) => value,
         // Nobody cancels these tasks, so it can only have panicked.

@@ -8,17 +8,18 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use bollard::models::{
-    ContainerCreateBody, ContainerStateStatusEnum, HostConfig, HostConfigLogConfig, Mount, MountType,
-    ResourcesUlimits, RestartPolicy, RestartPolicyNameEnum,
+    ContainerCreateBody, ContainerInspectResponse, ContainerStateStatusEnum, ContainerStatsResponse,
+    HostConfig, HostConfigLogConfig, Mount, MountType, ResourcesUlimits, RestartPolicy,
+    RestartPolicyNameEnum,
 };
 use bollard::query_parameters::{
-    CreateContainerOptionsBuilder, InspectContainerOptions, KillContainerOptionsBuilder,
-    ListContainersOptionsBuilder, RemoveContainerOptionsBuilder, StartContainerOptions, StatsOptionsBuilder,
+    CreateContainerOptionsBuilder, KillContainerOptionsBuilder, RemoveContainerOptionsBuilder,
+    StartContainerOptions,
 };
-use futures_util::{StreamExt, TryStreamExt};
+use futures_util::StreamExt;
 
 use super::image::{EXECUTABLE, ROLE_ARGUMENT};
-use super::{ACT, ASK, Docker, convert, present, status_code};
+use super::{ACT, Docker, answer, convert, filters, status_code};
 use crate::runtime::{
     ContainerState, EngineKind, LABEL_INSTANCE, LABEL_ROLE, LABEL_SLOT, MONITOR_RUN_DIR, MONITOR_UID,
     Monitor, MonitorSpec, MonitorStatus, MonitorUsage, ROLE_MONITOR, Removed, RuntimeError,
@@ -29,6 +30,8 @@ const OPEN_FILES: i64 = 256;
 /// Podman sets a limit of all processes of the user where none is given, and one so high that it may not itself. What
 /// counts is the limit for each container.
 const PROCESSES: i64 = 4096;
+/// So many of the engine's warnings about one container are told.
+const WARNINGS: usize = 10;
 /// Between attempts to remove a container that the engine is removing already.
 const REMOVAL_PAUSE: Duration = Duration::from_millis(50);
 
@@ -53,13 +56,16 @@ impl Docker {
     }
 
     async fn create(&self, name: &str, spec: &MonitorSpec) -> Result<String, RuntimeError> {
+        const WHAT: &str = "create a monitoring container";
         let (client, kind) = self.client_and_kind().await?;
         let options = CreateContainerOptionsBuilder::new().name(name).build();
         let body = create_body(self.instance(), spec, kind);
-        let created = self
-            .within("create a monitoring container", ACT, client.create_container(Some(options), body))
-            .await?;
-        for warning in created.warnings {
+        let created = self.within(WHAT, ACT, client.create_container(Some(options), body)).await?;
+        if !answer::is_id(&created.id) {
+            let why = format!("it says that '{}' was made", answer::name(&created.id));
+            return Err(RuntimeError::Nonsense { what: WHAT, why });
+        }
+        for warning in created.warnings.iter().take(WARNINGS).map(|text| answer::words(text)) {
             tracing::warn!(
                 container = name,
                 warning,
@@ -109,25 +115,20 @@ impl Docker {
 
     /// This instance's monitoring containers in any state.
     pub async fn list_monitors(&self) -> Result<Vec<Monitor>, RuntimeError> {
-        let client = self.client().await?;
         let labels =
             vec![format!("{LABEL_ROLE}={ROLE_MONITOR}"), format!("{LABEL_INSTANCE}={}", self.instance())];
-        let options = ListContainersOptionsBuilder::new()
-            .all(true)
-            .filters(&HashMap::from([("label".to_owned(), labels)]))
-            .build();
-        let found =
-            self.within("list monitoring containers", ASK, client.list_containers(Some(options))).await?;
+        let path = format!("/containers/json?all=true&{}", filters("label", labels));
+        let found = self.summaries("list monitoring containers", &path).await?;
         let prefix = self.monitor_name("");
         let monitors = found.into_iter().filter_map(|summary| {
             let names = summary.names.unwrap_or_default();
             // The labels alone do not make it ours: an application's container that bears them is never removed.
             let name =
                 names.iter().map(|n| n.trim_start_matches('/')).find(|n| n.starts_with(&prefix))?.to_owned();
-            let slot = summary.labels.unwrap_or_default().remove(LABEL_SLOT)?;
+            let slot = summary.labels.unwrap_or_default().remove(LABEL_SLOT).filter(|slot| is_slot(slot))?;
             let state = convert::state(summary.state);
             Some(Monitor {
-                id: summary.id?,
+                id: summary.id.filter(|id| answer::is_id(id))?,
                 name,
                 slot,
                 image_id: summary.image_id.unwrap_or_default(),
@@ -141,9 +142,8 @@ impl Docker {
 
     /// What became of a monitoring container, none when it is not there.
     pub async fn monitor_status(&self, id: &str) -> Result<Option<MonitorStatus>, RuntimeError> {
-        let client = self.client().await?;
-        let asked = client.inspect_container(id, None::<InspectContainerOptions>);
-        let found = present(self.within("inspect a monitoring container", ASK, asked).await)?;
+        let found: Option<ContainerInspectResponse> =
+            self.one("inspect a monitoring container", "/containers/", id, "/json").await?;
         Ok(found.and_then(|container| container.state).map(|state| {
             let now = status(state.status);
             let ended =
@@ -159,11 +159,13 @@ impl Docker {
 
     /// What a running monitoring container uses, none when it is not there or does not run.
     pub async fn monitor_usage(&self, id: &str) -> Result<Option<MonitorUsage>, RuntimeError> {
-        let client = self.client().await?;
-        let options = StatsOptionsBuilder::new().stream(false).one_shot(true).build();
-        let mut stream = client.stats(id, Some(options));
-        let asked = self.within("tell what a monitoring container uses", ASK, stream.try_next()).await;
-        let Some(stats) = present(asked)?.flatten() else { return Ok(None) };
+        const WHAT: &str = "tell what a monitoring container uses";
+        const ONCE: &str = "/stats?stream=false&one-shot=true";
+        let told = self.about(WHAT, "/containers/", id, ONCE).await?;
+        // of one that does not run, Podman says nothing
+        let Some(told) = told.filter(|told| !told.trim_ascii().is_empty()) else { return Ok(None) };
+        let stats: ContainerStatsResponse =
+            answer::one(&told).map_err(|why| RuntimeError::Nonsense { what: WHAT, why })?;
         let cpu_ns = stats.cpu_stats.and_then(|cpu| cpu.cpu_usage?.total_usage).unwrap_or(0);
         let memory_bytes = stats.memory_stats.and_then(|memory| memory.usage).unwrap_or(0);
         let pids = stats.pids_stats.and_then(|pids| pids.current).unwrap_or(0);
