@@ -361,6 +361,23 @@ async fn serve(
     Ok(())
 }
 
+/// What removing the shared filters has cost, or left.
+fn told_of_filters(removed: &tap::Removed) {
+    let tap::Removed { dropped, left } = removed;
+    if *dropped > 0 {
+        println!("{dropped} packets to containers were dropped by the kernel while filters were removed");
+    }
+    if !left.is_empty() {
+        let name = |i: &u32| nix::net::if_::if_indextoname(*i).ok()?.into_string().ok();
+        let names: Vec<String> = left.iter().filter_map(name).collect();
+        println!(
+            "left, because removing it under traffic would drop packets: a clsact qdisc without filters on {}. It goes with the \
+             interface, or by `tc qdisc del dev INTERFACE clsact`",
+            names.join(", ")
+        );
+    }
+}
+
 /// Removes every trace of an instance.
 pub fn clean(config: &Config) -> anyhow::Result<()> {
     let instance = instance(config)?;
@@ -398,8 +415,9 @@ pub fn clean(config: &Config) -> anyhow::Result<()> {
         Err(e) => failed.push(format!("cannot look into {}: {e}", dir.display())),
     }
     // what it leaves in the kernel needs no pins to be found
-    if let Err(e) = Dispatcher::remove(&dir) {
-        failed.push(conmond::mc::controller::chain(&e));
+    match Dispatcher::remove(&dir) {
+        Ok(removed) => told_of_filters(&removed),
+        Err(e) => failed.push(conmond::mc::controller::chain(&e)),
     }
     fault::point("clean.holder");
     let tokio = tokio::runtime::Builder::new_current_thread().enable_all().build()?;

@@ -5,6 +5,10 @@
 //!
 //! It owns `DIR/dispatch/{tx,rx}`, arrays of programs that are pinned beside the sets, and the device that holds the filters. All of that
 //! outlives its owner, and is taken over by the next.
+//!
+//! What it does not do is take a qdisc off a port just so, see [`quiet`].
+
+mod quiet;
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -25,6 +29,9 @@ use crate::fnv;
 use crate::netlink::{self, Blocks, Unbound};
 use crate::set::{DIRECTIONS, Descriptors, Programs, pin_error};
 use crate::{object, sys};
+
+pub use quiet::{Removed, Tidied};
+use quiet::Leftovers;
 
 /// The map that is one of the arrays in the dispatcher's programs.
 pub(crate) const TARGETS: &str = "targets";
@@ -61,6 +68,8 @@ pub struct Dispatcher {
     taken: Mutex<BTreeMap<u32, u32>>,
     /// The filters are where they should be.
     serves: AtomicBool,
+    /// Ports without a place, some of them still bound to the filters.
+    leftovers: Mutex<Leftovers>,
     /// Ready to ask, in the dispatcher's network namespace.
     sockets: Mutex<Vec<OwnedFd>>,
 }
@@ -122,8 +131,8 @@ impl Dispatcher {
         };
         let programs = [program(targets[0].as_fd())?, program(targets[1].as_fd())?];
         let serves = AtomicBool::new(false);
-        let (taken, sockets) = (Mutex::default(), Mutex::default());
-        Ok(Self { names: Names::of(root), targets, programs, taken, serves, sockets })
+        let (taken, leftovers, sockets) = Default::default();
+        Ok(Self { names: Names::of(root), targets, programs, taken, serves, leftovers, sockets })
     }
 
     /// Sees to it that there is a device that holds the filters, with this build's programs. To be called again when somebody removed it.
@@ -162,23 +171,36 @@ impl Dispatcher {
         Ok(bound?)
     }
 
+    /// Whether an interface of this network namespace is bound to the filters.
+    pub fn is_bound(&self, ifindex: u32) -> bool {
+        netlink::blocks_of(ifindex).is_ok_and(|of| of == Some(self.names.blocks))
+    }
+
     /// Whether the device is there, bound to the filters.
     pub fn is_whole(&self) -> bool {
         nix::net::if_::if_nametoindex(self.names.holder.as_str())
-            .is_ok_and(|holder| netlink::blocks_of(holder).is_ok_and(|of| of == Some(self.names.blocks)))
+            .is_ok_and(|holder| self.is_bound(holder))
     }
 
-    /// Takes ports off the filters that have no place here: a crash left them without a mark, and they are to be tapped in another way.
+    /// Takes ports off the filters that have no place here, be there packets or not: a crash left them without a mark, and they are to be
+    /// tapped by filters of their own, for which a qdisc that is bound to others' has no room.
     pub fn let_go(&self) -> Result<(), Error> {
         let Names { blocks, holder } = &self.names;
-        let its = nix::net::if_::if_nametoindex(holder.as_str()).unwrap_or_default();
-        let is_stray =
-            |ifindex: u32| ifindex != its && self.taken().get(&place_of(ifindex)) != Some(&ifindex);
-        netlink::unbind_all(*blocks, is_stray).map_err(|source| Error::Dispatch {
+        let let_go = |all: Vec<u32>| all.into_iter().try_for_each(|i| netlink::remove_blocks(i, *blocks));
+        self.strays().and_then(let_go).map_err(|source| Error::Dispatch {
             what: "remove ports from",
             holder: holder.clone(),
             source,
         })
+    }
+
+    /// Interfaces of this network namespace that are bound to the filters without a place here.
+    fn strays(&self) -> io::Result<Vec<u32>> {
+        let its = nix::net::if_::if_nametoindex(self.names.holder.as_str()).unwrap_or_default();
+        let mut all = netlink::bound_to(self.names.blocks)?;
+        let taken = self.taken();
+        all.retain(|ifindex| *ifindex != its && taken.get(&place_of(*ifindex)) != Some(ifindex));
+        Ok(all)
     }
 
     /// It takes no more ports, until it [serves](Self::serve) again.
@@ -194,14 +216,6 @@ impl Dispatcher {
     /// The name of the device that holds the filters.
     pub fn holder(&self) -> &str {
         &self.names.holder
-    }
-
-    /// Takes ports off the filters of the sets below `root`, those without a mark too, and removes the device that holds them. All of it may have
-    /// gone before.
-    pub fn remove(root: &Path) -> Result<(), Error> {
-        let Names { blocks, holder } = Names::of(root);
-        let removed = netlink::unbind_all(blocks, |_| true).and_then(|()| netlink::remove_holder(&holder));
-        removed.map_err(|source| Error::Dispatch { what: "remove", holder, source })
     }
 
     /// Runs of the direction's program, with what it went on as.
@@ -238,12 +252,14 @@ impl Dispatcher {
         self.taken().entry(place_of(ifindex)).or_insert(ifindex);
     }
 
-    /// Empties a port's place.
+    /// Empties a port's place. Bound as it is it runs no program from now on, and is taken off the filters when it is [quiet](Self::tidy).
     pub(crate) fn release(&self, ifindex: u32) {
         let mut taken = self.taken();
         if taken.get(&place_of(ifindex)) == Some(&ifindex) {
             taken.remove(&place_of(ifindex));
             self.empty(place_of(ifindex));
+            drop(taken);
+            self.leave(ifindex);
         }
     }
 
@@ -271,10 +287,20 @@ impl Dispatcher {
         Ok(filled)
     }
 
-    /// Empties all places that no port has: what a crash left there holds the programs and the maps of sets that have gone.
-    pub fn sweep(&self) {
-        let taken = self.taken();
-        (0..abi::TARGETS).filter(|place| !taken.contains_key(place)).for_each(|place| self.empty(place));
+    /// Empties all places that no port has: what a crash left there holds the programs and the maps of sets that have gone. And sees what
+    /// ports are bound to the filters without a place, to be taken off them when they are [quiet](Self::tidy).
+    pub fn sweep(&self) -> Result<(), Error> {
+        {
+            let taken = self.taken();
+            (0..abi::TARGETS).filter(|place| !taken.contains_key(place)).for_each(|place| self.empty(place));
+        }
+        let strays = self.strays().map_err(|source| Error::Dispatch {
+            what: "see what ports are bound to",
+            holder: self.names.holder.clone(),
+            source,
+        })?;
+        strays.into_iter().for_each(|ifindex| self.leave(ifindex));
+        Ok(())
     }
 }
 

@@ -39,7 +39,7 @@ mod slots;
 mod sys;
 
 pub use buckets::{table_bytes, table_size};
-pub use dispatch::Dispatcher;
+pub use dispatch::{Dispatcher, Removed, Tidied};
 pub use error::Error;
 pub use extents::Extensible;
 pub use grow::Drained;

@@ -2,6 +2,7 @@
 //! and `linux/pkt_cls.h`.
 
 mod blocks;
+mod device;
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -16,9 +17,10 @@ use nix::sys::time::{TimeVal, TimeValLike};
 use crate::set::DIRECTIONS;
 
 pub(crate) use blocks::{
-    Blocks, Unbound, bind_blocks, blocks_of, make_holder, remove_blocks, remove_holder, set_block_filter,
-    unbind_all,
+    Blocks, Unbound, bind_blocks, blocks_of, bound_to, make_holder, remove_block_filters, remove_blocks,
+    remove_holder, set_block_filter,
 };
+pub(crate) use device::{State, state_of};
 
 const RTM_NEWQDISC: u16 = 36;
 const RTM_DELQDISC: u16 = 37;
@@ -171,35 +173,19 @@ fn place_of(ifindex: u32, direction: Direction) -> Option<u32> {
     priorities(direction).iter().copied().find(is_at)
 }
 
-/// Takes the clsact qdisc away if it has no filter, anybody's. (One that somebody adds between the look and the removal goes
-/// with it.)
-pub(crate) fn remove_clsact_if_unused(ifindex: u32) -> io::Result<()> {
-    for direction in DIRECTIONS {
-        let all = message(RTM_GETTFILTER, NLM_F_DUMP, ifindex, 0, parent(direction), 0);
-        if !request(all)?.is_empty() {
-            return Ok(());
-        }
-    }
-    match request(message(RTM_DELQDISC, 0, ifindex, 0xffff_0000, CLSACT, 0)) {
-        // it has gone already, alone or with its interface
-        Err(e) if matches!(e.raw_os_error(), Some(libc::ENOENT | libc::EINVAL | libc::ENODEV)) => Ok(()),
-        other => other.map(drop),
-    }
-}
-
 /// Puts a program at a direction of a port, in place of ours that was there.
 pub(crate) fn set_filter(ifindex: u32, direction: Direction, program: BorrowedFd<'_>) -> io::Result<()> {
     set_filter_at(ifindex, direction, program, place_of(ifindex, direction))
 }
 
-/// Puts programs at both directions of a port that has none of ours, with the clsact qdisc if that is not there. Returns whether the qdisc
-/// was added.
+/// Puts programs at both directions of a port that has none of ours, with the clsact qdisc if that is not there. The qdisc stays there
+/// until the port goes: without a filter it costs nothing, and taking it away can cost packets (see [`crate::dispatch`]).
 ///
 /// All of it is one message: every other one would wait for the lock that others hold for long while containers start.
 pub(crate) fn add_filters(
     ifindex: u32,
     programs: [(Direction, BorrowedFd<'_>); 2],
-) -> Result<bool, (Direction, io::Error)> {
+) -> Result<(), (Direction, io::Error)> {
     let mut qdisc = message(RTM_NEWQDISC, NLM_F_CREATE | NLM_F_EXCL, ifindex, 0xffff_0000, CLSACT, 0);
     attribute(&mut qdisc, TCA_KIND, b"clsact\0");
     let [(tx, at_tx), (rx, at_rx)] = programs;
@@ -209,7 +195,7 @@ pub(crate) fn add_filters(
     let all = [qdisc, first(tx, at_tx), first(rx, at_rx)];
     let [added, put_tx, put_rx] = requests(all).map_err(|error| (tx, error))?;
     let is = |error: &io::Error, code| error.raw_os_error() == Some(code);
-    let qdisc_is_ours = match added {
+    let qdisc_is_new = match added {
         Ok(_) => true,
         Err(error) if is(&error, libc::EEXIST) => false,
         Err(error) => return Err((tx, error)),
@@ -217,7 +203,7 @@ pub(crate) fn add_filters(
     for ((direction, program), put) in programs.into_iter().zip([put_tx, put_rx]) {
         let done = match put {
             // one of ours that nobody remembers may be at another place: this one is there in its stead
-            Ok(_) if !qdisc_is_ours => remove_other_places(ifindex, direction),
+            Ok(_) if !qdisc_is_new => remove_other_places(ifindex, direction),
             Ok(_) => Ok(()),
             // one of ours is there, or somebody's at our first place
             Err(error) if is(&error, libc::EEXIST) || is(&error, libc::EINVAL) => {
@@ -230,13 +216,10 @@ pub(crate) fn add_filters(
             for direction in [tx, rx] {
                 let _ = remove_filter(ifindex, direction);
             }
-            if qdisc_is_ours {
-                let _ = remove_clsact_if_unused(ifindex);
-            }
             return Err((direction, error));
         }
     }
-    Ok(qdisc_is_ours)
+    Ok(())
 }
 
 /// Puts programs in the place of ours at both directions, by one message: each that is waited for keeps others from the lock.

@@ -12,8 +12,9 @@
 //! for each port, not three.
 //!
 //! Pins are `SET/taps/IFINDEX-{tx,rx}` of the links, and of a program as a mark that there are classifiers:
-//! `IFINDEX-clsact`, `IFINDEX-clsact-ours` where the qdisc is ours, too, and `IFINDEX-clsact-shared`. The mark is there before the qdisc and goes after
-//! it, so that nothing outlives a crash without one. The directory that holds the pins is the set the port
+//! `IFINDEX-clsact`, and `IFINDEX-clsact-shared`. The mark is there before filters of the port's own and goes after
+//! them, so that nothing outlives a crash without one. The qdisc is not taken away with them: while it is, the kernel drops packets
+//! ([`crate::dispatch`] takes its own when nothing is sent). The directory that holds the pins is the set the port
 //! belongs to: moving a port renames the pins, then exchanges the programs, so that an adopter who first
 //! [mends](Port::mend) and then puts every port to its directory's programs repairs whatever a crash left half done.
 //!
@@ -77,19 +78,18 @@ struct Links {
 /// Classifiers at both directions.
 #[derive(Clone)]
 enum Filters {
-    /// The port's own.
-    Own { qdisc_is_ours: bool },
+    /// The port's own, with their mark.
+    Own(&'static str),
     /// Those that ports share. Without a dispatcher they go on as they are.
     Shared(Blocks, Option<Arc<Dispatcher>>),
 }
 
 impl Filters {
-    const ALL_KINDS: [&str; 3] = [CLSACT, OUR_CLSACT, SHARED];
+    const ALL_KINDS: [&str; 3] = [CLSACT, OLD_CLSACT, SHARED];
 
     fn pin_kind(&self) -> &'static str {
         match self {
-            Self::Own { qdisc_is_ours: false } => CLSACT,
-            Self::Own { qdisc_is_ours: true } => OUR_CLSACT,
+            Self::Own(mark) => mark,
             Self::Shared(..) => SHARED,
         }
     }
@@ -97,7 +97,7 @@ impl Filters {
     /// Whether they are at the port.
     fn are_at(&self, ifindex: u32) -> bool {
         match self {
-            Self::Own { .. } => netlink::has_filter(ifindex),
+            Self::Own(_) => netlink::has_filter(ifindex),
             Self::Shared(blocks, _) => netlink::blocks_of(ifindex).is_ok_and(|of| of == Some(*blocks)),
         }
     }
@@ -120,7 +120,8 @@ fn pinned(dir: &Path) -> Result<BTreeMap<u32, Vec<String>>, Error> {
 }
 
 const CLSACT: &str = "clsact";
-const OUR_CLSACT: &str = "clsact-ours";
+/// An earlier build's, where it had made the qdisc.
+const OLD_CLSACT: &str = "clsact-ours";
 const SHARED: &str = "clsact-shared";
 
 enum Hold {
@@ -169,68 +170,38 @@ fn links(programs: &Programs, ifindex: u32) -> Result<Links, Error> {
 
 /// Filters of the port's own, with their mark in `dir`.
 fn filters(programs: &Programs, ifindex: u32, dir: Option<&Path>) -> Result<Filters, Error> {
-    let mark = |kind: &str| dir.map(|dir| dir.join(format!("{ifindex}-{kind}")));
-    let (ours, others) = (OUR_CLSACT, CLSACT);
-    // Whose the qdisc is is known when it is there. Before that it is marked as ours: should we die here beside somebody else's, that
-    // one goes with the mark if it has no filter, in which case nobody misses it.
-    if let Some(mark) = mark(ours) {
-        pin(&mark, programs.of(Direction::Tx))?;
+    let mark = dir.map(|dir| dir.join(format!("{ifindex}-{CLSACT}")));
+    if let Some(mark) = &mark {
+        pin(mark, programs.of(Direction::Tx))?;
     }
     fault::point("filters.marked");
-    let put = put_filters(programs, ifindex, || match (mark(ours), mark(others)) {
-        (Some(from), Some(to)) => fs::rename(&from, &to).map_err(|source| pin_error("move", &from, source)),
-        _ => Ok(()),
-    });
-    if put.is_err() {
-        for mark in [mark(ours), mark(others)].into_iter().flatten() {
+    let all = DIRECTIONS.map(|direction| (direction, programs.of(direction)));
+    if let Err((direction, source)) = netlink::add_filters(ifindex, all) {
+        if let Some(mark) = mark {
             let _ = fs::remove_file(mark);
         }
+        return Err(Error::Attach { ifindex, direction: direction_name(direction), source });
     }
-    put
-}
-
-/// `not_ours` is called if the qdisc was there already.
-fn put_filters(
-    programs: &Programs,
-    ifindex: u32,
-    not_ours: impl FnOnce() -> Result<(), Error>,
-) -> Result<Filters, Error> {
-    let failed = |direction: Direction| {
-        move |source| Error::Attach { ifindex, direction: direction_name(direction), source }
-    };
-    let all = DIRECTIONS.map(|direction| (direction, programs.of(direction)));
-    let put = netlink::add_filters(ifindex, all);
-    let qdisc_is_ours = put.map_err(|(direction, source)| failed(direction)(source))?;
     fault::point("filters.put");
-    if !qdisc_is_ours {
-        not_ours()?;
-    }
-    Ok(Filters::Own { qdisc_is_ours })
+    Ok(Filters::Own(CLSACT))
 }
 
 fn remove_filters(ifindex: u32, filters: &Filters) -> Result<(), (Direction, io::Error)> {
-    let qdisc_is_ours = match filters {
-        Filters::Own { qdisc_is_ours } => *qdisc_is_ours,
-        Filters::Shared(blocks, dispatcher) => {
-            netlink::remove_blocks(ifindex, *blocks).map_err(|source| (Direction::Tx, source))?;
-            fault::point("unfilter.shared");
-            // its place is empty only when nothing looks there any more
-            if let Some(dispatcher) = dispatcher {
-                dispatcher.release(ifindex);
-            }
-            return Ok(());
+    if let Filters::Shared(blocks, dispatcher) = filters {
+        match dispatcher {
+            // from now on the port runs no program there
+            Some(dispatcher) => dispatcher.release(ifindex),
+            None => netlink::remove_blocks(ifindex, *blocks).map_err(|source| (Direction::Tx, source))?,
         }
-    };
+        fault::point("unfilter.shared");
+        return Ok(());
+    }
     for direction in DIRECTIONS {
         netlink::remove_filter(ifindex, direction).map_err(|source| (direction, source))?;
         fault::point(match direction {
             Direction::Tx => "unfilter.tx",
             Direction::Rx => "unfilter.rx",
         });
-    }
-    if qdisc_is_ours {
-        netlink::remove_clsact_if_unused(ifindex).map_err(|source| (Direction::Tx, source))?;
-        fault::point("unfilter.qdisc");
     }
     Ok(())
 }
@@ -422,7 +393,7 @@ impl Port {
         }
     }
 
-    /// The second half of fastening: the classifiers go, and the qdisc with them if it was ours and nobody else uses it.
+    /// The second half of fastening: the classifiers go. The qdisc stays for the time being.
     pub fn settle(&mut self, set: &Set) -> Result<(), Error> {
         let Hold::Both(_, filters) = &self.hold else { return Ok(()) };
         let filters = filters.clone();
@@ -506,7 +477,7 @@ impl Port {
         let all = DIRECTIONS.map(|direction| (direction, programs.of(direction)));
         let links = match &self.hold {
             Hold::Tcx(links) | Hold::Group(links) | Hold::Both(links, _) => links,
-            Hold::Clsact(Filters::Own { .. }) => {
+            Hold::Clsact(Filters::Own(_)) => {
                 netlink::replace_filters(ifindex, all)
                     .map_err(|(direction, source)| failed(direction)(source))?;
                 fault::point("move.both");
@@ -549,11 +520,13 @@ impl Port {
         }
     }
 
-    /// Removes the tap and its pins.
+    /// Removes the tap and its pins. Filters that ports share go, where there is no dispatcher, [with all of them](Dispatcher::remove).
     pub fn detach(self) -> Result<(), Error> {
-        if let Hold::Clsact(filters) | Hold::Both(_, filters) = &self.hold {
+        match &self.hold {
+            Hold::Clsact(Filters::Shared(_, None)) | Hold::Both(_, Filters::Shared(_, None)) => {}
             // an interface that has gone took its filters along
-            let _ = remove_filters(self.ifindex, filters);
+            Hold::Clsact(filters) | Hold::Both(_, filters) => drop(remove_filters(self.ifindex, filters)),
+            Hold::Tcx(_) | Hold::Group(_) => {}
         }
         fault::point("detach.unfiltered");
         let names = self.pin_names();
@@ -598,8 +571,8 @@ impl Port {
             let has = |kind: &str| kinds.iter().any(|k| k == kind);
             let open = |kind: &str| sys::obj_get(&dir.join(format!("{ifindex}-{kind}"))).ok();
             let filters = match Filters::ALL_KINDS.map(has) {
-                [_, true, _] => Some(Filters::Own { qdisc_is_ours: true }),
-                [true, ..] => Some(Filters::Own { qdisc_is_ours: false }),
+                [true, ..] => Some(Filters::Own(CLSACT)),
+                [_, true, _] => Some(Filters::Own(OLD_CLSACT)),
                 [.., true] => {
                     // the folder above is the dispatcher's
                     let blocks = Names::of(set_dir.parent().unwrap_or(set_dir)).blocks;

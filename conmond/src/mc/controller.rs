@@ -172,7 +172,10 @@ impl Controller {
         work.wait_for_taps(&mut inbox);
         if let Some(dispatcher) = &work.dispatcher {
             // not before: a port that a crash left without a mark was counted until now
-            dispatcher.sweep();
+            if let Err(error) = dispatcher.sweep() {
+                let error = &error as &dyn std::error::Error;
+                tracing::warn!(error, "ports that were left bound to filters stay so");
+            }
         }
         let thread = std::thread::Builder::new()
             .name("controller".into())
@@ -263,6 +266,10 @@ struct Work {
     /// Addresses to give up, and when.
     closing: Vec<(Timestamp, std::net::IpAddr, String)>,
     attachment: &'static str,
+    /// What links had sent when we began.
+    sent: BTreeMap<u32, u64>,
+    /// Not before this are ports taken off filters that they do not need any more. None while one is.
+    tidy_at: Option<Timestamp>,
     tapper: Tapper,
     /// Where control groups are, on a host that has version 2 of them.
     hierarchy: Option<PathBuf>,
@@ -352,6 +359,7 @@ impl Work {
             Event::Rigged(answer) => match *answer {
                 rigger::Answer::Port(done) => self.take_rigged(done),
                 rigger::Answer::Group(job, found) => self.take_group(job, found),
+                rigger::Answer::Tidied(result) => self.take_tidied(result),
             },
             Event::Tapped(done) => self.take_tapped(*done),
             Event::Found(found) => self.take_found(found),
@@ -879,6 +887,7 @@ impl Work {
         if self.look_again_at.is_some_and(|at| at <= now) {
             self.look_at_all_links();
         }
+        self.tidy(now);
         let due: Vec<_> = self.closing.extract_if(.., |(at, _, _)| *at <= now).collect();
         for (at, address, container) in due {
             // one that was started again meanwhile may have got it again

@@ -281,16 +281,20 @@ const QUIET: Duration = Duration::from_secs(2);
 /// A container that was made so long ago and is not started is not about to be.
 const MADE: Duration = Duration::from_secs(30);
 
+/// Whether no container is starting, and nothing is being done to a port: nobody is known to need the lock for network devices.
+pub fn is_calm(world: &World, now: Timestamp) -> bool {
+    let busy = |t: &TapSeen| t.hold == TapHold::Busy || (!t.adopted && now - t.tapped_at < QUIET);
+    let starts = |c: &ContainerSeen| c.container.state == ContainerState::Created && now - c.heard_at < MADE;
+    world.tapping.is_empty() && !world.taps.values().any(busy) && !world.containers.values().any(starts)
+}
+
 /// The next port to fasten. One at a time, and not while containers start: fastening holds the lock that every change of a network
 /// device needs for some 30 ms, so that taps of new ports, and the engine, would have to wait.
 fn fasten(world: &World, now: Timestamp) -> Option<Action> {
     if !world.wishes.fasten || world.fasten_at > now {
         return None;
     }
-    let busy = |t: &TapSeen| t.hold == TapHold::Busy || (!t.adopted && now - t.tapped_at < QUIET);
-    let starts = |c: &ContainerSeen| c.container.state == ContainerState::Created && now - c.heard_at < MADE;
-    let taps = !world.tapping.is_empty();
-    if taps || world.taps.values().any(busy) || world.containers.values().any(starts) {
+    if !is_calm(world, now) {
         return None;
     }
     let growing = |t: &TapSeen| world.sets.get(&t.set).is_some_and(|s| s.table.stage != Growth::None);

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::sync::mpsc::{Sender, channel};
 use std::thread::JoinHandle;
 
-use tap::{Dispatcher, Port, Set};
+use tap::{Dispatcher, Port, Set, Tidied};
 
 use super::controller::chain;
 use super::world::SetId;
@@ -27,6 +27,8 @@ pub enum Job {
     Group(GroupJob),
     /// Take the programs and their pins away.
     Detach(Port),
+    /// Take a port off the filters that it shared, if one is quiet.
+    Tidy(Arc<Dispatcher>),
     /// Make anew what holds the filters that ports share, if it is not there.
     Serve(Arc<Dispatcher>),
 }
@@ -55,6 +57,8 @@ pub enum Answer {
     Port(Done),
     /// A control group: the port that it is now, or why it is none.
     Group(GroupJob, Result<Port, String>),
+    /// A port was taken off the filters that it shared, or none was.
+    Tidied(Result<Option<Tidied>, tap::Error>),
 }
 
 /// A port that comes back.
@@ -103,6 +107,7 @@ impl Rigger {
                         done(Answer::Group(job, found));
                     }
                     Job::Detach(port) => detach(port),
+                    Job::Tidy(dispatcher) => done(Answer::Tidied(dispatcher.tidy())),
                     Job::Serve(dispatcher) => {
                         if dispatcher.serves() && dispatcher.is_whole() {
                             continue;

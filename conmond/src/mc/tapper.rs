@@ -34,6 +34,9 @@ pub struct Order {
     pub attach: Attach,
     /// By filters that it shares, if they are to be had.
     pub dispatcher: Option<Arc<Dispatcher>>,
+    /// Of a port that has been up for a while: what it had sent some time ago. One that has sent more is not given a qdisc, since a
+    /// port drops packets while that is put on it.
+    pub sent: Option<u64>,
     /// Nothing has passed it yet: its counters need not be read first.
     pub is_new: bool,
     /// It is on its bridge already: its container may send at any moment.
@@ -238,8 +241,11 @@ fn tap(order: Order, query: &mut LinkQuery, namespaces: &Namespaces) -> Done {
     let Order { ifindex, is_new, .. } = order;
     let mut stats = || query.link_stats(ifindex).ok().flatten();
     let before = if is_new { Some(LinkStats::default()) } else { stats() };
-    let attached =
-        if tap::is_elsewhere(ifindex) { attach_elsewhere(&order, namespaces) } else { attach(&order) };
+    let is_busy = order.sent.is_some_and(|sent| before.is_none_or(|now| now.tx_packets != sent));
+    let attached = match tap::is_elsewhere(ifindex) {
+        true => attach_elsewhere(&order, namespaces),
+        false => attach(&order, is_busy),
+    };
     let result = match attached {
         Ok(port) => {
             let at = monotonic();
@@ -256,9 +262,11 @@ fn tap(order: Order, query: &mut LinkQuery, namespaces: &Namespaces) -> Done {
 }
 
 /// A port of this network namespace.
-fn attach(order: &Order) -> Result<Port, tap::Error> {
+fn attach(order: &Order, is_busy: bool) -> Result<Port, tap::Error> {
     let (ifindex, programs, dir) = (order.ifindex, order.set.programs(), &order.dir);
-    let shared = order.dispatcher.as_ref().map(|d| Port::attach_shared(d, ifindex, programs, dir));
+    // one that is bound to the filters needs no qdisc any more
+    let dispatcher = order.dispatcher.as_ref().filter(|d| !is_busy || d.is_bound(ifindex));
+    let shared = dispatcher.map(|d| Port::attach_shared(d, ifindex, programs, dir));
     match shared {
         Some(Ok(Some(port))) => return Ok(port),
         Some(Err(error)) => {
@@ -267,7 +275,8 @@ fn attach(order: &Order) -> Result<Port, tap::Error> {
         }
         Some(Ok(None)) | None => {}
     }
-    Port::attach(ifindex, programs, order.attach, Some(dir))
+    let how = if is_busy && order.attach == Attach::Quick { Attach::Auto } else { order.attach };
+    Port::attach(ifindex, programs, how, Some(dir))
 }
 
 /// A port of a bridge in another network namespace.

@@ -4,6 +4,7 @@
 //! Answers are matched by sequence number; what belongs to a question given up earlier is passed over. Every question
 //! ends within its timeout.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::net::IpAddr;
 use std::os::fd::AsRawFd;
@@ -70,6 +71,13 @@ impl LinkQuery {
             return self.namespaces.ask(ifindex, |query, index| query.link_stats(index));
         }
         self.one("a link's counters", ifindex, None, true, wire::stats)
+    }
+
+    /// Packets that each link of our namespace has sent.
+    pub fn sent(&mut self) -> Result<BTreeMap<u32, u64>, SwitchError> {
+        let sent = |body: &[u8]| Some((wire::link(body)?.ifindex, wire::stats(body)?.tx_packets));
+        let all = self.dump("the links' counters", |seq| Request::links(seq, 0, None, true), sent)?;
+        Ok(all.into_iter().collect())
     }
 
     /// The far end of a port as [`LinkQuery::peer`] has it, asked in the port's own namespace.

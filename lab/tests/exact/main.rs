@@ -11,7 +11,8 @@ mod stage;
 
 use anyhow::{Context, Result, ensure};
 use figures::Pair;
-use stage::{ENDS, FOUR, Otherwise, SIX, Stage, TCP, UDP, on_stage};
+use lab::{App, Conmond, ConmondOptions, Spec, output_text, root_test, wait_for};
+use stage::{ENDS, FOUR, Otherwise, SIX, Stage, TCP, UDP, WAIT, fastened, on_stage};
 
 /// The greatest frame of a single segment: a link header, and the network's 1,500.
 const FRAME: u32 = 1514;
@@ -115,5 +116,72 @@ fn root_pairs_are_exact_with_ten_times_more_flows_than_slots() -> Result<()> {
         println!("{active} flows with a record");
         ensure!((1..=1024).contains(&active), "{active} flows have a record");
         Ok(())
+    })
+}
+
+/// A container's packets are none the fewer for being counted: not while its port is tapped, first by classifiers and then by
+/// TCX, nor when its tap goes and another comes. The kernel drops what is sent to a port while a qdisc is put there or taken
+/// away, clsact too (`dev_deactivate` in `qdisc_graft`), after the tap has counted it and before a capture sees it.
+#[test]
+fn root_no_packet_is_dropped_for_a_tap() -> Result<()> {
+    root_test("a port that is tapped under traffic", |lab| {
+        let host = lab.host("h1")?;
+        host.network("net", None)?;
+        let mut conmond = Conmond::start(&host, ConmondOptions::default())?;
+        let run = |name: &str, words: &str| {
+            let spec = Spec::app(name, App::Labgen).network("net").compose("exact", name);
+            host.run(&spec.command(words.split_ascii_whitespace()))
+        };
+        let sink = run("sink", "idle")?;
+        let port = sink.port()?.outside.name;
+        let source = run("source", &format!("udp-flows --rounds 1000 --rate 20000 --to {}:1", sink.ipv4("net")?))?;
+        let qdisc = |words: &[&str]| output_text(host.command("tc").arg("qdisc").args(words));
+        let is_bound = || qdisc(&["show", "dev", &port]).map(|shown| shown.contains("ingress_block"));
+        // waits for so many packets; how many the port has dropped by then
+        let dropped_after = |packets: u64| {
+            let enough = host.namespace().link(&port)?.tx.packets + packets;
+            wait_for("datagrams at the port", WAIT, || {
+                let tx = host.namespace().link(&port)?.tx;
+                Ok((tx.packets >= enough).then_some(tx.dropped))
+            })
+        };
+        let first = dropped_after(1000)?;
+        let exchanges = |conmond: &Conmond| match tap::kernel_has_tcx() {
+            true => fastened(conmond, &["sink"]),
+            false => Ok(()),
+        };
+        exchanges(&conmond)?;
+        let exchanged = dropped_after(1000)?;
+        ensure!(!tap::kernel_has_tcx() || is_bound()?, "a qdisc was taken off a port under traffic");
+        conmond.down()?;
+        let removed = dropped_after(1000)?;
+        conmond.up()?;
+        exchanges(&conmond)?;
+        let again = dropped_after(1000)?;
+        conmond.down()?;
+        // what was left there: this may drop packets
+        qdisc(&["del", "dev", &port, "clsact"])?;
+        let before = dropped_after(1000)?;
+        conmond.up()?;
+        exchanges(&conmond)?;
+        let beside = dropped_after(1000)? - before;
+        println!(
+            "packets dropped: {first} at a tapped port, {} while its classifiers were exchanged for TCX, {} while its tap was \
+             removed, {} while it was put on again, {} by somebody who deleted the qdisc, {beside} when it was tapped after \
+             that",
+            exchanged - first,
+            removed - exchanged,
+            again - removed,
+            before - again
+        );
+        // without TCX a port that runs already has a qdisc put on it, once
+        ensure!(again == 0 && (beside == 0 || !tap::kernel_has_tcx()), "packets were dropped");
+        // a port to which nothing is sent has no qdisc any more once it is held by TCX
+        source.remove()?;
+        let late = run("late", "idle")?.port()?.outside.name;
+        wait_for("a port without a qdisc", WAIT, || {
+            let shown = qdisc(&["show", "dev", &late])?;
+            Ok((!tap::kernel_has_tcx() || !shown.contains("clsact")).then_some(()))
+        })
     })
 }

@@ -96,6 +96,9 @@ const FASTEN: &[&str] = &[
     "settle.unpinned",
 ];
 
+/// A port that is held by TCX, and to which nothing is sent, is taken off the filters that it shared.
+const TIDY: &[&str] = &["tidy.unbound"];
+
 /// A container goes, and what was counted with it is settled.
 const SETTLE: &[&str] = &["settle.ended", "settle.folded", "settle.journalled", "settle.freed"];
 
@@ -127,9 +130,9 @@ const CLEAN: &[&str] = &[
     "detach.unfiltered",
     "unfilter.tx",
     "unfilter.rx",
-    "unfilter.qdisc",
     "clean.untapped",
     "set.unpin",
+    "dispatch.unfiltered",
     "clean.holder",
     "clean.unpinned",
     "clean.monitors",
@@ -297,6 +300,7 @@ fn every_fault_point_is_in_a_test() -> Result<()> {
         TAP_CLSACT,
         TAP_TCX,
         FASTEN,
+        TIDY,
         SETTLE,
         RETIRE,
         JOURNAL,
@@ -488,6 +492,14 @@ fn root_death_while_records_are_settled() -> Result<()> {
             faults.is_whole(&[&sink])
         })?;
         traffic.was_counted_exactly(&faults.conmond)?;
+        pins_are_the_daemon_s(&faults.conmond)?;
+        faults.each(TIDY, |faults, point| {
+            faults.arm(point)?;
+            let late = idle(faults.host, "late", "late")?;
+            faults.await_death(point)?;
+            faults.conmond.up()?;
+            faults.is_whole(&[&late])
+        })?;
         pins_are_the_daemon_s(&faults.conmond)?;
         faults.down()
     })

@@ -72,11 +72,11 @@ pub fn pins_are_the_daemon_s(conmond: &Conmond) -> Result<()> {
 }
 
 /// Where an instance's maps and links are pinned.
-fn pins_of(conmond: &Conmond) -> PathBuf {
+pub fn pins_of(conmond: &Conmond) -> PathBuf {
     Path::new("/sys/fs/bpf/conmon").join(conmond.instance())
 }
 
-/// What hangs at the ports of a host's containers: programs by TCX, qdiscs of clsact with or without filters.
+/// What hangs at the ports of a host's containers: programs by TCX, and filters. A qdisc without filters does nothing.
 pub fn attached(host: &Host) -> Result<Vec<String>> {
     let mut found = Vec::new();
     for link in host.links()?.iter().filter(|link| link.master.is_some()) {
@@ -85,9 +85,11 @@ pub fn attached(host: &Host) -> Result<Vec<String>> {
             found.push(format!("{programs:?} programs by TCX on {}", link.name));
         }
         let tc = |args: &[&str]| output_text(host.namespace().command("tc").args(args));
-        if tc(&["qdisc", "show", "dev", &link.name])?.contains("clsact") {
-            let filters = ["ingress", "egress"].map(|hook| tc(&["filter", "show", "dev", &link.name, hook]));
-            found.push(format!("a clsact qdisc on {} with {filters:?}", link.name));
+        for hook in ["ingress", "egress"] {
+            let filters = tc(&["filter", "show", "dev", &link.name, hook])?;
+            if !filters.trim().is_empty() {
+                found.push(format!("filters on {}, {hook}: {filters}", link.name));
+            }
         }
     }
     Ok(found)

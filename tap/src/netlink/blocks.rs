@@ -120,18 +120,15 @@ fn blocks_in(qdisc: &[u8]) -> Option<Blocks> {
     Some(Blocks { tx: number(TCA_INGRESS_BLOCK)?, rx: number(TCA_EGRESS_BLOCK)? })
 }
 
-/// Takes the interfaces that are bound to these blocks off them, if they are wanted.
-pub(crate) fn unbind_all(blocks: Blocks, is_wanted: impl Fn(u32) -> bool) -> io::Result<()> {
+/// The interfaces that are bound to these blocks.
+pub(crate) fn bound_to(blocks: Blocks) -> io::Result<Vec<u32>> {
     let all = request(message(RTM_GETQDISC, NLM_F_DUMP, 0, 0, 0, 0))?;
     let ours = all.iter().filter(|qdisc| blocks_in(qdisc) == Some(blocks));
-    let interface = |qdisc: &Vec<u8>| Some(u32::from_ne_bytes(qdisc.get(4..8)?.try_into().ok()?));
-    ours.filter_map(interface)
-        .filter(|ifindex| is_wanted(*ifindex))
-        .try_for_each(|ifindex| remove_blocks(ifindex, blocks))
+    Ok(ours.filter_map(|qdisc| Some(u32::from_ne_bytes(qdisc.get(4..8)?.try_into().ok()?))).collect())
 }
 
 /// The payload of the first attribute of a kind.
-fn attribute_of(mut all: &[u8], wanted: u16) -> Option<&[u8]> {
+pub(super) fn attribute_of(mut all: &[u8], wanted: u16) -> Option<&[u8]> {
     loop {
         let (head, _) = all.split_first_chunk::<4>()?;
         let length = usize::from(u16::from_ne_bytes([head[0], head[1]]));
@@ -167,6 +164,21 @@ pub(crate) fn set_block_filter(
     attribute(&mut m, TCA_KIND, b"bpf\0");
     program_of_filter(&mut m, program);
     request(m).map(drop)
+}
+
+/// Takes ours away from both blocks. They may not be there.
+pub(crate) fn remove_block_filters(blocks: Blocks) -> io::Result<()> {
+    let info = 1 << 16 | ETH_P_ALL.to_be() >> 16;
+    for direction in DIRECTIONS {
+        let mut m = message(RTM_DELTFILTER, 0, MAGIC_BLOCK, HANDLE, blocks.of(direction), info);
+        attribute(&mut m, TCA_KIND, b"bpf\0");
+        match request(m) {
+            // neither is the filter, or the block
+            Err(e) if matches!(e.raw_os_error(), Some(libc::ENOENT | libc::EINVAL)) => {}
+            other => drop(other?),
+        }
+    }
+    Ok(())
 }
 
 #[cfg(test)]

@@ -39,6 +39,23 @@ fn qdisc(net: &Net, port: &str) -> (bool, bool) {
     (shown.contains("clsact"), shown.contains("ingress_block"))
 }
 
+/// All ports that have no place are quiet, and are taken off the filters: these.
+fn tidy(net: &Net, dispatcher: &Dispatcher, ports: &[&str]) {
+    let begun = Instant::now();
+    let mut tidied = Vec::new();
+    while dispatcher.has_leftovers() {
+        assert!(begun.elapsed() < Duration::from_secs(10), "still {}", dispatcher.leftover());
+        if let Some(one) = inside(&net.host, || dispatcher.tidy()).unwrap() {
+            assert_eq!(one.dropped, 0);
+            tidied.push(one.ifindex);
+        }
+        thread::sleep(Duration::from_millis(50));
+    }
+    tidied.sort_unstable();
+    assert_eq!(tidied, ports.iter().map(|port| net.port(port)).collect::<Vec<_>>());
+    ports.iter().for_each(|port| assert_eq!(qdisc(net, port), (false, false)));
+}
+
 fn clean(net: &Net, root: &Path, dirs: &[&Path]) {
     dirs.iter().for_each(|dir| Set::unpin(dir).unwrap());
     Set::unpin(&root.join("dispatch")).unwrap();
@@ -86,7 +103,7 @@ fn root_ports_that_share_filters_are_counted_exactly() {
     assert!(inside(&net.host, || Port::adopt(&dirs[0], Some(&dispatcher))).unwrap().is_empty());
     let mut taps = inside(&net.host, || Port::adopt(&dirs[1], Some(&dispatcher))).unwrap();
     assert_eq!(taps.len(), 2);
-    dispatcher.sweep();
+    inside(&net.host, || dispatcher.sweep()).unwrap();
     for tap in &mut taps {
         inside(&net.host, || {
             assert!(tap.is_alive());
@@ -100,7 +117,12 @@ fn root_ports_that_share_filters_are_counted_exactly() {
             assert!(tap.is_fast());
         }
         for port in ["p1", "p2"] {
-            assert_eq!(qdisc(&net, port), (false, false), "the qdisc was ours");
+            assert_eq!(qdisc(&net, port), (true, true), "packets pass");
+        }
+        assert_eq!(dispatcher.places().unwrap(), [0, 0]);
+        for _ in 0..4 {
+            assert_eq!(inside(&net.host, || dispatcher.tidy()).unwrap(), None, "packets pass");
+            thread::sleep(Duration::from_millis(300));
         }
         thread::sleep(Duration::from_millis(200));
     }
@@ -113,6 +135,7 @@ fn root_ports_that_share_filters_are_counted_exactly() {
         inside(&net.host, || tap.detach()).unwrap();
     }
     assert_eq!(dispatcher.places().unwrap(), [0, 0]);
+    tidy(&net, &dispatcher, &["p1", "p2"]);
     clean(&net, &root, &[&dirs[0], &dirs[1]]);
     assert!(net.host.link(dispatcher.holder()).is_err(), "the holder has gone");
 }
@@ -145,7 +168,7 @@ fn root_a_death_over_a_port_that_shares_filters() {
     let mut taps = inside(&net.host, || Port::adopt(&dir, Some(&dispatcher))).unwrap();
     assert_eq!(taps.len(), 2, "what is not bound is none");
     assert_eq!(std::fs::read_dir(dir.join("taps")).unwrap().count(), 4, "two links and two marks");
-    dispatcher.sweep();
+    inside(&net.host, || dispatcher.sweep()).unwrap();
     assert_eq!(dispatcher.places().unwrap(), [2, 2], "its place is empty");
     for tap in &mut taps {
         inside(&net.host, || {
@@ -154,10 +177,11 @@ fn root_a_death_over_a_port_that_shares_filters() {
         });
     }
     adopted.janitor().run(&[Command::Overlap(false)]).unwrap();
-    assert_eq!(qdisc(&net, "p1"), (false, false));
-    assert_eq!(qdisc(&net, "p2"), (true, true));
+    assert_eq!(dispatcher.places().unwrap(), [1, 1]);
     thread::sleep(Duration::from_millis(200));
     stop(loads);
+    tidy(&net, &dispatcher, &["p1"]);
+    assert_eq!(qdisc(&net, "p2"), (true, true));
     let mut reader = reader(&adopted);
     for port in ["p1", "p2"] {
         let all = assert_exact("after a death", &net, port, &mut [&mut reader]);
@@ -219,8 +243,12 @@ fn root_who_cannot_share_filters_is_told_so() {
             tap.detach().unwrap();
         });
     }
-    assert_eq!(qdisc(&net, "p2"), (false, false));
-    dispatcher.sweep();
+    // without a dispatcher nobody knows its place: that is for who removes the filters
+    assert_eq!(qdisc(&net, "p2"), (true, true));
+    drop(dispatcher);
+    let dispatcher = start(&net, &root);
+    inside(&net.host, || dispatcher.sweep()).unwrap();
+    tidy(&net, &dispatcher, &["p2"]);
     // a port that cannot be there
     let refused = inside(&net.host, || Port::attach_shared(&dispatcher, 99_999, set.programs(), &dir));
     assert!(refused.is_err());
@@ -230,6 +258,53 @@ fn root_who_cannot_share_filters_is_told_so() {
     });
     inside(&net.host, || own.detach()).unwrap();
     clean(&net, &root, &[&dir]);
+}
+
+/// Who removes the filters under traffic loses no packet: the qdiscs stay, without filters, and serve the next.
+#[test]
+fn root_filters_are_removed_under_traffic() {
+    if !privileged("root_filters_are_removed_under_traffic") {
+        return;
+    }
+    let net = Net::new();
+    let root = pins(&net, "shared");
+    let dir = root.join("set");
+    let set = pinned(&dir);
+    let dispatcher = start(&net, &root);
+    let mut taps = ["p1", "p2"].map(|p| share(&net, &dispatcher, p, &set, &dir).unwrap());
+    net.up();
+    let loads = everything(&net);
+    thread::sleep(Duration::from_millis(300));
+    let dropped = || ["p1", "p2"].map(|port| net.host.link(port).unwrap().tx.dropped);
+    let before = dropped();
+    let of = ["p1", "p2"].map(|port| net.port(port));
+    for _ in 0..3 {
+        drop(taps);
+        for tap in inside(&net.host, || Port::adopt(&dir, None)).unwrap() {
+            inside(&net.host, || tap.detach()).unwrap();
+        }
+        Set::unpin(&root.join("dispatch")).unwrap();
+        let removed = inside(&net.host, || Dispatcher::remove(&root)).unwrap();
+        assert_eq!((removed.dropped, removed.left), (0, of.to_vec()));
+        let block = block_of(&net, "p1");
+        let shown = tc(&net, &format!("filter show block {block}"));
+        assert!(!shown.contains("conmon"), "{shown}");
+        assert_eq!(qdisc(&net, "p1"), (true, true));
+        let again = start(&net, &root);
+        taps = ["p1", "p2"].map(|p| share(&net, &again, p, &set, &dir).unwrap());
+        let mut reader = reader(&set);
+        let count = |r: &mut tap::Reader| crate::ports::counted(r, of[0]).rx.packets;
+        let first = count(&mut reader);
+        thread::sleep(Duration::from_millis(300));
+        assert!(count(&mut reader) > first + 50, "it counts");
+    }
+    assert_eq!(dropped(), before);
+    stop(loads);
+    for tap in taps {
+        inside(&net.host, || tap.detach()).unwrap();
+    }
+    clean(&net, &root, &[&dir]);
+    ["p1", "p2"].iter().for_each(|port| assert_eq!(qdisc(&net, port), (false, false)));
 }
 
 fn block_of(net: &Net, port: &str) -> String {

@@ -38,7 +38,7 @@ pub fn reader(set: &Set) -> Reader {
 }
 
 /// All a set counted at a port: flows and pairs, and what belongs to none. Everything in it is of that port.
-fn counted(reader: &mut Reader, ifindex: u32) -> Both<Counters> {
+pub fn counted(reader: &mut Reader, ifindex: u32) -> Both<Counters> {
     reader.forget();
     let scan = reader.scan().unwrap();
     let mut all = scan.set.no_port;
@@ -353,7 +353,7 @@ fn root_fastening_misses_nothing_and_counts_nothing_twice() {
             assert!(tap.is_fast() && tap.how() == "tcx");
         }
         for port in ["p1", "p2"] {
-            assert_eq!(classifiers(&net, port), (false, 0), "the qdisc was ours");
+            assert_eq!(classifiers(&net, port), (true, 0), "the qdisc stays");
         }
         if pinned {
             let mut left: Vec<_> =
@@ -468,7 +468,7 @@ fn root_a_death_while_fastening_misses_nothing() {
             });
         }
         adopted.janitor().run(&[Command::Overlap(false)]).unwrap();
-        assert_eq!(classifiers(&net, "p1"), if half_linked { (true, 2) } else { (false, 0) });
+        assert_eq!(classifiers(&net, "p1"), (true, if half_linked { 2 } else { 0 }));
         thread::sleep(Duration::from_millis(200));
         for tap in &mut taps {
             inside(&net.host, || tap.fasten(&adopted)).unwrap();
@@ -488,7 +488,7 @@ fn root_a_death_while_fastening_misses_nothing() {
     }
 }
 
-/// Another's filter on our qdisc keeps it.
+/// Another's filter on our qdisc is left alone.
 #[test]
 fn root_a_qdisc_that_others_use_stays() {
     if !privileged("root_a_qdisc_that_others_use_stays") || !has_tcx_for("root_a_qdisc_that_others_use_stays")

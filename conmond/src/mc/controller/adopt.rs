@@ -46,6 +46,7 @@ impl Work {
             .context("cannot start the saver's thread")?
         };
         let translations = shared.store().translations();
+        let mut query = LinkQuery::open(namespaces.clone())?;
         let mut work = Self {
             world: World::new(settings.wishes.clone()),
             settings,
@@ -57,7 +58,9 @@ impl Work {
             engine_address,
             engine_version: None,
             engine_error: None,
-            query: LinkQuery::open(namespaces.clone())?,
+            sent: query.sent()?,
+            tidy_at: Some(started),
+            query,
             namespaces,
             overlays,
             overlays_failed: BTreeMap::new(),
@@ -321,9 +324,11 @@ impl Work {
                 self.settle_growth(id);
             }
         }
-        if let Some(dispatcher) = self.dispatcher.as_ref().filter(|_| !self.shares)
-            && let Err(error) = dispatcher.let_go()
-        {
+        let dispatcher = self.dispatcher.as_ref().filter(|_| !self.shares);
+        if let Some(Err(error)) = dispatcher.map(|dispatcher| match self.settings.attach {
+            Attach::Clsact => dispatcher.let_go(),
+            _ => dispatcher.sweep(),
+        }) {
             let error = &error as &dyn std::error::Error;
             tracing::warn!(error, "ports that a crash left may be counted twice until they are removed");
         }

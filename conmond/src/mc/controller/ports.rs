@@ -2,11 +2,18 @@
 
 use super::*;
 use crate::discovery::step;
+use crate::mc::reconcile::is_calm;
 use crate::mc::rigger::{Done, What as Rigged, detach};
 use crate::mc::surveyor::{Found, Question};
 use crate::mc::tapper::{self, Made, Order, Refusal};
 use crate::mc::world::{FarEnd, Tapping};
 use crate::switch::SwitchError;
+use tap::Tidied;
+
+/// A link that was made so long ago has its first moments behind it: whoever is to talk by it may do so at any time.
+const STARTS: Duration = Duration::from_secs(2);
+/// Pause after no port was quiet.
+const TIDY_AGAIN: Duration = Duration::from_secs(1);
 
 fn saved_stats(s: LinkStats) -> SavedStats {
     SavedStats { rx: (s.rx_packets, s.rx_bytes), tx: (s.tx_packets, s.tx_bytes) }
@@ -30,6 +37,8 @@ impl Work {
         // nothing passes a link that is down: its counters need not be read first, and can be read later
         let is_new = seen.made_at.or(seen.joined_at).is_some() && !seen.link.up;
         let joined = seen.link.master.is_some();
+        let starts = seen.made_at.is_some_and(|made| monotonic() - made < STARTS);
+        let sent = (seen.link.up && !starts).then(|| self.sent.get(&ifindex).copied().unwrap_or_default());
         // what is counted from the tap's first moment on has a name
         let owner = self.world.owners.get(&ifindex).map(|o| o.container.as_str());
         self.shared.names_mut().set_port(ifindex, &seen.link.name, owner);
@@ -37,7 +46,7 @@ impl Work {
         self.world.tapping.insert(ifindex, tapping);
         let (dir, attach) = (self.set_dir(to), self.settings.attach);
         let dispatcher = self.dispatcher.clone().filter(|_| self.shares);
-        self.tapper.tap(Order { ifindex, set, dir, attach, dispatcher, is_new, joined });
+        self.tapper.tap(Order { ifindex, set, dir, attach, dispatcher, sent, is_new, joined });
     }
 
     pub(super) fn take_tapped(&mut self, done: tapper::Done) {
@@ -134,6 +143,34 @@ impl Work {
         };
         let set = set.set.clone();
         self.hand_over(ifindex, |port| RiggerJob::Fasten(port, set));
+    }
+
+    /// Has a port taken off the filters that it shared, if one is waiting for that, and nobody else for the lock that it takes.
+    pub(super) fn tidy(&mut self, now: Timestamp) {
+        let Some(dispatcher) = self.dispatcher.clone().filter(|dispatcher| dispatcher.has_leftovers()) else {
+            return;
+        };
+        if self.tidy_at.is_some_and(|at| at <= now) && is_calm(&self.world, now) {
+            self.tidy_at = None;
+            self.rigger.send(RiggerJob::Tidy(dispatcher));
+        }
+    }
+
+    pub(super) fn take_tidied(&mut self, result: Result<Option<Tidied>, tap::Error>) {
+        // there may be many more, or none that is quiet
+        let pause = if matches!(result, Ok(Some(_))) { FASTEN_EVERY } else { TIDY_AGAIN };
+        self.tidy_at = Some(monotonic() + pause);
+        match result {
+            Ok(Some(Tidied { ifindex, dropped })) if dropped > 0 => {
+                let interface = self.interface(ifindex);
+                tracing::warn!(interface, dropped, "the kernel dropped packets to a container while a qdisc was taken off its port");
+            }
+            Ok(_) => {}
+            Err(error) => {
+                let error = &error as &dyn std::error::Error;
+                tracing::warn!(error, "ports stay bound to filters that they do not need any more");
+            }
+        }
     }
 
     pub(super) fn take_rigged(&mut self, done: Done) {
