@@ -236,7 +236,7 @@ impl Default for Tables {
             calm_seconds: 60,
             pairs: 4096,
             max_pairs: 32_768,
-            ports: 1024,
+            ports: 2048,
             hists: 1024,
             max_hists: 16_384,
             ring_bytes: 256 << 10,

@@ -361,20 +361,31 @@ async fn serve(
     Ok(())
 }
 
-/// What removing the shared filters has cost, or left.
-fn told_of_filters(removed: &tap::Removed) {
+/// What removing the shared filters has cost, and what is left, since removing it would drop packets: of those, and of ports that had filters
+/// of their own.
+fn tell_of_qdiscs(removed: &tap::Removed, own: &[u32]) {
     let tap::Removed { dropped, left } = removed;
-    if *dropped > 0 {
-        println!("{dropped} packets to containers were dropped by the kernel while filters were removed");
-    }
-    if !left.is_empty() {
+    let names = |all: &[u32]| {
         let name = |i: &u32| nix::net::if_::if_indextoname(*i).ok()?.into_string().ok();
-        let names: Vec<String> = left.iter().filter_map(name).collect();
+        let some = all.iter().filter_map(name).take(SOME).collect::<Vec<_>>().join(", ");
+        match all.len().saturating_sub(SOME) {
+            0 => some,
+            more => format!("{some} and {more} more"),
+        }
+    };
+    if *dropped > 0 {
+        println!("{dropped} packets to containers were dropped by the kernel while qdiscs were removed");
+    }
+    const SOME: usize = 8;
+    const WHY: &str = "removing it could drop packets; it goes with the interface, or by `tc qdisc del dev INTERFACE clsact`";
+    if !left.is_empty() {
         println!(
-            "left, because removing it under traffic would drop packets: a clsact qdisc without filters on {}. It goes with the \
-             interface, or by `tc qdisc del dev INTERFACE clsact`",
-            names.join(", ")
+            "a clsact qdisc without filters, on which others cannot put any, is left on {}: {WHY}",
+            names(left)
         );
+    }
+    if !own.is_empty() {
+        println!("a clsact qdisc without filters is left on {}: {WHY}", names(own));
     }
 }
 
@@ -387,7 +398,7 @@ pub fn clean(config: &Config) -> anyhow::Result<()> {
         drop(ApiSocket::bind(&instance.socket(), None).context("stop the daemon first (conmonctl down)")?);
     }
     let mut failed = Vec::new();
-    let mut ports = 0;
+    let (mut ports, mut own) = (0, Vec::new());
     let dir = pins(config);
     match fs::read_dir(&dir) {
         Ok(sets) => {
@@ -395,6 +406,9 @@ pub fn clean(config: &Config) -> anyhow::Result<()> {
                 let path = set.path();
                 let removed = Port::adopt(&path, None).and_then(|all| {
                     ports += all.len();
+                    own.extend(
+                        all.iter().filter(|p| p.how() == "clsact" && !p.is_shared()).map(Port::ifindex),
+                    );
                     all.into_iter().try_for_each(Port::detach)
                 });
                 fault::point("clean.untapped");
@@ -416,7 +430,7 @@ pub fn clean(config: &Config) -> anyhow::Result<()> {
     }
     // what it leaves in the kernel needs no pins to be found
     match Dispatcher::remove(&dir) {
-        Ok(removed) => told_of_filters(&removed),
+        Ok(removed) => tell_of_qdiscs(&removed, &own),
         Err(e) => failed.push(conmond::mc::controller::chain(&e)),
     }
     fault::point("clean.holder");

@@ -100,6 +100,7 @@ fn the_values_are_the_source_s() {
         ("conmon_stop_delay_seconds_sum".to_owned(), 0.0004),
         ("conmon_reaction_delay_seconds_count".to_owned(), 1.0),
         ("conmon_end_delay_seconds_count".to_owned(), 1.0),
+        ("conmon_tap_dropped_packets_total".to_owned(), 3.0),
         (r#"conmon_build_info{version="0.1.0",revision="abc"}"#.to_owned(), 1.0),
         ("conmon_engine_connected".to_owned(), 1.0),
         ("conmon_api_dropped_streams_total".to_owned(), 9.0),

@@ -330,6 +330,11 @@ metrics! {
         "From reading the kernel's message that the link is gone until its flows and pairs are ended in the kernel's \
          tables. They are folded and freed after a grace period, which is not in it.";
         "";
+    TAP_DROPS: Counter Unit::Count("packets"), "conmon_tap_dropped_packets_total" []
+        "Packets to containers that their ports dropped while a qdisc was put on them or taken off for a tap.";
+        "By the difference of the interface's own counter (`tx_dropped`), so what it drops for other reasons in these milliseconds \
+         is in it. The kernel drops what is sent in that moment, so it is done when nothing was sent for a while, where that can be.";
+        "";
     ENGINE_CONNECTED: Gauge Unit::Bool, "conmon_engine_connected" []
         "Whether the event stream of the container engine is connected.";
         "While it is not, ports are still tapped and counted, without names.";

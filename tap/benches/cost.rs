@@ -16,6 +16,9 @@ fn main() {
     }
     cost::sizes();
     cost::hot(1_000_000);
+    if tap::kernel_has_tcx() {
+        cost::left(rounds, std::time::Duration::from_millis(250));
+    }
     cost::run(rounds, std::time::Duration::from_millis(250), |load| {
         loads.split(',').any(|part| load.contains(part))
     });

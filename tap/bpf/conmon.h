@@ -43,7 +43,8 @@
 
 enum cm_const {
 	CM_ABI = 6,		/* changes whenever a record's layout or meaning does */
-	CM_PROBES = 8,		/* slots looked at for a pair, a port or a histogram */
+	CM_PROBES = 8,		/* slots looked at for a pair or a histogram, in the table and in each of its extents */
+	CM_PORT_PROBES = 64,	/* for a port, whose table does not grow */
 	CM_PLACES = 16,		/* flow slots in a bucket */
 	CM_BUCKETS = 4,		/* buckets that a flow may be in */
 	CM_GONE = 1,		/* no record's tag, whose highest bit is set */

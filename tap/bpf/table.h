@@ -521,16 +521,18 @@ noinline __u32 pair_get(struct cm_pair_key *k, __u64 now)
 noinline __u32 port_get(__u32 ifindex)
 {
 	__u32 tag = mix(ifindex * cm_settings.secret[4]);
+	/* neighbours in the table are none here: nearly all of it can be used */
+	__u32 step = tag >> 16 | 1;
 
-	for (__u32 i = 0; i < CM_PROBES; i++) {
-		__u32 at = (tag + i) & cm_settings.port_mask;
+	ROLLED for (__u32 i = 0; i < CM_PORT_PROBES; i++) {
+		__u32 at = (tag + i * step) & cm_settings.port_mask;
 		struct cm_port *p = port_at(at);
 
 		if (p && p->ifindex == ifindex && READ_ONCE(p->state) == CM_LIVE)
 			return at;
 	}
-	for (__u32 i = 0; i < CM_PROBES; i++) {
-		__u32 at = (tag + i) & cm_settings.port_mask;
+	ROLLED for (__u32 i = 0; i < CM_PORT_PROBES; i++) {
+		__u32 at = (tag + i * step) & cm_settings.port_mask;
 		struct cm_port *p = port_at(at);
 		int got;
 

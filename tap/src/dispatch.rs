@@ -10,7 +10,6 @@
 
 mod quiet;
 
-use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -30,8 +29,8 @@ use crate::netlink::{self, Blocks, Unbound};
 use crate::set::{DIRECTIONS, Descriptors, Programs, pin_error};
 use crate::{object, sys};
 
+use quiet::Places;
 pub use quiet::{Removed, Tidied};
-use quiet::Leftovers;
 
 /// The map that is one of the arrays in the dispatcher's programs.
 pub(crate) const TARGETS: &str = "targets";
@@ -64,12 +63,9 @@ pub struct Dispatcher {
     /// By direction.
     targets: [OwnedFd; 2],
     programs: [OwnedFd; 2],
-    /// Ports by their places.
-    taken: Mutex<BTreeMap<u32, u32>>,
+    places: Mutex<Places>,
     /// The filters are where they should be.
     serves: AtomicBool,
-    /// Ports without a place, some of them still bound to the filters.
-    leftovers: Mutex<Leftovers>,
     /// Ready to ask, in the dispatcher's network namespace.
     sockets: Mutex<Vec<OwnedFd>>,
 }
@@ -91,9 +87,26 @@ impl Dispatcher {
 
     /// Makes the dispatcher of the sets below `root`, or takes over what an earlier one left; then it takes ports.
     pub fn start(root: &Path) -> Result<Arc<Self>, Error> {
+        let dispatcher = Self::over(root, Self::targets(root)?)?;
+        dispatcher.serve()?;
+        Ok(Arc::new(dispatcher))
+    }
+
+    /// Takes over what an earlier one left, for the ports that it has; it takes no others. None if there is nothing.
+    pub fn adopt(root: &Path) -> Result<Option<Arc<Self>>, Error> {
+        let is_there = || DIRECTIONS.into_iter().all(|direction| pin_of(root, direction).exists());
+        let has_ports = || netlink::bound_to(Names::of(root).blocks).is_ok_and(|bound| !bound.is_empty());
+        if !is_there() && !has_ports() {
+            return Ok(None);
+        }
+        Self::over(root, Self::targets(root)?).map(|made| Some(Arc::new(made)))
+    }
+
+    /// The arrays, made if they are not there.
+    fn targets(root: &Path) -> Result<[OwnedFd; 2], Error> {
         let dir = root.join(Self::DIR);
         fs::create_dir_all(&dir).map_err(|source| pin_error("make", &dir, source))?;
-        let targets = DIRECTIONS.map(|direction| {
+        let [tx, rx] = DIRECTIONS.map(|direction| {
             let path = pin_of(root, direction);
             if let Ok(there) = sys::obj_get(&path) {
                 return Ok(there);
@@ -105,19 +118,7 @@ impl Dispatcher {
             Ok(made)
         });
         fault::point("dispatch.pinned");
-        let [tx, rx] = targets;
-        let dispatcher = Self::over(root, [tx?, rx?])?;
-        dispatcher.serve()?;
-        Ok(Arc::new(dispatcher))
-    }
-
-    /// Takes over what an earlier one left, for the ports that it has; it takes no others. None if there is nothing.
-    pub fn adopt(root: &Path) -> Result<Option<Arc<Self>>, Error> {
-        let [tx, rx] = DIRECTIONS.map(|direction| sys::obj_get(&pin_of(root, direction)));
-        match (tx, rx) {
-            (Ok(tx), Ok(rx)) => Self::over(root, [tx, rx]).map(|made| Some(Arc::new(made))),
-            _ => Ok(None),
-        }
+        Ok([tx?, rx?])
     }
 
     fn over(root: &Path, targets: [OwnedFd; 2]) -> Result<Self, Error> {
@@ -131,8 +132,18 @@ impl Dispatcher {
         };
         let programs = [program(targets[0].as_fd())?, program(targets[1].as_fd())?];
         let serves = AtomicBool::new(false);
-        let (taken, leftovers, sockets) = Default::default();
-        Ok(Self { names: Names::of(root), targets, programs, taken, serves, leftovers, sockets })
+        let (places, sockets) = Default::default();
+        let dispatcher = Self { names: Names::of(root), targets, programs, places, serves, sockets };
+        // before anybody else gets a place of theirs
+        for ifindex in dispatcher.bound().map_err(dispatcher.failed("see what ports are bound to"))? {
+            dispatcher.places().leave(ifindex);
+        }
+        Ok(dispatcher)
+    }
+
+    fn failed(&self, what: &'static str) -> impl FnOnce(io::Error) -> Error + use<> {
+        let holder = self.names.holder.clone();
+        move |source| Error::Dispatch { what, holder, source }
     }
 
     /// Sees to it that there is a device that holds the filters, with this build's programs. To be called again when somebody removed it.
@@ -178,29 +189,7 @@ impl Dispatcher {
 
     /// Whether the device is there, bound to the filters.
     pub fn is_whole(&self) -> bool {
-        nix::net::if_::if_nametoindex(self.names.holder.as_str())
-            .is_ok_and(|holder| self.is_bound(holder))
-    }
-
-    /// Takes ports off the filters that have no place here, be there packets or not: a crash left them without a mark, and they are to be
-    /// tapped by filters of their own, for which a qdisc that is bound to others' has no room.
-    pub fn let_go(&self) -> Result<(), Error> {
-        let Names { blocks, holder } = &self.names;
-        let let_go = |all: Vec<u32>| all.into_iter().try_for_each(|i| netlink::remove_blocks(i, *blocks));
-        self.strays().and_then(let_go).map_err(|source| Error::Dispatch {
-            what: "remove ports from",
-            holder: holder.clone(),
-            source,
-        })
-    }
-
-    /// Interfaces of this network namespace that are bound to the filters without a place here.
-    fn strays(&self) -> io::Result<Vec<u32>> {
-        let its = nix::net::if_::if_nametoindex(self.names.holder.as_str()).unwrap_or_default();
-        let mut all = netlink::bound_to(self.names.blocks)?;
-        let taken = self.taken();
-        all.retain(|ifindex| *ifindex != its && taken.get(&place_of(*ifindex)) != Some(ifindex));
-        Ok(all)
+        nix::net::if_::if_nametoindex(self.names.holder.as_str()).is_ok_and(|holder| self.is_bound(holder))
     }
 
     /// It takes no more ports, until it [serves](Self::serve) again.
@@ -227,13 +216,14 @@ impl Dispatcher {
         self.names.blocks
     }
 
-    fn taken(&self) -> MutexGuard<'_, BTreeMap<u32, u32>> {
-        self.taken.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Not to be held while the kernel is asked for anything that takes its lock: who taps a new port waits for it.
+    fn places(&self) -> MutexGuard<'_, Places> {
+        self.places.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// What passes this port goes on as these programs from now on. False if another port has its place.
     pub(crate) fn put(&self, ifindex: u32, programs: &Programs) -> io::Result<bool> {
-        if *self.taken().entry(place_of(ifindex)).or_insert(ifindex) != ifindex {
+        if !self.places().take(ifindex) {
             return Ok(false);
         }
         for (direction, targets) in DIRECTIONS.into_iter().zip(&self.targets) {
@@ -249,18 +239,26 @@ impl Dispatcher {
 
     /// A port that an earlier owner had has its place; what is there is as it was.
     pub(crate) fn keep(&self, ifindex: u32) {
-        self.taken().entry(place_of(ifindex)).or_insert(ifindex);
+        self.places().take(ifindex);
     }
 
-    /// Empties a port's place. Bound as it is it runs no program from now on, and is taken off the filters when it is [quiet](Self::tidy).
+    /// Empties a port's place, which nobody else gets as long as the port is bound: it runs no program from now on, and is taken off the
+    /// filters when it is [quiet](Self::tidy).
     pub(crate) fn release(&self, ifindex: u32) {
-        let mut taken = self.taken();
-        if taken.get(&place_of(ifindex)) == Some(&ifindex) {
-            taken.remove(&place_of(ifindex));
+        let mut places = self.places();
+        if places.has(ifindex) {
             self.empty(place_of(ifindex));
-            drop(taken);
-            self.leave(ifindex);
+            places.leave(ifindex);
         }
+    }
+
+    /// A port that is not bound needs no place.
+    pub(crate) fn forget(&self, ifindex: u32) {
+        let mut places = self.places();
+        if places.has(ifindex) {
+            self.empty(place_of(ifindex));
+        }
+        places.forget(ifindex);
     }
 
     fn empty(&self, place: u32) {
@@ -273,7 +271,7 @@ impl Dispatcher {
     }
 
     /// How many places hold a program, by direction.
-    pub fn places(&self) -> io::Result<[usize; 2]> {
+    pub fn filled(&self) -> io::Result<[usize; 2]> {
         let mut filled = [0; 2];
         for (targets, filled) in self.targets.iter().zip(&mut filled) {
             for place in 0..abi::TARGETS {
@@ -287,20 +285,10 @@ impl Dispatcher {
         Ok(filled)
     }
 
-    /// Empties all places that no port has: what a crash left there holds the programs and the maps of sets that have gone. And sees what
-    /// ports are bound to the filters without a place, to be taken off them when they are [quiet](Self::tidy).
-    pub fn sweep(&self) -> Result<(), Error> {
-        {
-            let taken = self.taken();
-            (0..abi::TARGETS).filter(|place| !taken.contains_key(place)).for_each(|place| self.empty(place));
-        }
-        let strays = self.strays().map_err(|source| Error::Dispatch {
-            what: "see what ports are bound to",
-            holder: self.names.holder.clone(),
-            source,
-        })?;
-        strays.into_iter().for_each(|ifindex| self.leave(ifindex));
-        Ok(())
+    /// Empties all places that no port has: what a crash left there holds the programs and the maps of sets that have gone.
+    pub fn sweep(&self) {
+        let places = self.places();
+        (0..abi::TARGETS).filter(|place| !places.is_in_use(*place)).for_each(|place| self.empty(place));
     }
 }
 

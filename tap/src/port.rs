@@ -168,15 +168,26 @@ fn links(programs: &Programs, ifindex: u32) -> Result<Links, Error> {
     Ok(Links { tx, rx })
 }
 
-/// Filters of the port's own, with their mark in `dir`.
-fn filters(programs: &Programs, ifindex: u32, dir: Option<&Path>) -> Result<Filters, Error> {
+/// Filters of the port's own, with their mark in `dir`. `unbinds`: if need be the port is taken off those that it shared, packets or not.
+fn filters(programs: &Programs, ifindex: u32, dir: Option<&Path>, unbinds: bool) -> Result<Filters, Error> {
     let mark = dir.map(|dir| dir.join(format!("{ifindex}-{CLSACT}")));
     if let Some(mark) = &mark {
         pin(mark, programs.of(Direction::Tx))?;
     }
     fault::point("filters.marked");
     let all = DIRECTIONS.map(|direction| (direction, programs.of(direction)));
-    if let Err((direction, source)) = netlink::add_filters(ifindex, all) {
+    let add = || netlink::add_filters(ifindex, all);
+    let put = match (add(), dir.and_then(|dir| dir.parent()?.parent())) {
+        // the qdisc that was there is just being taken away
+        (Err((_, e)), _) if e.raw_os_error() == Some(libc::EINVAL) => add(),
+        // it has no room for others' filters
+        (Err((direction, e)), Some(root)) if unbinds && e.raw_os_error() == Some(libc::EOPNOTSUPP) => {
+            let unbound = netlink::remove_blocks(ifindex, Names::of(root).blocks);
+            unbound.map_err(|source| (direction, source)).and_then(|()| add())
+        }
+        (put, _) => put,
+    };
+    if let Err((direction, source)) = put {
         if let Some(mark) = mark {
             let _ = fs::remove_file(mark);
         }
@@ -254,7 +265,7 @@ impl Port {
         how: Attach,
         set_dir: Option<&Path>,
     ) -> Result<Self, Error> {
-        // a kernel without the qdisc, or without its BPF classifier
+        // a kernel without the qdisc, or without its BPF classifier; or a qdisc that is bound to filters that are shared
         let has_no_clsact = |e: &Error| match e {
             Error::Attach { source, .. } => {
                 matches!(source.raw_os_error(), Some(libc::ENOENT | libc::EOPNOTSUPP))
@@ -266,16 +277,19 @@ impl Port {
             fs::create_dir_all(dir).map_err(|source| pin_error("make", dir, source))?;
         }
         let tcx = || links(programs, ifindex).map(Hold::Tcx);
-        let clsact = || filters(programs, ifindex, dir.as_deref()).map(Hold::Clsact);
+        let clsact = |unbinds| filters(programs, ifindex, dir.as_deref(), unbinds).map(Hold::Clsact);
         let hold = match how {
-            Attach::Clsact => clsact()?,
+            Attach::Clsact => clsact(true)?,
             Attach::Tcx => tcx()?,
             Attach::Auto => match tcx() {
-                Err(Error::NoTcx { .. }) => clsact()?,
+                Err(Error::NoTcx { .. }) => clsact(true)?,
                 other => other?,
             },
-            Attach::Quick => match clsact() {
-                Err(e) if has_no_clsact(&e) => tcx()?,
+            Attach::Quick => match clsact(false) {
+                Err(e) if has_no_clsact(&e) => match tcx() {
+                    Err(none @ Error::NoTcx { .. }) => clsact(true).map_err(|_| none)?,
+                    other => other?,
+                },
                 other => other?,
             },
         };
@@ -305,9 +319,18 @@ impl Port {
             Ok(true) => dispatcher.bind(ifindex),
             other => other,
         };
-        if !matches!(bound, Ok(true)) {
-            dispatcher.release(ifindex);
-            return bound.map(|_| None).map_err(failed);
+        match bound {
+            Ok(true) => {}
+            // it was refused its place, or has a qdisc of somebody else's
+            Ok(false) => {
+                dispatcher.forget(ifindex);
+                return Ok(None);
+            }
+            Err(error) => {
+                // it may be bound all the same
+                dispatcher.release(ifindex);
+                return Err(failed(error));
+            }
         }
         fault::point("shared.bound");
         let dir = ports_dir(set_dir);
@@ -524,8 +547,15 @@ impl Port {
     pub fn detach(self) -> Result<(), Error> {
         match &self.hold {
             Hold::Clsact(Filters::Shared(_, None)) | Hold::Both(_, Filters::Shared(_, None)) => {}
-            // an interface that has gone took its filters along
-            Hold::Clsact(filters) | Hold::Both(_, filters) => drop(remove_filters(self.ifindex, filters)),
+            Hold::Clsact(filters) | Hold::Both(_, filters) => {
+                // an interface that has gone took its filters along
+                let _ = remove_filters(self.ifindex, filters);
+                if let Filters::Shared(_, Some(dispatcher)) = filters
+                    && !dispatcher.is_bound(self.ifindex)
+                {
+                    dispatcher.forget(self.ifindex);
+                }
+            }
             Hold::Tcx(_) | Hold::Group(_) => {}
         }
         fault::point("detach.unfiltered");

@@ -234,6 +234,8 @@ pub struct SelfMetrics {
     pub reaction_delay: Histogram,
     /// From the kernel's message that a port is gone until nothing was counted in its records any more.
     pub end_delay: Histogram,
+    /// Packets to containers that ports dropped while a qdisc was put on them or taken off.
+    pub tap_drops: u64,
     /// Run times of the tap's programs during the sampling moments since the daemon started.
     pub hooks: Vec<HookRow>,
     /// What the controller uses; none where it could not be read.

@@ -63,7 +63,7 @@ const AT_LATEST: Duration = Duration::from_millis(500);
 /// More rounds than any sound world needs: an action that is asked for again and again is a fault of ours, to be told.
 const ROUNDS: usize = 64;
 /// So often the flow tables are looked at.
-const LOOK_AT_TABLES: Duration = Duration::from_secs(1);
+const LOOK_AT_TABLES: Duration = Duration::from_millis(250);
 /// So many words of the engine are taken in one round.
 const WORDS: usize = 16;
 /// A translation is kept for so long after its connection ended: reports of its flows come later.
@@ -172,10 +172,7 @@ impl Controller {
         work.wait_for_taps(&mut inbox);
         if let Some(dispatcher) = &work.dispatcher {
             // not before: a port that a crash left without a mark was counted until now
-            if let Err(error) = dispatcher.sweep() {
-                let error = &error as &dyn std::error::Error;
-                tracing::warn!(error, "ports that were left bound to filters stay so");
-            }
+            dispatcher.sweep();
         }
         let thread = std::thread::Builder::new()
             .name("controller".into())
@@ -441,6 +438,9 @@ impl Work {
             LinkEvent::Del { ifindex, at, .. } => {
                 let link = self.world.links.remove(&ifindex).map(|seen| seen.link);
                 self.drop_unclaimed(ifindex);
+                if let Some(dispatcher) = &self.dispatcher {
+                    dispatcher.is_gone(ifindex);
+                }
                 if link.as_ref().is_some_and(|l| l.leads_off() && l.master.is_some()) {
                     self.tell_own_networks();
                 }

@@ -4,6 +4,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::net::IpAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::Sender;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
 use std::time::Duration;
@@ -234,6 +235,8 @@ pub struct Shared {
     /// Other network namespaces whose ports are watched.
     namespaces: Namespaces,
     dispatcher: OnceLock<Arc<Dispatcher>>,
+    /// Packets that ports dropped for their taps.
+    tap_drops: AtomicU64,
 }
 
 impl Shared {
@@ -253,6 +256,7 @@ impl Shared {
             jobs: Mutex::default(),
             namespaces: Namespaces::default(),
             dispatcher: OnceLock::new(),
+            tap_drops: AtomicU64::new(0),
         }
     }
 
@@ -389,6 +393,16 @@ impl Shared {
     /// The controller's speed, for others that note it.
     pub fn delays_handle(&self) -> Arc<Mutex<Delays>> {
         self.delays.clone()
+    }
+
+    /// Notes packets to containers that a port dropped while a qdisc was put on it or taken off.
+    pub fn note_tap_drops(&self, packets: u64) {
+        self.tap_drops.fetch_add(packets, Ordering::Relaxed);
+    }
+
+    /// How many there were since the daemon started.
+    pub fn tap_drops(&self) -> u64 {
+        self.tap_drops.load(Ordering::Relaxed)
     }
 
     /// Notes how long something of the controller's took.

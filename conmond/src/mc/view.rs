@@ -450,6 +450,7 @@ impl Source for View {
             stop_delay: delays.stop,
             reaction_delay: delays.reaction,
             end_delay: delays.end,
+            tap_drops: self.shared.tap_drops(),
             hooks: self.cost.hooks(),
             controller: self.cost.controller(),
             monitors: self.cost.monitors(),

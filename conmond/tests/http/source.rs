@@ -178,6 +178,7 @@ fn own() -> SelfMetrics {
         stop_delay: delay.clone(),
         reaction_delay: delay.clone(),
         end_delay: delay,
+        tap_drops: 3,
         hooks: vec![HookRow { hook: text("cm_tx"), runs: 1000, run_time: Duration::from_micros(150) }],
         controller: Usage { cpu: Some(Duration::from_millis(1500)), memory_bytes: Some(10 << 20) },
         monitors: Usage { cpu: Some(Duration::from_secs(2)), memory_bytes: Some(20 << 20) },

@@ -134,7 +134,8 @@ fn root_no_packet_is_dropped_for_a_tap() -> Result<()> {
         };
         let sink = run("sink", "idle")?;
         let port = sink.port()?.outside.name;
-        let source = run("source", &format!("udp-flows --rounds 1000 --rate 20000 --to {}:1", sink.ipv4("net")?))?;
+        let source =
+            run("source", &format!("udp-flows --rounds 1000 --rate 20000 --to {}:1", sink.ipv4("net")?))?;
         let qdisc = |words: &[&str]| output_text(host.command("tc").arg("qdisc").args(words));
         let is_bound = || qdisc(&["show", "dev", &port]).map(|shown| shown.contains("ingress_block"));
         // waits for so many packets; how many the port has dropped by then

@@ -2,14 +2,14 @@
 //!
 //! While a qdisc is put on a device that is up or taken from it, be it only clsact, which has no queue, the kernel has all of the device's
 //! queues drop what comes (`qdisc_graft` calls `dev_deactivate`), for some milliseconds. It is what the port sends that is dropped: what goes to
-//! the container. A qdisc whose port has an empty place does nothing but run the dispatcher, which finds nothing; it can wait.
+//! the container. A qdisc whose port has an empty place does nothing but run the dispatcher, which finds nothing; it can wait. Until it has gone
+//! nobody else gets that place, since the port would run his programs.
 //!
-//! It owns the list of such ports. What is in it is known to the kernel, too: the next owner finds them by the blocks.
+//! It owns the list of places, and of such ports among them. These are known to the kernel, too: the next owner finds them by the blocks.
 
 use std::collections::BTreeMap;
 use std::io;
 use std::path::Path;
-use std::sync::{MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -19,28 +19,119 @@ use crate::fault;
 use crate::netlink::{self, State};
 
 /// Who has been sent nothing for so long is quiet. What comes at random with a rate r is then lost with a probability of `exp(-r T) r W`, W being
-/// the kernel's time without a queue: for W = 5 ms at most 0.2 %, at one packet a second.
+/// the kernel's time without a queue: for W = 15 ms, more than was seen, at most 0.6 %, at one packet a second.
 const SILENCE: Duration = Duration::from_secs(1);
 /// Of ports that have waited for so long, less is asked:
 const LONG: Duration = Duration::from_secs(30);
-/// nothing for so long. At most 2 %, at ten packets a second.
-const SHORT_SILENCE: Duration = Duration::from_millis(100);
+/// nothing for so long. At most 2.2 %, at four packets a second.
+const SHORT_SILENCE: Duration = Duration::from_millis(250);
 /// Ports that are looked at in one go.
 const LOOKS: usize = 64;
 /// So long [`Dispatcher::remove`] waits for ports to be quiet.
 const PATIENCE: Duration = Duration::from_secs(2);
-const LOOK_EVERY: Duration = Duration::from_millis(20);
-/// Has a place while its port is taken off the filters: no interface has this number.
-const NOBODY: u32 = 0;
+const LOOK_EVERY: Duration = Duration::from_millis(50);
+/// A list of the kernel's that changed while it was made may lack some.
+const LISTS: usize = 8;
 
-/// Ports that have no place any more.
+/// Who has which place. A port that is bound to the filters runs what is in its place, so that no other gets that.
 #[derive(Default)]
-pub(super) struct Leftovers {
-    ports: BTreeMap<u32, Leftover>,
+pub(super) struct Places {
+    all: BTreeMap<u32, Place>,
     /// Where the next look begins.
     next: u32,
 }
 
+enum Place {
+    /// The programs are this port's.
+    Port(u32),
+    /// There is no program: the port needs none, and may be bound still.
+    Left(u32, Leftover),
+    /// It is just being taken off the filters. Who taps it in this moment would believe it to be bound.
+    Unbinding(u32, Leftover),
+}
+
+impl Places {
+    /// Gives a port its place. False if that is another's, or not to be had in this moment.
+    pub(super) fn take(&mut self, ifindex: u32) -> bool {
+        let place = self.all.entry(place_of(ifindex)).or_insert(Place::Port(ifindex));
+        match place {
+            Place::Port(its) => *its == ifindex,
+            Place::Left(its, _) if *its == ifindex => {
+                *place = Place::Port(ifindex);
+                true
+            }
+            Place::Left(..) | Place::Unbinding(..) => false,
+        }
+    }
+
+    pub(super) fn has(&self, ifindex: u32) -> bool {
+        matches!(self.all.get(&place_of(ifindex)), Some(Place::Port(its)) if *its == ifindex)
+    }
+
+    pub(super) fn is_in_use(&self, place: u32) -> bool {
+        matches!(self.all.get(&place), Some(Place::Port(_)))
+    }
+
+    /// The port is there, and needs no program. Not for one whose place is another's.
+    pub(super) fn leave(&mut self, ifindex: u32) {
+        let left = || Place::Left(ifindex, Leftover::new(Instant::now()));
+        let place = self.all.entry(place_of(ifindex)).or_insert_with(left);
+        if matches!(place, Place::Port(its) if *its == ifindex) {
+            *place = left();
+        }
+    }
+
+    pub(super) fn forget(&mut self, ifindex: u32) {
+        let place = place_of(ifindex);
+        if let Some(Place::Port(its) | Place::Left(its, _)) = self.all.get(&place)
+            && *its == ifindex
+        {
+            self.all.remove(&place);
+        }
+    }
+
+    fn left(&self) -> impl Iterator<Item = u32> {
+        self.all.values().filter_map(|place| match place {
+            Place::Left(ifindex, _) => Some(*ifindex),
+            _ => None,
+        })
+    }
+
+    /// Those whose turn it is to be looked at.
+    fn turn(&mut self) -> Vec<u32> {
+        let is_later = |ifindex: &u32| place_of(*ifindex) >= self.next;
+        let turn: Vec<u32> =
+            self.left().filter(is_later).chain(self.left().filter(|i| !is_later(i))).take(LOOKS).collect();
+        self.next = turn.last().map_or(0, |last| place_of(*last) + 1);
+        turn
+    }
+
+    fn leftover(&mut self, ifindex: u32) -> Option<&mut Leftover> {
+        match self.all.get_mut(&place_of(ifindex)) {
+            Some(Place::Left(its, leftover)) if *its == ifindex => Some(leftover),
+            _ => None,
+        }
+    }
+
+    /// Nobody gets the place of a leftover from now on. False if it is none any more.
+    fn unbind(&mut self, ifindex: u32) -> bool {
+        let Some(leftover) = self.leftover(ifindex).copied() else { return false };
+        self.all.insert(place_of(ifindex), Place::Unbinding(ifindex, leftover));
+        true
+    }
+
+    /// It could not be taken off.
+    fn leave_as_it_was(&mut self, ifindex: u32) {
+        if let Some(Place::Unbinding(its, leftover)) = self.all.get(&place_of(ifindex))
+            && *its == ifindex
+        {
+            let left = Place::Left(ifindex, *leftover);
+            self.all.insert(place_of(ifindex), left);
+        }
+    }
+}
+
+#[derive(Clone, Copy)]
 struct Leftover {
     left_at: Instant,
     /// What it had sent at the last look, since when.
@@ -61,6 +152,11 @@ impl Leftover {
                 Duration::ZERO
             }
         }
+    }
+
+    fn is_quiet(&mut self, state: &State, now: Instant) -> bool {
+        let asked = if now - self.left_at < LONG { SILENCE } else { SHORT_SILENCE };
+        self.silence(state.sent, now) >= asked || !state.is_up
     }
 }
 
@@ -83,127 +179,103 @@ pub struct Removed {
 }
 
 impl Dispatcher {
-    /// Takes a port off the filters that has no place any more and is quiet, the one that comes next. None if there is no such port now.
+    /// Takes a port off the filters that needs them no more and is quiet, the one that comes next. None if there is no such port now.
     ///
-    /// To be called now and then, while there are [leftovers](Self::has_leftovers), when nobody is in need of the kernel's lock for network devices: it is
-    /// held for some milliseconds. May take 0.1 s more.
+    /// To be called a few times a second, while there are [leftovers](Self::has_leftovers), when nobody is in need of the kernel's lock for network
+    /// devices: it is held for some milliseconds.
     pub fn tidy(&self) -> Result<Option<Tidied>, Error> {
-        self.tidy_one().map_err(|source| Error::Dispatch {
-            what: "remove ports from",
-            holder: self.names.holder.clone(),
-            source,
-        })
+        let mut failed = None;
+        let turn = self.places().turn();
+        for ifindex in turn {
+            match self.tidy_one(ifindex) {
+                Ok(Some(tidied)) => return Ok(Some(tidied)),
+                Ok(None) => {}
+                // it waits; others need not
+                Err(error) => failed = Some(error),
+            }
+        }
+        failed.map_or(Ok(None), |error| Err(self.failed("remove ports from")(error)))
     }
 
-    /// Whether ports are bound to the filters that have no place.
+    /// An interface has gone: if its port was left bound to the filters, another may have its place.
+    pub fn is_gone(&self, ifindex: u32) {
+        let mut places = self.places();
+        if places.leftover(ifindex).is_some() {
+            places.forget(ifindex);
+        }
+    }
+
+    /// Whether ports may be bound to the filters that need them no more.
     pub fn has_leftovers(&self) -> bool {
-        !self.leftovers().ports.is_empty()
+        self.leftover() > 0
     }
 
     /// How many there are.
     pub fn leftover(&self) -> usize {
-        self.leftovers().ports.len()
+        self.places().left().count()
     }
 
-    fn leftovers(&self) -> MutexGuard<'_, Leftovers> {
-        self.leftovers.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    pub(super) fn leave(&self, ifindex: u32) {
-        self.leftovers().ports.entry(ifindex).or_insert_with(|| Leftover::new(Instant::now()));
-    }
-
-    fn forget(&self, ifindex: u32) {
-        self.leftovers().ports.remove(&ifindex);
-    }
-
-    fn tidy_one(&self) -> io::Result<Option<Tidied>> {
-        let mut patient = Vec::new();
-        for ifindex in self.turn() {
-            let Some(state) = self.look(ifindex)? else { continue };
-            let now = Instant::now();
-            let (silence, waits) = match self.leftovers().ports.get_mut(&ifindex) {
-                Some(port) => (port.silence(state.sent, now), now - port.left_at),
-                None => continue,
-            };
-            if !state.is_up || silence >= SILENCE {
-                return self.unbind(ifindex, state);
-            }
-            if waits >= LONG {
-                patient.push((ifindex, state));
-            }
-        }
-        if patient.is_empty() {
-            return Ok(None);
-        }
-        thread::sleep(SHORT_SILENCE);
-        for (ifindex, before) in patient {
-            if self.look(ifindex)?.is_some_and(|now| now.sent == before.sent) {
-                return self.unbind(ifindex, before);
-            }
-        }
-        Ok(None)
-    }
-
-    /// Those whose turn it is to be looked at.
-    fn turn(&self) -> Vec<u32> {
-        let mut leftovers = self.leftovers();
-        let Leftovers { ports, next } = &*leftovers;
-        let turn: Vec<u32> =
-            ports.range(next..).chain(ports.range(..next)).map(|(ifindex, _)| *ifindex).take(LOOKS).collect();
-        leftovers.next = turn.last().map_or(0, |last| last + 1);
-        turn
-    }
-
-    /// None if the interface has gone, or has a place again.
-    fn look(&self, ifindex: u32) -> io::Result<Option<State>> {
-        let state = match self.taken().get(&place_of(ifindex)) {
-            Some(its) if *its == ifindex => None,
-            _ => netlink::state_of(ifindex)?,
-        };
-        if state.is_none() {
-            self.forget(ifindex);
-        }
-        Ok(state)
-    }
-
-    /// Takes it off, if it is as it was before. Nobody can have its place meanwhile: it would believe to be bound.
-    fn unbind(&self, ifindex: u32, before: State) -> io::Result<Option<Tidied>> {
-        let place = place_of(ifindex);
-        // where another port has its place that is as good
-        if *self.taken().entry(place).or_insert(NOBODY) == ifindex {
-            return Ok(None);
-        }
-        let unbound = unbind(ifindex, self.names.blocks, before);
+    fn tidy_one(&self, ifindex: u32) -> io::Result<Option<Tidied>> {
+        let state = netlink::state_of(ifindex)?;
         {
-            let mut taken = self.taken();
-            if taken.get(&place) == Some(&NOBODY) {
-                taken.remove(&place);
+            let mut places = self.places();
+            let Some(leftover) = places.leftover(ifindex) else { return Ok(None) };
+            let Some(state) = &state else {
+                places.forget(ifindex);
+                return Ok(None);
+            };
+            if !leftover.is_quiet(state, Instant::now()) || !places.unbind(ifindex) {
+                return Ok(None);
             }
         }
+        let Some(state) = state else { return Ok(None) };
+        let unbound = unbind(ifindex, self.names.blocks, state);
         fault::point("tidy.unbound");
-        if let Ok(Some(_)) | Err(_) = &unbound {
-            self.forget(ifindex);
+        match &unbound {
+            Ok(Some(_)) => drop(self.places().all.remove(&place_of(ifindex))),
+            Ok(None) | Err(_) => self.places().leave_as_it_was(ifindex),
         }
         unbound
+    }
+
+    /// Interfaces of this network namespace that are bound to the filters, but for the device that holds them.
+    pub(super) fn bound(&self) -> io::Result<Vec<u32>> {
+        bound_to(&self.names)
     }
 
     /// Takes the filters of the sets below `root` away, and the device that holds them; and the qdiscs of ports that were bound to them, those without
     /// a mark too, as soon as they are quiet. All of it may have gone before.
     pub fn remove(root: &Path) -> Result<Removed, Error> {
-        let Names { blocks, holder } = Names::of(root);
+        let names = Names::of(root);
+        let (blocks, holder) = (names.blocks, &names.holder);
         let remove = || {
             netlink::remove_block_filters(blocks)?;
             fault::point("dispatch.unfiltered");
-            let its = nix::net::if_::if_nametoindex(holder.as_str()).unwrap_or_default();
-            let mut bound = netlink::bound_to(blocks)?;
-            bound.retain(|ifindex| *ifindex != its);
-            let removed = unbind_all(bound, blocks)?;
-            netlink::remove_holder(&holder)?;
+            let removed = unbind_all(bound_to(&names)?, blocks)?;
+            netlink::remove_holder(holder)?;
             Ok(removed)
         };
-        remove().map_err(|source| Error::Dispatch { what: "remove", holder, source })
+        remove().map_err(|source| Error::Dispatch { what: "remove", holder: holder.clone(), source })
     }
+}
+
+/// A device that goes while the kernel lists all may hide another: what two lists agree on is so.
+fn bound_to(names: &Names) -> io::Result<Vec<u32>> {
+    let its = nix::net::if_::if_nametoindex(names.holder.as_str()).unwrap_or_default();
+    let list = || {
+        let mut bound = netlink::bound_to(names.blocks)?;
+        bound.retain(|ifindex| *ifindex != its);
+        Ok::<_, io::Error>(bound)
+    };
+    let mut last = list()?;
+    for _ in 0..LISTS {
+        let next = list()?;
+        if next == last {
+            break;
+        }
+        last = next;
+    }
+    Ok(last)
 }
 
 /// Takes an interface off the blocks if it has sent nothing since it was in this state. None if it has.
@@ -235,7 +307,7 @@ fn unbind_all(bound: Vec<u32>, blocks: netlink::Blocks) -> io::Result<Removed> {
                 removed.push(*ifindex);
             }
         }
-        removed.iter().for_each(|ifindex| drop(ports.remove(ifindex)));
+        ports.retain(|ifindex, _| !removed.contains(ifindex));
         thread::sleep(LOOK_EVERY);
     }
     Ok(Removed { dropped, left: ports.into_keys().collect() })

@@ -173,8 +173,8 @@ pub(crate) fn remove_block_filters(blocks: Blocks) -> io::Result<()> {
         let mut m = message(RTM_DELTFILTER, 0, MAGIC_BLOCK, HANDLE, blocks.of(direction), info);
         attribute(&mut m, TCA_KIND, b"bpf\0");
         match request(m) {
-            // neither is the filter, or the block
-            Err(e) if matches!(e.raw_os_error(), Some(libc::ENOENT | libc::EINVAL)) => {}
+            // there is no such filter, or no such block, or nothing of the kind in this kernel
+            Err(e) if matches!(e.raw_os_error(), Some(libc::ENOENT | libc::EINVAL | libc::EOPNOTSUPP)) => {}
             other => drop(other?),
         }
     }

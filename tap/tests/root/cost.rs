@@ -10,7 +10,7 @@ use ippm::flow::Direction;
 use ippm::testpackets::Frame;
 use lab::{Median, Namespace, find_program, median};
 use tap::cost::{Runs, Sampling};
-use tap::{Attach, Port, Programs, Set, SetSpec};
+use tap::{Attach, Dispatcher, Port, Programs, Set, SetSpec};
 
 use crate::net::{LEFT, Load, Net, RIGHT, inside};
 
@@ -248,6 +248,55 @@ pub fn hot(times: u32) {
         median(some).map_or(f64::NAN, |m| m.median)
     });
     show("TCP, request and response", ns);
+}
+
+/// Prints what a packet costs by the dispatcher at a port that is held by TCX, and still bound to the filters that it shared.
+/// Returns packets, and the dispatcher's ns by direction.
+pub fn left(rounds: usize, window: Duration) -> (u64, [Option<Median>; 2]) {
+    let net = Net::new();
+    let root = std::path::Path::new("/sys/fs/bpf").join(format!("conmon-cost-{}", std::process::id()));
+    let dir = root.join("set");
+    let set = Set::create(SetSpec { ring_bytes: 1 << 20, ..SetSpec::default() }).unwrap();
+    set.pin(&dir).unwrap();
+    let dispatcher = inside(&net.host, || Dispatcher::start(&root)).unwrap();
+    let taps = ["p1", "p2"].map(|port| {
+        let ifindex = net.port(port);
+        inside(&net.host, || {
+            let shared = Port::attach_shared(&dispatcher, ifindex, set.programs(), &dir);
+            let mut tap = shared.unwrap().unwrap();
+            tap.fasten(&set).unwrap();
+            tap
+        })
+    });
+    net.up();
+    let (mut ns, mut packets) = ([const { Vec::new() }; 2], 0);
+    {
+        let _on = Sampling::start().unwrap();
+        let _traffic = start("UDP 64 B flood", &net);
+        thread::sleep(Duration::from_millis(500));
+        for _ in 0..rounds {
+            let before = DIRECTIONS.map(|d| dispatcher.runs(d).unwrap());
+            thread::sleep(window);
+            for (d, ns) in DIRECTIONS.into_iter().zip(&mut ns) {
+                let some = dispatcher.runs(d).unwrap().since(before[usize::from(d == Direction::Rx)]);
+                packets += some.count;
+                ns.extend(some.ns_per_run());
+            }
+        }
+    }
+    for tap in taps {
+        inside(&net.host, || tap.detach()).unwrap();
+    }
+    Set::unpin(&dir).unwrap();
+    Set::unpin(&root.join(Dispatcher::DIR)).unwrap();
+    inside(&net.host, || Dispatcher::remove(&root)).unwrap();
+    let _ = std::fs::remove_dir(&root);
+    let ns = ns.map(median);
+    for (d, ns) in DIRECTIONS.into_iter().zip(ns) {
+        let ns = ns.map_or(f64::NAN, |m| m.median);
+        println!("a port held by TCX and still bound to shared filters, {d}: {ns:.1} ns for the dispatcher");
+    }
+    (packets, ns)
 }
 
 /// Prints what loading costs.

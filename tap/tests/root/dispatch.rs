@@ -103,7 +103,7 @@ fn root_ports_that_share_filters_are_counted_exactly() {
     assert!(inside(&net.host, || Port::adopt(&dirs[0], Some(&dispatcher))).unwrap().is_empty());
     let mut taps = inside(&net.host, || Port::adopt(&dirs[1], Some(&dispatcher))).unwrap();
     assert_eq!(taps.len(), 2);
-    inside(&net.host, || dispatcher.sweep()).unwrap();
+    dispatcher.sweep();
     for tap in &mut taps {
         inside(&net.host, || {
             assert!(tap.is_alive());
@@ -119,7 +119,7 @@ fn root_ports_that_share_filters_are_counted_exactly() {
         for port in ["p1", "p2"] {
             assert_eq!(qdisc(&net, port), (true, true), "packets pass");
         }
-        assert_eq!(dispatcher.places().unwrap(), [0, 0]);
+        assert_eq!(dispatcher.filled().unwrap(), [0, 0]);
         for _ in 0..4 {
             assert_eq!(inside(&net.host, || dispatcher.tidy()).unwrap(), None, "packets pass");
             thread::sleep(Duration::from_millis(300));
@@ -134,7 +134,7 @@ fn root_ports_that_share_filters_are_counted_exactly() {
     for tap in taps {
         inside(&net.host, || tap.detach()).unwrap();
     }
-    assert_eq!(dispatcher.places().unwrap(), [0, 0]);
+    assert_eq!(dispatcher.filled().unwrap(), [0, 0]);
     tidy(&net, &dispatcher, &["p1", "p2"]);
     clean(&net, &root, &[&dirs[0], &dirs[1]]);
     assert!(net.host.link(dispatcher.holder()).is_err(), "the holder has gone");
@@ -168,8 +168,8 @@ fn root_a_death_over_a_port_that_shares_filters() {
     let mut taps = inside(&net.host, || Port::adopt(&dir, Some(&dispatcher))).unwrap();
     assert_eq!(taps.len(), 2, "what is not bound is none");
     assert_eq!(std::fs::read_dir(dir.join("taps")).unwrap().count(), 4, "two links and two marks");
-    inside(&net.host, || dispatcher.sweep()).unwrap();
-    assert_eq!(dispatcher.places().unwrap(), [2, 2], "its place is empty");
+    dispatcher.sweep();
+    assert_eq!(dispatcher.filled().unwrap(), [2, 2], "its place is empty");
     for tap in &mut taps {
         inside(&net.host, || {
             tap.settle(&adopted).unwrap();
@@ -177,7 +177,7 @@ fn root_a_death_over_a_port_that_shares_filters() {
         });
     }
     adopted.janitor().run(&[Command::Overlap(false)]).unwrap();
-    assert_eq!(dispatcher.places().unwrap(), [1, 1]);
+    assert_eq!(dispatcher.filled().unwrap(), [1, 1]);
     thread::sleep(Duration::from_millis(200));
     stop(loads);
     tidy(&net, &dispatcher, &["p1"]);
@@ -213,7 +213,7 @@ fn root_who_cannot_share_filters_is_told_so() {
     let tap = share(&net, &dispatcher, "p2", &set, &dir).unwrap();
     assert!(share(&net, &dispatcher, "far", &set, &dir).is_none());
     assert_eq!(qdisc(&net, "far"), (false, false));
-    assert_eq!(dispatcher.places().unwrap(), [1, 1]);
+    assert_eq!(dispatcher.filled().unwrap(), [1, 1]);
     // the second try at a port that has it all
     assert!(share(&net, &dispatcher, "p2", &set, &dir).is_some());
     let pinned = std::fs::read_dir(dir.join("taps")).unwrap().count();
@@ -228,6 +228,12 @@ fn root_who_cannot_share_filters_is_told_so() {
     inside(&net.host, || dispatcher.serve()).unwrap();
     assert!(inside(&net.host, || tap.is_alive()));
     inside(&net.host, || tap.detach()).unwrap();
+    // p2 is bound still: with another's programs in its place it would be counted by them
+    assert!(share(&net, &dispatcher, "far", &set, &dir).is_none());
+    tidy(&net, &dispatcher, &["p2"]);
+    let tap = share(&net, &dispatcher, "far", &set, &dir).unwrap();
+    inside(&net.host, || tap.detach()).unwrap();
+    tidy(&net, &dispatcher, &["far"]);
     net.host.ip(&["link", "del", dispatcher.holder()]).unwrap();
     inside(&net.host, || dispatcher.serve()).unwrap();
     let tap = share(&net, &dispatcher, "p2", &set, &dir).unwrap();
@@ -247,8 +253,24 @@ fn root_who_cannot_share_filters_is_told_so() {
     assert_eq!(qdisc(&net, "p2"), (true, true));
     drop(dispatcher);
     let dispatcher = start(&net, &root);
-    inside(&net.host, || dispatcher.sweep()).unwrap();
+    dispatcher.sweep();
     tidy(&net, &dispatcher, &["p2"]);
+    // one that is bound, by who has filters of his own only
+    let tap = share(&net, &dispatcher, "p2", &set, &dir).unwrap();
+    inside(&net.host, || tap.detach()).unwrap();
+    assert_eq!(qdisc(&net, "p2"), (true, true));
+    let own = inside(&net.host, || {
+        Port::attach(net.port("p2"), set.programs(), Attach::Clsact, Some(&dir)).unwrap()
+    });
+    assert_eq!(qdisc(&net, "p2"), (true, false));
+    inside(&net.host, || own.detach()).unwrap();
+    tc(&net, "qdisc del dev p2 clsact");
+    tidy(&net, &dispatcher, &["p2"]);
+    // one that goes
+    let tap = share(&net, &dispatcher, "far", &set, &dir).unwrap();
+    net.host.ip(&["link", "del", "far"]).unwrap();
+    inside(&net.host, || tap.detach()).unwrap();
+    assert!(!dispatcher.has_leftovers());
     // a port that cannot be there
     let refused = inside(&net.host, || Port::attach_shared(&dispatcher, 99_999, set.programs(), &dir));
     assert!(refused.is_err());

@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use crate::cost::{LOADS, VARIANTS, hot, run, sizes};
+use crate::cost::{LOADS, VARIANTS, hot, left, run, sizes};
+use crate::kernel;
 
 #[test]
 fn root_the_cost_bench_runs() {
@@ -11,6 +12,10 @@ fn root_the_cost_bench_runs() {
     }
     sizes();
     hot(1000);
+    if kernel::has_tcx() {
+        let (packets, ns) = left(2, Duration::from_millis(300));
+        assert!(packets > 1_000 && ns[0].is_some() && ns[1].is_some(), "{packets} packets, {ns:?}");
+    }
     let rows = run(1, Duration::from_millis(300), |_| true);
     assert_eq!(rows.len(), LOADS.len());
     for row in rows {

@@ -280,6 +280,7 @@ impl Snapshot {
         family(encoder, &metrics::STOP_DELAY, |family| family.histogram(&[], &own.stop_delay))?;
         family(encoder, &metrics::REACTION_DELAY, |family| family.histogram(&[], &own.reaction_delay))?;
         family(encoder, &metrics::END_DELAY, |family| family.histogram(&[], &own.end_delay))?;
+        family(encoder, &metrics::TAP_DROPS, |family| family.counter(&[], own.tap_drops))?;
         let connected = u64::from(self.engine_connected);
         family(encoder, &metrics::ENGINE_CONNECTED, |family| family.gauge(&[], connected))?;
         family(encoder, &metrics::STREAMS_DROPPED, |family| family.counter(&[], self.http.dropped_streams))?;

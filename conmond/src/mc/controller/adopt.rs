@@ -324,13 +324,9 @@ impl Work {
                 self.settle_growth(id);
             }
         }
-        let dispatcher = self.dispatcher.as_ref().filter(|_| !self.shares);
-        if let Some(Err(error)) = dispatcher.map(|dispatcher| match self.settings.attach {
-            Attach::Clsact => dispatcher.let_go(),
-            _ => dispatcher.sweep(),
-        }) {
-            let error = &error as &dyn std::error::Error;
-            tracing::warn!(error, "ports that a crash left may be counted twice until they are removed");
+        if let Some(dispatcher) = self.dispatcher.as_ref().filter(|_| !self.shares) {
+            // a port that a crash left without a mark is counted in another way from now on
+            dispatcher.sweep();
         }
         self.shared.store().keep_ports(|ifindex| self.world.taps.contains_key(&ifindex));
         counted.extend(saved.ports.keys());

@@ -13,7 +13,7 @@ use tap::Tidied;
 /// A link that was made so long ago has its first moments behind it: whoever is to talk by it may do so at any time.
 const STARTS: Duration = Duration::from_secs(2);
 /// Pause after no port was quiet.
-const TIDY_AGAIN: Duration = Duration::from_secs(1);
+const TIDY_AGAIN: Duration = Duration::from_millis(250);
 
 fn saved_stats(s: LinkStats) -> SavedStats {
     SavedStats { rx: (s.rx_packets, s.rx_bytes), tx: (s.tx_packets, s.tx_bytes) }
@@ -78,6 +78,9 @@ impl Work {
         let early = joined.is_none();
         if let Some(took) = took {
             self.shared.note_delay(|d| &mut d.tap, took);
+        }
+        if let (Some(before), Some(after), "clsact") = (before, after, port.how()) {
+            self.note_drops(ifindex, after.tx_dropped.saturating_sub(before.tx_dropped));
         }
         let before = before.filter(|_| !self.no_baseline.contains(&ifindex)).map(saved_stats);
         let baseline = before.zip(after.map(saved_stats));
@@ -156,16 +159,26 @@ impl Work {
         }
     }
 
+    /// A qdisc was put on a port, or taken off it.
+    fn note_drops(&self, ifindex: u32, dropped: u64) {
+        if dropped > 0 {
+            self.shared.note_tap_drops(dropped);
+            let interface = self.interface(ifindex);
+            tracing::warn!(
+                interface,
+                dropped,
+                "a port dropped packets to its container while its tap was put on or taken off"
+            );
+        }
+    }
+
     pub(super) fn take_tidied(&mut self, result: Result<Option<Tidied>, tap::Error>) {
         // there may be many more, or none that is quiet
         let pause = if matches!(result, Ok(Some(_))) { FASTEN_EVERY } else { TIDY_AGAIN };
         self.tidy_at = Some(monotonic() + pause);
         match result {
-            Ok(Some(Tidied { ifindex, dropped })) if dropped > 0 => {
-                let interface = self.interface(ifindex);
-                tracing::warn!(interface, dropped, "the kernel dropped packets to a container while a qdisc was taken off its port");
-            }
-            Ok(_) => {}
+            Ok(Some(Tidied { ifindex, dropped })) => self.note_drops(ifindex, dropped),
+            Ok(None) => {}
             Err(error) => {
                 let error = &error as &dyn std::error::Error;
                 tracing::warn!(error, "ports stay bound to filters that they do not need any more");
