@@ -398,8 +398,8 @@ fn root_a_hundred_thousand_flows() -> Result<()> {
         )?;
         let steady = measure("a thousand flows begin and as many end a second")?;
         slow.remove()?;
-        // a bound that catches what is out of hand; the figures above are the measurement
-        ensure!(full < 0.5 && steady < 0.5, "conmond and its monitor take {full} and {steady} cores");
+        // some 3 % together where it was measured; a machine may be slower, and busy with other things
+        ensure!(full < 0.15 && steady < 0.15, "conmond and its monitor take {full} and {steady} cores");
         Ok(())
     })
 }
