@@ -398,8 +398,8 @@ fn root_a_hundred_thousand_flows() -> Result<()> {
         )?;
         let steady = measure("a thousand flows begin and as many end a second")?;
         slow.remove()?;
-        // some 3 % together where it was measured; a machine may be slower, and busy with other things
-        ensure!(full < 0.15 && steady < 0.15, "conmond and its monitor take {full} and {steady} cores");
+        // 7.5 %, with a table that grows meanwhile, and 3 % together where it was measured; a machine may be slower, and busy with other things
+        ensure!(full < 0.25 && steady < 0.15, "conmond and its monitor take {full} and {steady} cores");
         Ok(())
     })
 }

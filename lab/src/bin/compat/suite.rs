@@ -59,7 +59,7 @@ pub struct Suite {
 /// Test executables: name of the step, package, target, and which of its tests.
 const TESTS: [(&str, &str, &str, &str, u32); 6] = [
     // Left out: what judges delays by a capture to 5 µs, and what the programs cost, mean nothing under emulation.
-    ("tap", "tap", "root", "--skip rtt:: --skip cost", 600),
+    ("tap", "tap", "root", "--skip rtt:: --skip cost", 900),
     ("netlink", "conmond", "netlink", "root_", 120),
     ("ledger", "conmond", "ledger", "root_", 240),
     ("nat", "conmond", "nat", "root_", 120),
