@@ -177,6 +177,30 @@ fn root_no_packet_is_dropped_for_a_tap() -> Result<()> {
         );
         // without TCX a port that runs already has a qdisc put on it, once
         ensure!(again == 0 && (beside == 0 || !tap::kernel_has_tcx()), "packets were dropped");
+        // from one way to another: what one leaves is in nobody's way
+        conmond.down()?;
+        for how in ["clsact", "tcx", "clsact"] {
+            let before = dropped_after(1000)?;
+            let env = vec![("CONMON_TAP".to_string(), how.to_string())];
+            let mut conmond = Conmond::start(&host, ConmondOptions { env, ..ConmondOptions::default() })?;
+            let wanted = if how == "clsact" || !tap::kernel_has_tcx() { "clsact" } else { "tcx" };
+            conmond.wait_ctl("its tap", WAIT, &["containers"], |answer| {
+                let sink = answer["containers"].as_array()?.iter().find(|c| c["name"] == "sink")?;
+                (sink["networks"][0]["tapped_by"] == wanted).then_some(())
+            })?;
+            let dropped = dropped_after(1000)? - before;
+            println!("{dropped} dropped with tap: {how}");
+            ensure!(dropped == 0 || wanted == "clsact", "{dropped} packets dropped with tap: {how}");
+            conmond.down()?;
+        }
+        let before = dropped_after(1000)?;
+        conmond.up()?;
+        exchanges(&conmond)?;
+        let dropped = dropped_after(1000)? - before;
+        ensure!(
+            dropped == 0 || !tap::kernel_has_tcx(),
+            "{dropped} packets dropped with an empty qdisc there"
+        );
         // a port to which nothing is sent has no qdisc any more once it is held by TCX
         source.remove()?;
         let late = run("late", "idle")?.port()?.outside.name;
