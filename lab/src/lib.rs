@@ -64,4 +64,4 @@ pub use site::{Meeting, ROUTED, Site};
 pub use stats::{Median, median};
 pub use tcpdump::{Counts, Tcpdump};
 pub use teardown::{Removed, labs, sweep, traces};
-pub use wait::wait_for;
+pub use wait::{wait_for, wait_until};

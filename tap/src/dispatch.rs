@@ -29,7 +29,7 @@ use crate::netlink::{self, Blocks, Unbound};
 use crate::set::{DIRECTIONS, Descriptors, Programs, pin_error};
 use crate::{object, sys};
 
-use quiet::Places;
+use quiet::{Places, bound_to};
 pub use quiet::{Removed, Tidied};
 
 /// The map that is one of the arrays in the dispatcher's programs.
@@ -135,7 +135,9 @@ impl Dispatcher {
         let (places, sockets) = Default::default();
         let dispatcher = Self { names: Names::of(root), targets, programs, places, serves, sockets };
         // before anybody else gets a place of theirs
-        for ifindex in dispatcher.bound().map_err(dispatcher.failed("see what ports are bound to"))? {
+        for ifindex in
+            bound_to(&dispatcher.names).map_err(dispatcher.failed("see what ports are bound to"))?
+        {
             dispatcher.places().leave(ifindex);
         }
         Ok(dispatcher)

@@ -4,7 +4,7 @@
 use crate::load::Load;
 use crate::stage::{MONITOR, Stage, TENANT};
 use anyhow::{Context, Result, ensure};
-use lab::{Conmond, ConmondOptions, Container, Counts, Host, Tcpdump, output_text, wait_for};
+use lab::{Conmond, ConmondOptions, Container, Counts, Host, Tcpdump, output_text, wait_until};
 use nix::time::{clock_getcpuclockid, clock_gettime};
 use nix::unistd::Pid;
 use serde_json::Value;
@@ -258,15 +258,7 @@ fn start_tcpdump(
 /// Holds the kernel to it: on each container's port are so many programs or filters, from the container and to it. Filters that a port
 /// shared go some seconds after it is held by TCX.
 fn programs_are(stage: &Stage, expected: [u32; 2]) -> Result<()> {
-    let mut last = String::new();
-    let reached = wait_for("programs on the ports", PATIENCE, || {
-        last = match are_programs(stage, expected) {
-            Ok(()) => return Ok(Some(())),
-            Err(error) => format!("{error:#}"),
-        };
-        Ok(None)
-    });
-    reached.context(last)
+    wait_until("programs on the ports", PATIENCE, || are_programs(stage, expected))
 }
 
 fn are_programs(stage: &Stage, expected: [u32; 2]) -> Result<()> {

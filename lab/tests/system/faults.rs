@@ -10,7 +10,7 @@ use crate::support::*;
 use crate::traffic::Traffic;
 use anyhow::{Context, Result, bail, ensure};
 use lab::traffic::UdpSent;
-use lab::{Conmond, ConmondOptions, Container, Host, root_test, wait_for};
+use lab::{Conmond, ConmondOptions, Container, Host, root_test, wait_for, wait_until};
 use serde_json::Value;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -237,15 +237,10 @@ impl Faults<'_> {
     /// Everything is as if nothing had happened: monitors work, the books balance, no address is without its name.
     fn is_whole(&self, containers: &[&Container]) -> Result<()> {
         settled(&self.conmond)?;
-        let mut last = String::new();
-        let whole = wait_for("names for all and books that balance", READY, || {
-            last = match self.strangers(containers).and_then(|()| balanced(&self.conmond)) {
-                Ok(()) => return Ok(Some(())),
-                Err(error) => format!("{error:#}"),
-            };
-            Ok(None)
-        });
-        whole.context(last)
+        wait_until("names for all and books that balance", READY, || {
+            self.strangers(containers)?;
+            balanced(&self.conmond)
+        })
     }
 
     /// No end of a pair is a mere address, if it is one of these containers'.

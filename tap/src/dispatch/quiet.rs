@@ -154,8 +154,12 @@ impl Leftover {
         }
     }
 
-    fn is_quiet(&mut self, state: &State, now: Instant) -> bool {
-        let asked = if now - self.left_at < LONG { SILENCE } else { SHORT_SILENCE };
+    /// How long it is to have sent nothing.
+    fn asked(&self, now: Instant) -> Duration {
+        if now - self.left_at < LONG { SILENCE } else { SHORT_SILENCE }
+    }
+
+    fn is_quiet(&mut self, state: &State, asked: Duration, now: Instant) -> bool {
         self.silence(state.sent, now) >= asked || !state.is_up
     }
 }
@@ -207,12 +211,7 @@ impl Dispatcher {
 
     /// Whether ports may be bound to the filters that need them no more.
     pub fn has_leftovers(&self) -> bool {
-        self.leftover() > 0
-    }
-
-    /// How many there are.
-    pub fn leftover(&self) -> usize {
-        self.places().left().count()
+        self.places().left().next().is_some()
     }
 
     fn tidy_one(&self, ifindex: u32) -> io::Result<Option<Tidied>> {
@@ -224,7 +223,8 @@ impl Dispatcher {
                 places.forget(ifindex);
                 return Ok(None);
             };
-            if !leftover.is_quiet(state, Instant::now()) || !places.unbind(ifindex) {
+            let now = Instant::now();
+            if !leftover.is_quiet(state, leftover.asked(now), now) || !places.unbind(ifindex) {
                 return Ok(None);
             }
         }
@@ -236,11 +236,6 @@ impl Dispatcher {
             Ok(None) | Err(_) => self.places().leave_as_it_was(ifindex),
         }
         unbound
-    }
-
-    /// Interfaces of this network namespace that are bound to the filters, but for the device that holds them.
-    pub(super) fn bound(&self) -> io::Result<Vec<u32>> {
-        bound_to(&self.names)
     }
 
     /// Takes the filters of the sets below `root` away, and the device that holds them; and the qdiscs of ports that were bound to them, those without
@@ -259,8 +254,9 @@ impl Dispatcher {
     }
 }
 
-/// A device that goes while the kernel lists all may hide another: what two lists agree on is so.
-fn bound_to(names: &Names) -> io::Result<Vec<u32>> {
+/// Interfaces of this network namespace that are bound to the filters, but for the device that holds them. A device that goes while the
+/// kernel lists all may hide another: what two lists agree on is so.
+pub(super) fn bound_to(names: &Names) -> io::Result<Vec<u32>> {
     let its = nix::net::if_::if_nametoindex(names.holder.as_str()).unwrap_or_default();
     let list = || {
         let mut bound = netlink::bound_to(names.blocks)?;
@@ -301,8 +297,9 @@ fn unbind_all(bound: Vec<u32>, blocks: netlink::Blocks) -> io::Result<Removed> {
                 removed.push(*ifindex);
                 continue;
             };
-            let is_quiet = !state.is_up || port.silence(state.sent, Instant::now()) >= SHORT_SILENCE;
-            if is_quiet && let Some(tidied) = unbind(*ifindex, blocks, state)? {
+            if port.is_quiet(&state, SHORT_SILENCE, Instant::now())
+                && let Some(tidied) = unbind(*ifindex, blocks, state)?
+            {
                 dropped += tidied.dropped;
                 removed.push(*ifindex);
             }

@@ -152,27 +152,29 @@ pub(crate) fn remove_blocks(ifindex: u32, blocks: Blocks) -> io::Result<()> {
     }
 }
 
+/// A request about our filter on a block.
+fn block_filter(kind: u16, flags: u16, blocks: Blocks, direction: Direction) -> Vec<u8> {
+    let info = 1 << 16 | ETH_P_ALL.to_be() >> 16;
+    let mut m = message(kind, flags, MAGIC_BLOCK, HANDLE, blocks.of(direction), info);
+    attribute(&mut m, TCA_KIND, b"bpf\0");
+    m
+}
+
 /// Puts a program on a block, in place of ours that was there. The block is there.
 pub(crate) fn set_block_filter(
     blocks: Blocks,
     direction: Direction,
     program: BorrowedFd<'_>,
 ) -> io::Result<()> {
-    let info = 1 << 16 | ETH_P_ALL.to_be() >> 16;
-    let flags = NLM_F_CREATE | NLM_F_REPLACE;
-    let mut m = message(RTM_NEWTFILTER, flags, MAGIC_BLOCK, HANDLE, blocks.of(direction), info);
-    attribute(&mut m, TCA_KIND, b"bpf\0");
+    let mut m = block_filter(RTM_NEWTFILTER, NLM_F_CREATE | NLM_F_REPLACE, blocks, direction);
     program_of_filter(&mut m, program);
     request(m).map(drop)
 }
 
 /// Takes ours away from both blocks. They may not be there.
 pub(crate) fn remove_block_filters(blocks: Blocks) -> io::Result<()> {
-    let info = 1 << 16 | ETH_P_ALL.to_be() >> 16;
     for direction in DIRECTIONS {
-        let mut m = message(RTM_DELTFILTER, 0, MAGIC_BLOCK, HANDLE, blocks.of(direction), info);
-        attribute(&mut m, TCA_KIND, b"bpf\0");
-        match request(m) {
+        match request(block_filter(RTM_DELTFILTER, 0, blocks, direction)) {
             // there is no such filter, or no such block, or nothing of the kind in this kernel
             Err(e) if matches!(e.raw_os_error(), Some(libc::ENOENT | libc::EINVAL | libc::EOPNOTSUPP)) => {}
             other => drop(other?),

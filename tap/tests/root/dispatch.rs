@@ -1,7 +1,7 @@
 //! Ports that share their filters: each is counted by the programs that are meant for it, exactly, through moves, the owner's death and
 //! fastening; who cannot share is told so; and nothing is left.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -24,6 +24,15 @@ fn start(net: &Net, root: &Path) -> Arc<Dispatcher> {
     inside(&net.host, || Dispatcher::start(root)).unwrap()
 }
 
+/// The dispatcher's folder, a set's below it, the set, and the dispatcher.
+fn with_a_set(net: &Net) -> (PathBuf, PathBuf, Set, Arc<Dispatcher>) {
+    let root = pins(net, "shared");
+    let dir = root.join("set");
+    let set = pinned(&dir);
+    let dispatcher = start(net, &root);
+    (root, dir, set, dispatcher)
+}
+
 fn share(net: &Net, dispatcher: &Arc<Dispatcher>, port: &str, set: &Set, dir: &Path) -> Option<Port> {
     let ifindex = net.port(port);
     inside(&net.host, || Port::attach_shared(dispatcher, ifindex, set.programs(), dir)).unwrap()
@@ -44,7 +53,7 @@ fn tidy(net: &Net, dispatcher: &Dispatcher, ports: &[&str]) {
     let begun = Instant::now();
     let mut tidied = Vec::new();
     while dispatcher.has_leftovers() {
-        assert!(begun.elapsed() < Duration::from_secs(10), "still {}", dispatcher.leftover());
+        assert!(begun.elapsed() < Duration::from_secs(10), "only {tidied:?}");
         if let Some(one) = inside(&net.host, || dispatcher.tidy()).unwrap() {
             assert_eq!(one.dropped, 0);
             tidied.push(one.ifindex);
@@ -149,10 +158,7 @@ fn root_a_death_over_a_port_that_shares_filters() {
         return;
     }
     let net = Net::new();
-    let root = pins(&net, "shared");
-    let dir = root.join("set");
-    let set = pinned(&dir);
-    let dispatcher = start(&net, &root);
+    let (root, dir, set, dispatcher) = with_a_set(&net);
     let mut taps = ["p1", "p2"].map(|p| share(&net, &dispatcher, p, &set, &dir).unwrap());
     net.up();
     let loads = everything(&net);
@@ -199,10 +205,7 @@ fn root_who_cannot_share_filters_is_told_so() {
         return;
     }
     let net = Net::new();
-    let root = pins(&net, "shared");
-    let dir = root.join("set");
-    let set = pinned(&dir);
-    let dispatcher = start(&net, &root);
+    let (root, dir, set, dispatcher) = with_a_set(&net);
     // somebody's own qdisc
     tc(&net, "qdisc add dev p1 clsact");
     assert!(share(&net, &dispatcher, "p1", &set, &dir).is_none());
@@ -289,10 +292,7 @@ fn root_filters_are_removed_under_traffic() {
         return;
     }
     let net = Net::new();
-    let root = pins(&net, "shared");
-    let dir = root.join("set");
-    let set = pinned(&dir);
-    let dispatcher = start(&net, &root);
+    let (root, dir, set, dispatcher) = with_a_set(&net);
     let mut taps = ["p1", "p2"].map(|p| share(&net, &dispatcher, p, &set, &dir).unwrap());
     net.up();
     let loads = everything(&net);
