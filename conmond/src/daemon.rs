@@ -389,14 +389,45 @@ fn tell_of_qdiscs(removed: &tap::Removed, own: &[u32]) {
     }
 }
 
+/// Removes a run folder, the lock of its socket last: until then no daemon can begin there.
+fn remove_run_dir(dir: &Path, socket: &Path) -> io::Result<()> {
+    let entries = match fs::read_dir(dir) {
+        Ok(entries) => entries,
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(e) => return Err(e),
+    };
+    let lock = ApiSocket::lock_path(socket);
+    for entry in entries {
+        let entry = entry?;
+        let path = entry.path();
+        if path == lock {
+            continue;
+        }
+        if entry.file_type()?.is_dir() { fs::remove_dir_all(&path)? } else { fs::remove_file(&path)? }
+    }
+    match fs::remove_file(&lock) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
+        _ => {}
+    }
+    match fs::remove_dir(dir) {
+        // another daemon has begun
+        Err(e) if e.kind() == io::ErrorKind::DirectoryNotEmpty => Ok(()),
+        result => result,
+    }
+}
+
 /// Removes every trace of an instance.
 pub fn clean(config: &Config) -> anyhow::Result<()> {
     let instance = instance(config)?;
     let run_dir = instance.run_dir();
-    if run_dir.is_dir() {
-        // a daemon that runs would make anew what is removed here; binding fails while it does
-        drop(ApiSocket::bind(&instance.socket(), None).context("stop the daemon first (conmonctl down)")?);
-    }
+    let _no_daemon = if run_dir.is_dir() {
+        // a daemon that runs would make anew what is removed here: binding fails while it does, and none can start until all is done
+        let socket =
+            ApiSocket::bind(&instance.socket(), None).context("stop the daemon first (conmonctl down)")?;
+        Some(socket.into_lock().context("cannot keep a daemon from starting meanwhile")?)
+    } else {
+        None
+    };
     let mut failed = Vec::new();
     let (mut ports, mut own) = (0, Vec::new());
     let dir = pins(config);
@@ -456,9 +487,7 @@ pub fn clean(config: &Config) -> anyhow::Result<()> {
         let _ = fs::remove_file(run_dir.join(file));
     }
     fault::point("clean.state");
-    if run_dir.is_dir()
-        && let Err(e) = fs::remove_dir_all(&run_dir)
-    {
+    if let Err(e) = remove_run_dir(&run_dir, &instance.socket()) {
         failed.push(format!("cannot remove {}: {e}", run_dir.display()));
     }
     if failed.is_empty() { Ok(()) } else { bail!("not everything could be removed: {}", failed.join("; ")) }

@@ -547,6 +547,17 @@ fn only_the_socket_of_a_dead_daemon_is_replaced() {
 }
 
 #[test]
+fn a_place_that_is_kept_is_nobodys() {
+    let folder = Folder::new();
+    let path = folder.socket();
+    let lock = ApiSocket::bind(&path, None).unwrap().into_lock().unwrap();
+    assert!(!path.exists(), "there is nobody to ask");
+    assert!(matches!(ApiSocket::bind(&path, None).unwrap_err(), ListenError::InUse { .. }));
+    drop(lock);
+    assert!(ApiSocket::bind(&path, None).is_ok());
+}
+
+#[test]
 fn what_cannot_be_bound_is_told() {
     let folder = Folder::new();
     let long = folder.0.join("x".repeat(110));

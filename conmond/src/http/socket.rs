@@ -81,7 +81,7 @@ pub struct ApiSocket {
     /// Device and inode, so that only our own file is removed.
     identity: (u64, u64),
     /// Held for as long as we listen: two daemons that start at the same time cannot both take a stale socket away.
-    _lock: std::fs::File,
+    lock: std::fs::File,
 }
 
 impl ApiSocket {
@@ -92,20 +92,28 @@ impl ApiSocket {
         let in_use = || ListenError::InUse { path: path.to_owned() };
         let address = UnixAddr::new(path).map_err(|_| ListenError::PathTooLong { path: path.to_owned() })?;
 
-        let mut lock_path = path.as_os_str().to_owned();
-        lock_path.push(".lock");
-        let lock = std::fs::OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .mode(0o600)
-            .custom_flags(OFlag::O_NOFOLLOW.bits())
-            .open(&lock_path)
-            .map_err(|source| ListenError::Unix { what: "open", path: lock_path.clone().into(), source })?;
-        lock.try_lock().map_err(|error| match error {
-            std::fs::TryLockError::WouldBlock => in_use(),
-            std::fs::TryLockError::Error(source) => failed("lock", source),
-        })?;
+        let lock_path = Self::lock_path(path);
+        let lock = loop {
+            let lock = std::fs::OpenOptions::new()
+                .write(true)
+                .create(true)
+                .truncate(false)
+                .mode(0o600)
+                .custom_flags(OFlag::O_NOFOLLOW.bits())
+                .open(&lock_path)
+                .map_err(|source| ListenError::Unix { what: "open", path: lock_path.clone(), source })?;
+            lock.try_lock().map_err(|error| match error {
+                std::fs::TryLockError::WouldBlock => in_use(),
+                std::fs::TryLockError::Error(source) => failed("lock", source),
+            })?;
+            // who held it last may have removed it in between
+            let ours = lock.metadata().map_err(|source| failed("look at the lock of", source))?;
+            if std::fs::symlink_metadata(&lock_path)
+                .is_ok_and(|m| (m.dev(), m.ino()) == (ours.dev(), ours.ino()))
+            {
+                break lock;
+            }
+        };
 
         match std::fs::symlink_metadata(path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
@@ -128,7 +136,7 @@ impl ApiSocket {
         let identity = std::fs::symlink_metadata(path).map(|file| (file.dev(), file.ino()));
         let identity = identity.map_err(|source| failed("look at", source))?;
         // From here on the file is removed when something fails.
-        let bound = Self { listener: UnixListener::from(fd), path: path.to_owned(), identity, _lock: lock };
+        let bound = Self { listener: UnixListener::from(fd), path: path.to_owned(), identity, lock };
 
         // Nobody can connect before `listen`, so the rights are set in time.
         if let Err(error) = chown(path, None, Some(group.unwrap_or(0))) {
@@ -147,6 +155,18 @@ impl ApiSocket {
     /// Its path.
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// The file that is locked by who listens on a socket.
+    pub fn lock_path(socket: &Path) -> PathBuf {
+        let mut path = socket.as_os_str().to_owned();
+        path.push(".lock");
+        path.into()
+    }
+
+    /// Removes the socket and keeps its place: nobody can bind it before the answer is dropped.
+    pub fn into_lock(self) -> io::Result<std::fs::File> {
+        self.lock.try_clone()
     }
 
     pub(super) fn listener(&self) -> io::Result<tokio::net::UnixListener> {

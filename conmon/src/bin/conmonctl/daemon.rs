@@ -5,6 +5,7 @@ use std::ffi::{OsStr, OsString};
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read as _, Seek as _, SeekFrom};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
@@ -18,12 +19,15 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
 use crate::args::{Down, Up};
+use crate::keeper::{Keeper, ends_with_us};
 use crate::output::print_lines;
 
 /// How long a conmond in the background may take until it answers: adopting a thousand containers takes seconds.
 const START_TIMEOUT: Duration = Duration::from_secs(30);
 /// How often a starting conmond is asked.
 const START_POLL: Duration = Duration::from_millis(50);
+/// What is started again when it ends is back by then: the unit file has systemd wait for a second.
+const BACK_WITHIN: Duration = Duration::from_secs(2);
 
 /// Starts conmond: becomes it, or with `--detach` starts it in the background and waits until it answers.
 pub async fn up(instance: &Instance, client: &Client, options: &Up) -> anyhow::Result<ExitCode> {
@@ -163,10 +167,30 @@ pub async fn down(instance: &Instance, client: &Client, options: &Down) -> anyho
     {
         engine = Some(status.engine.address);
     }
+    let mut keeper = None;
     match running(instance)? {
         Some(process) => {
+            if ends_with_us(process.pid) {
+                bail!(
+                    "conmond (pid {}) runs in this container, which ends with it, and nothing would be removed: stop the container, and run \
+                     `conmonctl down` in another one of the same kind (packaging/compose.yaml says how) or on the host",
+                    process.pid
+                );
+            }
+            keeper = Keeper::of_process(process.pid);
             process.stop(Duration::from_secs(options.timeout.into()))?;
             print_lines(&format!("conmond, pid {}, has ended\n", process.pid))?;
+            // one that is back would measure on with nothing left of what it had
+            if let Some(keeper) = &keeper
+                && comes_back(instance).await
+            {
+                // another time there is nobody to ask for it
+                let engine = engine.map(|address| format!(" --engine {address}")).unwrap_or_default();
+                bail!(
+                    "conmond was started again, and nothing was removed: first {}, then `conmonctl down{engine}`",
+                    keeper.remedy()
+                );
+            }
         }
         None => print_lines(&format!("conmond was not running (instance {})\n", instance.name()))?,
     }
@@ -183,12 +207,27 @@ pub async fn down(instance: &Instance, client: &Client, options: &Down) -> anyho
         .status()
         .with_context(|| format!("cannot execute {}", program.display()))?;
     if !status.success() {
+        let first = keeper.map(|keeper| format!("; if conmond is back, first {}", keeper.remedy()));
         bail!(
-            "`conmond clean --instance {}` failed ({status}): something of ConMon is left",
-            instance.name()
+            "`conmond clean --instance {}` failed ({status}): something of ConMon is left{}",
+            instance.name(),
+            first.unwrap_or_default()
         );
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Whether somebody starts a conmond of this instance within a moment. Its socket is there from its first moments on, long before its
+/// process id is written or it answers.
+async fn comes_back(instance: &Instance) -> bool {
+    let deadline = Instant::now() + BACK_WITHIN;
+    while Instant::now() < deadline {
+        if UnixStream::connect(instance.socket()).is_ok() {
+            return true;
+        }
+        tokio::time::sleep(START_POLL).await;
+    }
+    false
 }
 
 /// A process held by a descriptor: its number cannot come to mean another one.
@@ -256,7 +295,7 @@ impl Process {
             match poll(&mut [PollFd::new(&self.descriptor, PollFlags::IN)], Some(&left)) {
                 Ok(0) => bail!(
                     "conmond (pid {pid}) has not ended within {} s of being asked to: nothing was removed. See its log; \
-                     `sudo kill -9 {pid}` and another `conmonctl down` do it by force",
+                     `sudo kill -9 {pid}` and another `conmonctl down` do it by force (first stop what would start it again)",
                     limit.as_secs(),
                     pid = self.pid
                 ),

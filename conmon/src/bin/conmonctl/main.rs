@@ -15,6 +15,7 @@ mod daemon;
 mod explain;
 mod format;
 mod judge;
+mod keeper;
 mod legs;
 mod look;
 mod order;
