@@ -19,30 +19,41 @@ pub struct Need {
     pub why: &'static str,
     /// What is missing without it; none if nothing works without.
     pub without: Option<&'static str>,
+    /// The capability that it was part of before Linux 5.8, and still is. Engines that do not know it by name can grant that one.
+    pub part_of: Option<Capability>,
 }
 
 /// Everything that is kept.
 pub const NEEDS: [Need; 5] = [
-    Need { capability: Capability::CAP_BPF, why: "make maps, load programs, open pins", without: None },
+    Need {
+        capability: Capability::CAP_BPF,
+        why: "make maps, load programs, open pins",
+        without: None,
+        part_of: Some(Capability::CAP_SYS_ADMIN),
+    },
     Need {
         capability: Capability::CAP_NET_ADMIN,
         why: "attach programs to ports and control groups, ask for interfaces in containers, listen to connection tracking",
         without: None,
+        part_of: None,
     },
     Need {
         capability: Capability::CAP_PERFMON,
         why: "have programs accepted that compute with pointers into maps",
         without: None,
+        part_of: Some(Capability::CAP_SYS_ADMIN),
     },
     Need {
         capability: Capability::CAP_CHOWN,
         why: "give each monitoring container's socket to the user it runs as",
         without: Some("monitoring containers cannot call"),
+        part_of: None,
     },
     Need {
         capability: Capability::CAP_SYS_ADMIN,
         why: "enter the network namespaces of overlay networks, switch the kernel's run-time statistics of BPF on for moments",
         without: Some("nothing is measured on overlay networks, and `status` shows no ns per packet"),
+        part_of: None,
     },
 ];
 
@@ -84,10 +95,18 @@ pub fn keep_only_needed(engine: Option<&Path>) -> Result<(), CapsError> {
     caps::set(None, CapSet::Permitted, &kept)
 }
 
-/// Needed capabilities that are not there.
+fn has(capability: Capability) -> bool {
+    caps::has_cap(None, CapSet::Effective, capability).unwrap_or(false)
+}
+
+/// Needed capabilities that are not there, themselves or as [a part](Need::part_of) of another.
 pub fn missing() -> Vec<Need> {
-    let has = |n: &Need| caps::has_cap(None, CapSet::Effective, n.capability).unwrap_or(false);
-    NEEDS.into_iter().filter(|n| !has(n)).collect()
+    NEEDS.into_iter().filter(|n| !has(n.capability) && !n.part_of.is_some_and(has)).collect()
+}
+
+/// Those that are there only as a part of another.
+pub fn covered() -> Vec<Need> {
+    NEEDS.into_iter().filter(|n| !has(n.capability) && n.part_of.is_some_and(has)).collect()
 }
 
 #[cfg(test)]
@@ -109,6 +128,9 @@ mod tests {
         assert!(unit.contains("\nNice=-15\n"), "the unit gives what AT_START is for");
         assert!(unit.contains("\nLimitRTPRIO=1\n") && !unit.contains("RestrictRealtime"));
         let line = compose.lines().find_map(|l| l.trim().strip_prefix("cap_add: [")).unwrap();
+        // and it names none that another one covers: not all engines know them
+        let mut names: Vec<String> =
+            NEEDS.iter().filter(|n| n.part_of.is_none()).map(|n| n.capability.to_string()).collect();
         names.push(AT_START.to_string());
         names.sort();
         let mut granted: Vec<String> =

@@ -78,7 +78,7 @@ pub fn checks(
     let now = monotonic();
     let mut all = vec![
         engine(published),
-        capabilities(&crate::privilege::missing()),
+        capabilities(&crate::privilege::missing(), &crate::privilege::covered()),
         kernel(&shared.info.kernel, published),
         bpffs(),
         membarrier(),
@@ -131,17 +131,25 @@ fn engine(published: &Published) -> Check {
     )
 }
 
-fn capabilities(missing: &[Need]) -> Check {
+/// `covered`: those that are there as parts of others only.
+fn capabilities(missing: &[Need], covered: &[Need]) -> Check {
     let sentence = |n: &Need| {
         let so = n.without.map_or_else(String::new, |w| format!(": {w}"));
         format!("{} is missing, which is needed to {}{so}", n.capability, n.why)
     };
     let problems: Vec<String> = missing.iter().map(sentence).collect();
-    let names: Vec<String> = NEEDS.iter().map(|n| n.capability.to_string()).collect();
+    let (mut names, mut parts) = (Vec::new(), String::new());
+    for need in NEEDS {
+        let whole = covered.iter().find(|c| c.capability == need.capability).and_then(|c| c.part_of);
+        match whole {
+            Some(whole) => parts.push_str(&format!(", {} as part of {whole}", need.capability)),
+            None => names.push(need.capability.to_string()),
+        }
+    }
     check(
         "capabilities",
         some(&problems),
-        format!("{} are there, all others are given up", names.join(", ")),
+        format!("{}{parts} are there, all others are given up", names.join(", ")),
         "start conmond as root, by its systemd unit, or with the cap_add of packaging/compose.yaml; docs/privileges.md says what each is for",
     )
 }

@@ -56,12 +56,15 @@ fn every_check_of_the_published_world_can_fail() {
 
 #[test]
 fn a_missing_capability_is_told_with_what_it_is_for() {
-    assert!(capabilities(&[]).ok);
-    let check = capabilities(&NEEDS[3..]);
+    assert!(capabilities(&[], &[]).ok);
+    let check = capabilities(&NEEDS[3..], &[]);
     assert!(
         !check.ok && check.detail.contains("CAP_CHOWN") && check.detail.contains("no ns per packet"),
         "{check:?}"
     );
+    let check = capabilities(&[], &NEEDS[..1]);
+    assert!(check.ok && check.detail.contains("CAP_BPF as part of CAP_SYS_ADMIN"), "{check:?}");
+    assert!(!check.detail.starts_with("CAP_BPF"), "{check:?}");
 }
 
 #[test]
