@@ -21,6 +21,7 @@ needs=(
     "/usr/lib/*-linux-gnu/libc.a:libc6-dev" /etc/ssl/certs/ca-certificates.crt:ca-certificates
     # the lab: engine, namespaces, applications
     dockerd:docker.io docker:docker.io containerd:containerd runc:runc iptables:iptables
+    docker-compose:docker-compose /lib/systemd/systemd:systemd
     podman:podman /usr/lib/podman/netavark:netavark /usr/lib/podman/aardvark-dns:aardvark-dns
     rootlesskit:rootlesskit slirp4netns:slirp4netns newuidmap:uidmap
     ip:iproute2 nsenter:util-linux setpriv:util-linux ldd:libc-bin busybox:busybox-static

@@ -5,6 +5,7 @@
 //! Two of them have a longer form, which `make soak` asks for by environment variables: see `starts` and `outage`.
 
 mod api;
+mod compose;
 mod crowd;
 mod discovery;
 mod down;
@@ -14,6 +15,8 @@ mod engine_outage;
 mod faults;
 mod figures;
 mod hosts;
+#[path = "../common/left.rs"]
+mod left;
 mod lives;
 mod outage;
 mod overlay;
