@@ -45,7 +45,8 @@ impl Bench {
     pub fn with_room_for(flows: u32, paced: bool) -> Self {
         let spec = SetSpec {
             flows,
-            pairs: 4096,
+            // five hundred in 4,096 are enough for one in some thousand batches to find eight places taken
+            pairs: 16_384,
             ports: 16,
             hists: 4096,
             pair_extents: 0,

@@ -11,6 +11,10 @@ const SHORT_ID: usize = 12;
 /// What engines put at the root of a container's file system.
 const MARKS: [&str; 2] = ["/.dockerenv", "/run/.containerenv"];
 
+/// What is the parent of a container's first process: of Docker's and containerd's, of Podman's and CRI-O's. The kernel cuts
+/// names at 15 characters.
+const PARENTS: [&str; 2] = ["containerd-shim", "conmon"];
+
 /// Who may start a process again.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Keeper {
@@ -21,9 +25,12 @@ pub enum Keeper {
 }
 
 impl Keeper {
-    /// Who keeps a process, while it is there to be asked.
+    /// Who keeps a process, while it is there to be asked; none if the same keeps us: it was started there by hand.
     pub fn of_process(pid: i32) -> Option<Self> {
-        fs::read_to_string(format!("/proc/{pid}/cgroup")).ok().and_then(|groups| Self::of(&groups))
+        let of = |who: &str| {
+            fs::read_to_string(format!("/proc/{who}/cgroup")).ok().and_then(|groups| Self::of(&groups))
+        };
+        of(&pid.to_string()).filter(|keeper| of("self").as_ref() != Some(keeper))
     }
 
     /// Reads `/proc/PID/cgroup`: of the control groups of version 2 if it is in one, else of systemd's own hierarchy, else of any.
@@ -92,13 +99,14 @@ fn container(name: &str) -> Option<(&str, &str)> {
 
 /// Whether a process is the first one of the container that we are in: it ends with it, and so would we.
 pub fn ends_with_us(pid: i32) -> bool {
-    let mounts = |of: &str| fs::read_link(format!("/proc/{of}/ns/mnt")).ok();
-    let marked = MARKS.iter().any(|mark| Path::new(mark).exists());
-    let Some(ours) = mounts("self").filter(|_| marked) else { return false };
-    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let read = |who: &str, file: &str| fs::read_to_string(format!("/proc/{who}/{file}")).unwrap_or_default();
+    let mounts = |who: &str| fs::read_link(format!("/proc/{who}/ns/mnt")).ok();
+    let status = read(&pid.to_string(), "status");
     let parent = status.lines().find_map(|line| line.strip_prefix("PPid:")).unwrap_or_default().trim();
-    // the first one's parent is the engine's, outside: not to be seen, or with other mounts
-    mounts(&pid.to_string()).as_ref() == Some(&ours) && mounts(parent) != Some(ours)
+    // the engine's own process for each container, where it can be seen
+    let of_engine = parent == "0" || PARENTS.contains(&read(parent, "comm").trim());
+    let marked = MARKS.iter().any(|mark| Path::new(mark).exists());
+    marked && of_engine && mounts("self").is_some_and(|ours| mounts(&pid.to_string()) == Some(ours))
 }
 
 #[cfg(test)]
