@@ -231,6 +231,15 @@ impl Conmond {
         self.end(Signal::SIGTERM, Duration::from_secs(30))
     }
 
+    /// Has the daemon stand still (SIGSTOP) while something happens; it goes on in any case.
+    pub fn standing_still<T>(&self, happens: impl FnOnce() -> Result<T>) -> Result<T> {
+        let pid = Pid::from_raw(i32::try_from(self.pid()?).context("process id")?);
+        kill(pid, Signal::SIGSTOP).context("conmond cannot be stopped")?;
+        let happened = happens();
+        kill(pid, Signal::SIGCONT).context("conmond cannot be let go on")?;
+        happened
+    }
+
     /// Runs `conmonctl down`: the daemon ends and removes every trace. Waits for both.
     pub fn down(&mut self) -> Result<()> {
         output(self.command().arg("down"))?;

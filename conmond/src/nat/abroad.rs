@@ -59,6 +59,8 @@ impl RemoteEnd {
 pub struct Abroad {
     ends: AddressMap<(Place, Arc<RemoteEnd>), Seen>,
     limit: usize,
+    /// Conversations that were told of.
+    pub told: u64,
     /// Conversations that found no room: their far end is named as it is seen.
     pub full: u64,
 }
@@ -66,7 +68,7 @@ pub struct Abroad {
 impl Abroad {
     /// With room for so many conversations.
     pub fn new(limit: usize) -> Self {
-        Self { ends: AddressMap::new(4), limit, full: 0 }
+        Self { ends: AddressMap::new(4), limit, told: 0, full: 0 }
     }
 
     /// Since then the far end of what is seen so is this one, and that its own place.
@@ -75,6 +77,7 @@ impl Abroad {
             self.full += 1;
             return;
         }
+        self.told += 1;
         self.ends.insert(seen, (place, end), since);
     }
 

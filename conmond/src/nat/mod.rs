@@ -12,7 +12,7 @@ mod watch;
 mod wire;
 
 use std::net::IpAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use ippm::flow::FlowKey;
@@ -21,6 +21,8 @@ use ippm::time::Timestamp;
 
 pub use abroad::{Abroad, RemoteEnd};
 pub use watch::{NatError, NatWatch};
+
+use crate::netlink::{Ear, When};
 
 /// An address and a transport port (an ICMP echo's identifier, in both ends).
 pub type Place = (IpAddr, u16);
@@ -162,6 +164,7 @@ pub struct Translations {
     ends: AddressMap<Seen, (Wire, Side)>,
     /// Ends that other hosts told of.
     pub abroad: Abroad,
+    ear: Weak<Ear>,
     limit: usize,
     /// Translated connections told of.
     pub connections: u64,
@@ -185,6 +188,7 @@ impl Translations {
             wires: AddressMap::new(4),
             ends: AddressMap::new(4),
             abroad: Abroad::new(limit),
+            ear: Weak::new(),
             limit,
             connections: 0,
             full: 0,
@@ -192,10 +196,25 @@ impl Translations {
         }
     }
 
-    /// The kernel tells of a new connection. Its first packets were at the port before: by as much as it takes to be told of it, and where they
+    /// Who fills it from now on, as long as that is there.
+    pub fn hear_by(&mut self, ear: &Arc<Ear>) {
+        self.ear = Arc::downgrade(ear);
+    }
+
+    /// All that the kernel had told of connections before this time is in it. Where nobody listens there is nothing to wait for.
+    pub fn heard_until(&self) -> Timestamp {
+        self.ear.upgrade().map_or(Timestamp::MAX, |ear| ear.heard_until())
+    }
+
+    /// Changes whenever something was told of.
+    pub fn revision(&self) -> u64 {
+        self.connections.wrapping_add(self.abroad.told)
+    }
+
+    /// The kernel told of a new connection. Its first packets were at the port before: by as much as it takes to be told of it, and where they
     /// had to wait for a neighbour's address on the bridge, by up to the seconds after which the kernel gives that up.
-    pub fn begin(&mut self, connection: &Connection, told: Timestamp) {
-        let waited = told.before(WAITED);
+    pub fn begin(&mut self, connection: &Connection, told: When) {
+        let waited = told.after.before(WAITED);
         let over = |until: Timestamp| until <= waited;
         let is_first =
             connection.views().all(|(seen, _)| self.real.intervals(&seen).iter().all(|i| over(i.until)))
@@ -203,7 +222,7 @@ impl Translations {
                     self.wires.intervals(&(seen, side)).iter().all(|i| over(i.until))
                         && self.ends.intervals(&(wire, side)).iter().all(|i| over(i.until))
                 });
-        self.open(connection, if is_first { waited } else { told.before(BEFORE) });
+        self.open(connection, if is_first { waited } else { told.read.before(BEFORE) });
     }
 
     /// A connection is there since then.
@@ -344,7 +363,7 @@ mod tests {
         let one = connection("10.1.0.2:4000", "10.1.0.1:8080", "10.2.0.2:80", "10.1.0.2:4000");
         let other = connection("10.1.0.2:4000", "10.1.0.1:8080", "10.3.0.3:80", "10.1.0.2:4000");
         let caller = key("10.1.0.2:4000", "10.1.0.1:8080");
-        all.begin(&one, at(100));
+        all.begin(&one, When { after: at(100), read: at(100) });
         assert_eq!(
             real(&all, &caller, 97, 98),
             Some(place("10.2.0.2:80")),
@@ -352,10 +371,16 @@ mod tests {
         );
         assert_eq!(real(&all, &caller, 90, 94), None);
         all.close(&one, at(110));
-        all.begin(&other, at(112));
+        all.begin(&other, When { after: at(112), read: at(112) });
         assert_eq!(real(&all, &caller, 109, 109), Some(place("10.2.0.2:80")));
         assert_eq!(real(&all, &caller, 111, 111), None, "whose this was nobody knows");
         assert_eq!(real(&all, &caller, 112, 113), Some(place("10.3.0.3:80")));
+        // told of when nobody read it
+        let later = connection("10.1.0.2:4001", "10.1.0.1:8080", "10.3.0.3:80", "10.1.0.2:4001");
+        all.begin(&later, When { after: at(120), read: at(150) });
+        let caller = key("10.1.0.2:4001", "10.1.0.1:8080");
+        assert_eq!(real(&all, &caller, 120, 121), Some(place("10.3.0.3:80")));
+        assert_eq!(real(&all, &caller, 110, 111), None);
     }
 
     #[test]

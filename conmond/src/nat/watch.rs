@@ -14,7 +14,7 @@ use socket2::SockRef;
 
 use super::{Connection, Translations, wire};
 use crate::clock::monotonic;
-use crate::netlink::{Listener, Message, NLMSG_DONE, NLMSG_ERROR, Told, errno, messages};
+use crate::netlink::{Listener, Message, NLMSG_DONE, NLMSG_ERROR, Told, When, errno, messages};
 
 /// Room for some 10,000 messages.
 const RECEIVE_BUFFER_BYTES: usize = 8 << 20;
@@ -52,11 +52,11 @@ impl NatWatch {
         let sink = {
             let into = into.clone();
             let mut query = Query::open().map_err(step("socket for questions"))?;
-            move |told: Told<'_>, at| match told {
+            move |told: Told<'_>, at: When| match told {
                 Told::Message(message) => take(&into, &message, at),
                 Told::Overrun => {
                     lock(&into).overruns += 1;
-                    if let Err(error) = query.all(&into, at) {
+                    if let Err(error) = query.all(&into, at.after) {
                         tracing::warn!(%error, "tracked connections cannot be listed; some translations are not known");
                     }
                 }
@@ -65,6 +65,7 @@ impl NatWatch {
         let begin = crate::priority::wait_turn;
         let listener = Listener::start("nat-listener", begin, socket, RECEIVE_BUFFER_BYTES, sink)
             .map_err(step("listening"))?;
+        lock(&into).hear_by(listener.ear());
         // after the listener: nothing falls between the two. What is there began at any time before.
         query.all(&into, Timestamp::ZERO).map_err(step("listing"))?;
         Ok(Self { _listener: listener })
@@ -75,11 +76,11 @@ fn lock(all: &Mutex<Translations>) -> MutexGuard<'_, Translations> {
     all.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn take(into: &Mutex<Translations>, message: &Message<'_>, at: Timestamp) {
+fn take(into: &Mutex<Translations>, message: &Message<'_>, at: When) {
     let Some(connection) = wire::connection(message.body).filter(Connection::is_translated) else { return };
     match message.kind {
         wire::CT_NEW => lock(into).begin(&connection, at),
-        wire::CT_DELETE => lock(into).close(&connection, at),
+        wire::CT_DELETE => lock(into).close(&connection, at.read),
         _ => {}
     }
 }

@@ -7,7 +7,7 @@ mod listen;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-pub use listen::{Listener, Told};
+pub use listen::{Ear, Listener, Told, When};
 
 /// An error, or with code 0 an acknowledgement.
 pub const NLMSG_ERROR: u16 = 2;

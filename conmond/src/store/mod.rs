@@ -37,8 +37,13 @@ use crate::nat::{Place, Real, Translations};
 /// Ended flows whose far end another host may still name, and for how long.
 const LATE_FLOWS: usize = 8192;
 const LATE: Duration = Duration::from_secs(5);
-/// Flows without an answer that are looked at again for as long; of more than so many nobody waits for a neighbour.
-const UNANSWERED: usize = 1024;
+/// Flows that were read before it was known who is at their far end, and are looked at again: without an answer for as long, since they may
+/// wait for a neighbour,
+const AWAITED: usize = 8192;
+/// with another host's address until that host has been asked often enough,
+const ASKED: Duration = Duration::from_secs(30);
+/// and any until what the kernel told of its connection is known.
+const FRESH: Duration = Duration::from_millis(200);
 /// Flows that began since their set's tables were read last, and for how long they are worth telling if those are not read again. Where
 /// more begin, the reading tells of them.
 const BEGUN_FLOWS: usize = 4096;
@@ -180,6 +185,11 @@ pub struct EndedFlow {
     pub real: Option<Real>,
 }
 
+/// Whether what the kernel told of an ended flow's connection is known where all is that was told before `heard`.
+fn is_heard(event: &FlowEvent, heard: Timestamp) -> bool {
+    heard >= event.time.min(event.first_seen + FRESH)
+}
+
 /// What one set last reported.
 #[derive(Clone, Debug, Default)]
 pub struct SetReport {
@@ -259,8 +269,8 @@ pub struct Store {
     translated: HashMap<(SetId, u32), LiveFlow>,
     /// Translated flows whose records were given up when those of their set were moved to another table: their ends are on the way.
     folded: HashMap<(SetId, FlowKey), LiveFlow>,
-    /// Flows without an answer whose far end is who it seems, as far as is known yet, and when they were read.
-    unanswered: HashMap<(SetId, u32), (FlowMeasurement, Timestamp)>,
+    /// Flows whose far end is who it seems, as far as is known yet, and when they were read. Who is silent from then on is not read again.
+    awaited: HashMap<(SetId, u32), (FlowMeasurement, Timestamp)>,
     ended: VecDeque<EndedFlow>,
     /// Flows that began since the last reading: a new pair is told of before its record is read.
     begun: VecDeque<(SetId, FlowEvent)>,
@@ -274,6 +284,8 @@ pub struct Store {
     settled: HashMap<(SetId, PairKey), Timestamp>,
     shares_changed: bool,
     translations: Arc<Mutex<Translations>>,
+    /// What of them flows that wait were compared with last.
+    looked_at: u64,
     ports: HashMap<(SetId, u32), PortMeasurement>,
     sets: HashMap<SetId, SetReport>,
     retention: Duration,
@@ -293,7 +305,7 @@ impl Store {
             buried_order: VecDeque::new(),
             translated: HashMap::new(),
             folded: HashMap::new(),
-            unanswered: HashMap::new(),
+            awaited: HashMap::new(),
             ended: VecDeque::new(),
             begun: VecDeque::new(),
             late: VecDeque::new(),
@@ -302,6 +314,7 @@ impl Store {
             settled: HashMap::new(),
             shares_changed: false,
             translations: Arc::default(),
+            looked_at: 0,
             ports: HashMap::new(),
             sets: HashMap::new(),
             retention,
@@ -317,6 +330,11 @@ impl Store {
 
     fn real(&self, key: &FlowKey, first: Timestamp, last: Timestamp) -> Option<Real> {
         self.translations.lock().unwrap_or_else(PoisonError::into_inner).real(key, first, last)
+    }
+
+    /// What the kernel told of connections before then is known. To be asked before who is at a far end: what is heard in between is then found.
+    fn heard_until(&self) -> Timestamp {
+        self.translations.lock().unwrap_or_else(PoisonError::into_inner).heard_until()
     }
 
     /// Whether shares of ended flows changed since the last call.
@@ -337,6 +355,7 @@ impl Store {
         report.sequence = batch.sequence;
         report.batches += 1;
         let moved_at = report.flows_moved_at;
+        let heard = self.heard_until();
         for pair in &batch.pairs {
             self.apply_pair(set, pair, batch.taken_at);
         }
@@ -345,7 +364,7 @@ impl Store {
         }
         if batch.taken_at > moved_at {
             for flow in &batch.flows {
-                self.apply_flow(set, flow, batch.taken_at);
+                self.apply_flow(set, flow, batch.taken_at, heard);
             }
         }
         for port in &batch.ports {
@@ -358,7 +377,7 @@ impl Store {
                     self.begun.push_back((set, event.clone()));
                 }
                 FlowEventKind::New | FlowEventKind::End(EndReason::ActiveTimeout) => {}
-                FlowEventKind::End(_) => self.end_flow(set, event),
+                FlowEventKind::End(_) => self.end_flow(set, event, heard),
             }
         }
     }
@@ -380,7 +399,8 @@ impl Store {
             report.read(at);
         }
         self.settle_lost(set, at);
-        self.settle_unanswered(set, at);
+        self.settle_awaited(set, at);
+        self.settle_ended(|of| of == set, at);
         self.begun.retain(|(of, event)| event.time > at || (*of != set && at - event.time < BEGUN));
     }
 
@@ -426,10 +446,10 @@ impl Store {
 
     /// A flow's record as it is before it is given up together with its pair.
     pub fn last_word(&mut self, set: SetId, flow: &FlowMeasurement, now: Timestamp) {
-        self.apply_flow(set, flow, now);
+        self.apply_flow(set, flow, now, self.heard_until());
     }
 
-    fn apply_flow(&mut self, set: SetId, flow: &FlowMeasurement, taken_at: Timestamp) {
+    fn apply_flow(&mut self, set: SetId, flow: &FlowMeasurement, taken_at: Timestamp, heard: Timestamp) {
         let place = (set, flow.id.slot);
         let known = self
             .translated
@@ -440,16 +460,7 @@ impl Store {
         let Some(real) = real else {
             // the slot's flow of before, if it was translated, has ended
             self.translated.remove(&place);
-            // nothing was answered yet: its packets may wait for a neighbour's address, and the kernel tells of it only then
-            let waits = flow.counters.rx.packets == 0 && taken_at - flow.first_seen < LATE;
-            if !waits {
-                return;
-            }
-            if self.unanswered.len() < UNANSWERED || self.unanswered.contains_key(&place) {
-                self.unanswered.insert(place, (flow.clone(), taken_at));
-            } else if self.has_far_ends() {
-                self.lost_trace_of(set);
-            }
+            self.await_far_end(set, flow, taken_at, (taken_at, heard));
             return;
         };
         let last = match known {
@@ -463,19 +474,57 @@ impl Store {
         self.translated.insert(place, live);
     }
 
-    /// Flows that were silent since it became known who is at their far end.
-    fn settle_unanswered(&mut self, set: SetId, now: Timestamp) {
-        let of_set: Vec<_> = self.unanswered.extract_if(|(of, _), _| *of == set).collect();
-        for ((_, slot), (flow, taken_at)) in of_set {
-            if !self.translated.contains_key(&(set, slot)) && now - flow.first_seen < LATE {
-                self.apply_flow(set, &flow, taken_at);
+    /// It may become known yet who is at a flow's far end; from then on its share of the pair is that one's.
+    fn await_far_end(
+        &mut self,
+        set: SetId,
+        flow: &FlowMeasurement,
+        taken_at: Timestamp,
+        (now, heard): (Timestamp, Timestamp),
+    ) {
+        let (age, place) = (now - flow.first_seen, (set, flow.id.slot));
+        self.awaited.remove(&place);
+        // nothing was answered yet: its packets may wait for a neighbour's address, and the kernel tells of it only then
+        let waits = flow.counters.rx.packets == 0 && age < LATE;
+        let is_asked_for = self.masks.contains(&flow.key.remote) && age < ASKED;
+        let is_heard = age >= FRESH && heard >= flow.first_seen + FRESH;
+        let room = if waits || is_asked_for {
+            AWAITED
+        } else if is_heard || heard == Timestamp::MAX {
+            return;
+        } else {
+            // those that mostly wait for nothing
+            AWAITED / 2
+        };
+        if self.awaited.len() < room {
+            self.awaited.insert(place, (flow.clone(), taken_at));
+        } else if self.has_far_ends() {
+            self.lost_trace_of(set);
+        }
+    }
+
+    /// Flows that may have been silent since it became known who is at their far end.
+    fn settle_awaited(&mut self, set: SetId, now: Timestamp) {
+        let heard = self.heard_until();
+        let of_set: Vec<_> = self.awaited.extract_if(|(of, _), _| *of == set).collect();
+        for (place, (flow, taken_at)) in of_set {
+            if self.translated.contains_key(&place) {
+                continue;
+            }
+            if self.real(&flow.key, flow.first_seen, flow.last_seen).is_some() {
+                self.apply_flow(set, &flow, taken_at, heard);
+            } else {
+                self.await_far_end(set, &flow, taken_at, (now, heard));
             }
         }
     }
 
-    fn end_flow(&mut self, set: SetId, event: &FlowEvent) {
+    fn end_flow(&mut self, set: SetId, event: &FlowEvent, heard: Timestamp) {
         let place = (set, event.id.slot);
-        self.unanswered.remove(&place);
+        // another may have its slot by now, and have been read
+        if self.awaited.get(&place).is_some_and(|(flow, _)| flow.first_seen == event.first_seen) {
+            self.awaited.remove(&place);
+        }
         let is_it = |live: &LiveFlow| live.flow.first_seen == event.first_seen;
         let live = if self.translated.get(&place).is_some_and(is_it) {
             self.translated.remove(&place)
@@ -485,17 +534,12 @@ impl Store {
             None
         };
         let real = live.map(|l| l.real).or_else(|| self.real(&event.key, event.first_seen, event.last_seen));
-        let is_settled = self
-            .settled
-            .get(&(set, shares::pair_of(&event.key, event.role)))
-            .is_some_and(|last_seen| event.first_seen <= *last_seen + TICK);
         match &real {
-            _ if is_settled => {}
             // what no pair has is nobody's share of one
             Some(_) if event.unpaired => {}
-            Some(real) => self.keep_share(set, &event.key, event.role, real, event.counters),
-            // over before anybody could be asked
-            None if self.masks.contains(&event.key.remote) => {
+            Some(real) => self.keep_share_of(set, event, real),
+            // over before anybody could be asked, or before the kernel was heard
+            None if self.masks.contains(&event.key.remote) || !is_heard(event, heard) => {
                 if self.late.len() >= LATE_FLOWS
                     && let Some((of, _, since)) = self.late.pop_front()
                     && event.time - since < LATE
@@ -530,13 +574,37 @@ impl Store {
             || self.begun.iter().any(|(_, event)| event.key.remote == address)
     }
 
-    /// Far ends were learnt: flows that had ended before have theirs.
+    /// Far ends may have been learnt: flows that were read or had ended before have theirs.
     pub fn settle_late(&mut self, now: Timestamp) {
-        for (set, event, since) in std::mem::take(&mut self.late) {
+        let heard = self.heard_until();
+        let known: Vec<_> = {
+            let all = self.translations.lock().unwrap_or_else(PoisonError::into_inner);
+            if std::mem::replace(&mut self.looked_at, all.revision()) == all.revision() {
+                return;
+            }
+            let is_known =
+                |flow: &FlowMeasurement| all.real(&flow.key, flow.first_seen, flow.last_seen).is_some();
+            self.awaited.extract_if(|_, (flow, _)| is_known(flow)).collect()
+        };
+        for (place, (flow, taken_at)) in known {
+            if !self.translated.contains_key(&place) {
+                self.apply_flow(place.0, &flow, taken_at, heard);
+            }
+        }
+        self.settle_ended(|_| true, now);
+    }
+
+    /// Flows of these sets that ended before it became known who was at their far end.
+    fn settle_ended(&mut self, of: impl Fn(SetId) -> bool, now: Timestamp) {
+        let heard = self.heard_until();
+        let (mine, others) = std::mem::take(&mut self.late).into_iter().partition(|(set, ..)| of(*set));
+        self.late = others;
+        let mine: VecDeque<(SetId, FlowEvent, Timestamp)> = mine;
+        for (set, event, since) in mine {
             match self.real(&event.key, event.first_seen, event.last_seen) {
                 Some(real) => {
                     if !event.unpaired {
-                        self.keep_share(set, &event.key, event.role, &real, event.counters);
+                        self.keep_share_of(set, &event, &real);
                     }
                     let same = |e: &&mut EndedFlow| {
                         e.set == set && e.event.id == event.id && e.event.first_seen == event.first_seen
@@ -545,9 +613,20 @@ impl Store {
                         ended.real = Some(real);
                     }
                 }
-                None if now - since < LATE => self.late.push_back((set, event, since)),
+                None if !is_heard(&event, heard) => self.late.push_back((set, event, since)),
+                None if self.masks.contains(&event.key.remote) && now - since < LATE => {
+                    self.late.push_back((set, event, since));
+                }
                 None => {}
             }
+        }
+    }
+
+    /// An ended flow's share of its pair, unless that was given up with all its flows.
+    fn keep_share_of(&mut self, set: SetId, event: &FlowEvent, real: &Real) {
+        let pair = (set, shares::pair_of(&event.key, event.role));
+        if self.settled.get(&pair).is_none_or(|last_seen| event.first_seen > *last_seen + TICK) {
+            self.keep_share(set, &event.key, event.role, real, event.counters);
         }
     }
 
@@ -580,8 +659,10 @@ impl Store {
         let of_it = |flow: &FlowMeasurement| shares::pair_of(&flow.key, flow.role) == key;
         self.translated.retain(|(of, _), live| *of != set || !of_it(&live.flow));
         self.folded.retain(|(of, _), live| *of != set || !of_it(&live.flow));
-        self.unanswered.retain(|(of, _), (flow, _)| *of != set || !of_it(flow));
-        if self.masks.contains(&key.remote) || !retired.via.is_empty() {
+        self.awaited.retain(|(of, _), (flow, _)| *of != set || !of_it(flow));
+        let may_be_told =
+            self.masks.contains(&key.remote) || self.heard_until() < retired.record.pair.last_seen + FRESH;
+        if may_be_told || !retired.via.is_empty() {
             self.settled.insert((set, key), retired.record.pair.last_seen);
         }
         self.restore(retired);
@@ -705,7 +786,7 @@ impl Store {
     /// tells places in the table of before.
     pub fn moved(&mut self, set: SetId, at: Timestamp, flows: Vec<(FlowKey, SlotTag, Timestamp)>) {
         self.sets.entry(set).or_default().flows_moved_at = at;
-        self.unanswered.retain(|(s, _), _| *s != set);
+        self.awaited.retain(|(s, _), _| *s != set);
         let mut left: HashMap<FlowKey, LiveFlow> = HashMap::new();
         for (_, live) in self.translated.extract_if(|(s, _), _| *s == set) {
             left.insert(live.flow.key, live);
@@ -728,7 +809,7 @@ impl Store {
         self.sets.remove(&set);
         self.translated.retain(|(s, _), _| *s != set);
         self.folded.retain(|(s, _), _| *s != set);
-        self.unanswered.retain(|(s, _), _| *s != set);
+        self.awaited.retain(|(s, _), _| *s != set);
         self.ports.retain(|(s, _), _| *s != set);
         self.ended_shares.retain(|(s, _), _| *s != set);
         self.settled.retain(|(s, _), _| *s != set);

@@ -171,7 +171,8 @@ mod translated {
     use ippm::flow::{EndReason, FlowKey};
 
     use super::*;
-    use crate::nat::Connection;
+    use crate::nat::{Connection, RemoteEnd, Seen};
+    use crate::netlink::{Ear, When};
 
     const HOST: [u8; 4] = [10, 0, 0, 254];
 
@@ -332,7 +333,7 @@ mod translated {
     #[test]
     fn flows_that_are_too_many_to_be_waited_for_are_counted() {
         let mut s = store();
-        let flows: Vec<_> = (0..UNANSWERED as u32 + 3).map(|slot| flow(slot, 4000, 8080, 1)).collect();
+        let flows: Vec<_> = (0..AWAITED as u32 + 3).map(|slot| flow(slot, 4000, 8080, 1)).collect();
         let read = |s: &mut Store| {
             s.apply(SET, &Batch { taken_at: Timestamp(6), flows: flows.clone(), ..Batch::default() });
         };
@@ -373,7 +374,7 @@ mod translated {
         assert_eq!(rows(&s), at_the_host);
         s.scanned(SET, second(2), 1);
         assert_eq!(rows(&s), at_the_host);
-        s.translations().lock().unwrap().begin(&connection(4000, 8080, [10, 0, 0, 2]), second(2));
+        s.translations().lock().unwrap().begin(&connection(4000, 8080, [10, 0, 0, 2]), told(second(2)));
         s.scanned(SET, second(3), 1);
         assert_eq!(rows(&s), [("name-b".to_owned(), 6, Some(0), vec!["10.0.0.254:8080".to_owned()])]);
     }
@@ -507,19 +508,148 @@ mod translated {
         assert_eq!(sum, 12, "{:?}", rows(&s));
     }
 
+    const MS: Duration = Duration::from_millis(1);
+
+    fn told(at: Timestamp) -> When {
+        When { after: at, read: at }
+    }
+
+    /// A flow's record that was read a few milliseconds after its first packet, with packets both ways.
+    fn read_at_once(s: &mut Store) -> FlowMeasurement {
+        let mut flow = FlowMeasurement { first_seen: NOW, last_seen: NOW + 4 * MS, ..flow(3, 4000, 8080, 6) };
+        flow.counters.rx = flow.counters.tx;
+        let (taken_at, pairs, flows) = (NOW + 5 * MS, vec![pair_with_host(6, 1)], vec![flow.clone()]);
+        s.apply(SET, &Batch { taken_at, pairs, flows, ..Batch::default() });
+        s.scanned(SET, taken_at, 1);
+        flow
+    }
+
+    /// A store with somebody who listens to the kernel, and has heard nothing yet.
+    fn listening() -> (Store, Arc<Ear>, std::io::PipeWriter) {
+        let (s, (socket, teller)) = (store(), std::io::pipe().unwrap());
+        let ear = Arc::new(Ear::new(socket.into()));
+        s.translations().lock().unwrap().hear_by(&ear);
+        (s, ear, teller)
+    }
+
+    #[test]
+    fn a_far_end_that_is_told_just_after_the_reading_is_shown_at_once() {
+        let mut s = store();
+        s.set_masks([HOST.into()].into());
+        let flow = read_at_once(&mut s);
+        let by = || vec!["10.0.0.254:8080".to_owned()];
+        assert_eq!(rows(&s), [("h".to_owned(), 6, Some(0), vec![])]);
+        // the flow is silent from now on: no reading tells of it again
+        s.settle_late(NOW + 6 * MS);
+        s.scanned(SET, NOW + 1000 * MS, 1);
+        assert_eq!(rows(&s), [("h".to_owned(), 6, Some(0), vec![])]);
+        let all = s.translations();
+        all.lock().unwrap().abroad.insert(Seen::of(&flow.key), ([10, 0, 0, 2].into(), 80), far("x"), NOW);
+        s.settle_late(NOW + 1001 * MS);
+        assert_eq!(rows(&s), [("x".to_owned(), 6, Some(0), by())]);
+        s.apply(SET, &Batch { taken_at: NOW + 2000 * MS, events: vec![end(&flow)], ..Batch::default() });
+        assert_eq!(rows(&s), [("x".to_owned(), 6, Some(0), by())]);
+    }
+
+    fn named() -> [(String, u64, Option<u64>, Vec<String>); 1] {
+        [("name-b".to_owned(), 6, Some(0), vec!["10.0.0.254:8080".to_owned()])]
+    }
+
+    #[test]
+    fn a_connection_that_the_kernel_tells_of_just_after_the_reading_is_known_though_its_flow_is_silent() {
+        let (mut s, ear, _teller) = listening();
+        ear.heard(NOW + 5 * MS);
+        read_at_once(&mut s);
+        s.translations().lock().unwrap().begin(&connection(4000, 8080, [10, 0, 0, 2]), told(NOW + 6 * MS));
+        ear.heard(NOW + 1000 * MS);
+        s.scanned(SET, NOW + 1000 * MS, 1);
+        assert_eq!(rows(&s), named());
+    }
+
+    /// Whoever was kept from running reads of flows, and of their ends, before what the kernel told of their connections long ago.
+    #[test]
+    fn what_was_told_and_not_heard_yet_is_waited_for() {
+        let later = NOW + 20_000 * MS;
+        for is_over in [false, true] {
+            let (mut s, ear, _teller) = listening();
+            ear.heard(NOW.before(100 * MS));
+            let flow = read_at_once(&mut s);
+            if is_over {
+                let events = vec![FlowEvent { time: NOW + 10 * MS, ..end(&flow) }];
+                s.apply(SET, &Batch { taken_at: NOW + 20 * MS, events, ..Batch::default() });
+            }
+            s.scanned(SET, later, 1);
+            assert_eq!(rows(&s), [("h".to_owned(), 6, Some(0), vec![])]);
+            let told = When { after: NOW.before(100 * MS), read: later };
+            s.translations().lock().unwrap().begin(&connection(4000, 8080, [10, 0, 0, 2]), told);
+            ear.heard(later);
+            s.scanned(SET, later + 1000 * MS, 1);
+            assert_eq!(rows(&s), named());
+            assert!(s.awaited.is_empty() && s.late.is_empty());
+        }
+    }
+
+    #[test]
+    fn who_ended_with_a_pair_that_was_given_up_has_no_share_of_the_next_one() {
+        let (mut s, ear, _teller) = listening();
+        ear.heard(NOW.before(100 * MS));
+        let flow = read_at_once(&mut s);
+        let events = vec![FlowEvent { time: NOW + 10 * MS, ..end(&flow) }];
+        s.apply(SET, &Batch { taken_at: NOW + 20 * MS, events, ..Batch::default() });
+        s.retire(retired(pair_with_host(6, 1)));
+        s.translations().lock().unwrap().begin(&connection(4000, 8080, [10, 0, 0, 2]), told(NOW));
+        ear.heard(NOW + 1000 * MS);
+        s.scanned(SET, NOW + 1000 * MS, 1);
+        assert_eq!((s.saved_shares(), s.late.len()), (vec![], 0));
+    }
+
+    #[test]
+    fn another_flow_in_the_slot_of_one_that_ended_is_waited_for() {
+        let mut s = store();
+        s.set_masks([HOST.into()].into());
+        let before = flow(3, 4001, 8080, 1);
+        let flow = read_at_once(&mut s);
+        s.apply(SET, &Batch { taken_at: NOW + 6 * MS, events: vec![end(&before)], ..Batch::default() });
+        let all = s.translations();
+        all.lock().unwrap().abroad.insert(Seen::of(&flow.key), ([10, 0, 0, 2].into(), 80), far("x"), NOW);
+        s.settle_late(NOW + 7 * MS);
+        assert_eq!(rows(&s)[0].0, "x");
+    }
+
+    #[test]
+    fn nobody_is_awaited_for_ever() {
+        let last_awaited = |masks: &[IpAddr], answered: bool, ear: bool| {
+            let (mut s, hears, _teller) =
+                if ear { listening() } else { (store(), listening().1, listening().2) };
+            hears.heard(NOW + 1_000_000 * MS);
+            s.set_masks(masks.iter().copied().collect());
+            let mut flow = read_at_once(&mut s);
+            if !answered {
+                flow.counters.rx = Counters::default();
+                s.apply(SET, &Batch { taken_at: NOW + 6 * MS, flows: vec![flow], ..Batch::default() });
+            }
+            let awaited = |n: &u32| {
+                s.scanned(SET, NOW + *n * 100 * MS, 1);
+                !s.awaited.is_empty()
+            };
+            (1..1000).take_while(awaited).last().map(|n| n * 100 * MS)
+        };
+        let until = |end: Duration| Some(end - 100 * MS);
+        assert_eq!(last_awaited(&[], true, false), None, "nobody tells of anything");
+        assert_eq!(last_awaited(&[], true, true), until(FRESH));
+        assert_eq!(last_awaited(&[], false, true), until(LATE));
+        assert_eq!(last_awaited(&[HOST.into()], true, true), until(ASKED));
+    }
+
+    fn far(name: &str) -> Arc<RemoteEnd> {
+        let end =
+            RemoteEnd { id: Some(format!("{name}-id")), name: name.to_owned(), ..RemoteEnd::of_host("far") };
+        Arc::new(RemoteEnd { kind: EndpointKind::Container, ..end })
+    }
+
     #[test]
     fn containers_of_another_host_behind_its_one_address_are_told_apart() {
-        use crate::nat::{RemoteEnd, Seen};
-        use std::sync::Arc;
         let mut s = store();
-        let far = |name: &str| {
-            let end = RemoteEnd {
-                id: Some(format!("{name}-id")),
-                name: name.to_owned(),
-                ..RemoteEnd::of_host("far")
-            };
-            Arc::new(RemoteEnd { kind: conmon::api::EndpointKind::Container, ..end })
-        };
         let flows = vec![flow(3, 4000, 8080, 6), flow(4, 4001, 9090, 3)];
         let pairs = vec![pair_with_host(9, 2)];
         {

@@ -8,7 +8,7 @@ use netlink_sys::{Socket, SocketAddr};
 
 use super::wire::{self, RTM_DELLINK, RTM_NEWLINK};
 use super::{LinkEvent, SwitchError};
-use crate::netlink::{Listener, Message, Told};
+use crate::netlink::{Listener, Message, Told, When};
 
 /// Room for the kernel's queue: about 4000 link messages, which 200 containers starting at once do not fill.
 const RECEIVE_BUFFER_BYTES: usize = 8 << 20;
@@ -28,7 +28,7 @@ impl LinkListener {
         let step = |step| move |source: io::Error| SwitchError::Open { step, source };
         let mut socket = Socket::new(NETLINK_ROUTE).map_err(step("socket"))?;
         socket.bind(&SocketAddr::new(0, wire::GROUP_LINK)).map_err(step("joining the link group"))?;
-        let sink = move |told: Told<'_>, at| match told {
+        let sink = move |told: Told<'_>, When { read: at, .. }| match told {
             Told::Message(message) => {
                 if let Some(event) = event(&message, at) {
                     sink(event);

@@ -11,9 +11,11 @@ use crate::discovery;
 use crate::nat::{Place, RemoteEnd, Seen, Side, Translations, Wire};
 use crate::store::Names;
 
-/// A connection's translation is known this long after its first packet, at the latest; until then a host's own address may
+/// A connection's translation was told this long after its first packet, at the latest; until then a host's own address may
 /// be a container's mask.
 const SETTLED: Duration = Duration::from_millis(500);
+/// Who hears of connections so much later is late: what he has not heard of yet may be a mask after any time.
+const LATE: Duration = Duration::from_millis(250);
 /// Longest text that is taken from another host, bytes.
 const MAX_TEXT_BYTES: usize = 256;
 
@@ -23,6 +25,11 @@ pub(super) fn place(at: Socket) -> Place {
 
 pub(super) fn socket((address, port): Place) -> Socket {
     Socket { address, port }
+}
+
+/// Whether the translation of a conversation with this first packet is known here, if it has one and is old enough.
+pub(super) fn has_heard(translations: &Translations, first: Timestamp, now: Timestamp) -> bool {
+    translations.heard_until() >= now.min(first + SETTLED).before(LATE)
 }
 
 /// Answers what the host of this name asks, and takes its word for its own ends. `is_askers` tells whether an address is one of the
@@ -80,7 +87,8 @@ fn end(
         far: wire.place(side.other()),
     });
     let end = names.end_during(seen.near.0, first, last)?;
-    let may_be_masked = translated.is_none() && end.kind == EndpointKind::Host && now - first < SETTLED;
+    let is_known = now - first >= SETTLED && has_heard(translations, first, now);
+    let may_be_masked = translated.is_none() && end.kind == EndpointKind::Host && !is_known;
     (!may_be_masked).then_some((seen, end, first))
 }
 

@@ -33,6 +33,8 @@ pub trait Known {
     fn hosts(&self, address: IpAddr) -> Vec<String>;
     /// Whether the far end is known already.
     fn is_known(&self, seen: &Seen, at: Timestamp) -> bool;
+    /// Whether what the kernel told of a conversation with this first packet has been heard of.
+    fn has_heard(&self, first: Timestamp, now: Timestamp) -> bool;
     /// What there is between hosts of what is seen here.
     fn wire(&self, seen: Seen, side: Side, first: Timestamp, last: Timestamp) -> Wire;
     /// The near end; none while it has no name.
@@ -169,7 +171,8 @@ impl Resolver {
         for (seen, waiting) in self.waiting.iter_mut().filter(|(_, w)| !w.asked && w.due <= now) {
             let flow = &waiting.flow;
             let host = waiting.hosts.get(waiting.tries % waiting.hosts.len().max(1));
-            let (Some(host), Some(near)) = (host, known.near(&flow.key)) else {
+            let near = known.near(&flow.key).filter(|_| known.has_heard(flow.first, now));
+            let (Some(host), Some(near)) = (host, near) else {
                 waiting.put_off(now, &mut self.counters);
                 continue;
             };

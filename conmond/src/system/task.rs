@@ -122,6 +122,10 @@ impl Known for Here<'_> {
         lock(self.translations).knows(seen, at)
     }
 
+    fn has_heard(&self, first: Timestamp, now: Timestamp) -> bool {
+        ends::has_heard(&lock(self.translations), first, now)
+    }
+
     fn wire(&self, seen: Seen, side: Side, first: Timestamp, last: Timestamp) -> Wire {
         lock(self.translations).wire(seen, side, first, last)
     }

@@ -6,15 +6,14 @@ use crate::support::*;
 use anyhow::{Context, Result, ensure};
 use lab::traffic::UdpSent;
 use lab::{App, Conmond, Container, Host, Meeting, ROUTED, Site, Spec, output_text, root_test, wait_for};
-use nix::sys::signal::{Signal, kill};
+use nix::sys::signal::Signal;
 use nix::time::{ClockId, clock_gettime};
-use nix::unistd::Pid;
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Datagrams of a conversation.
 const COUNT: u64 = 100;
@@ -479,6 +478,37 @@ fn begins_meanwhile(
     lasts.remove()
 }
 
+/// Conversations through a published port, of which the one host's tables are read while the other's controller stands still. They are silent
+/// when that can tell who it was: no reading tells of them again.
+fn is_silent_when_told_of(two: &Two<'_>) -> Result<()> {
+    let sink = two.host(2).run(&on(NET, "published", "udp-sink").publish("7100:9000/udp"))?;
+    sink.wait_line("listening", READY)?;
+    let caller = two.host(1).run(&on(NET, "caller", "idle"))?;
+    let to = format!("{}:7100", two.site.address(2));
+    for (round, (still, other)) in (1..).zip([(1, 0), (0, 1)]) {
+        let [still, other] = [still, other].map(|i: usize| &two.conmonds[i]);
+        still.standing_still(|| {
+            let sent = send(&caller, &to)?.sent;
+            ensure!(sent == COUNT, "{sent} were sent");
+            other.wait_ctl("the half of it that is known", END, &["pairs"], |answer| {
+                let is_half = |pair: &Value| {
+                    (pair["src"]["name"] == "caller") != (pair["dst"]["name"] == "published")
+                        && packets(&pair["sent"]) == COUNT
+                };
+                rows(answer, "pairs").iter().any(is_half).then_some(())
+            })
+        })?;
+        let begun = Instant::now();
+        for conmond in &two.conmonds {
+            let pair = pair_with(conmond, "caller", "published", round * COUNT)?;
+            ensure!(packets(&pair["sent"]) == round * COUNT, "{pair}");
+        }
+        // it would be known at its end, too
+        ensure!(begun.elapsed() < UDP_IDLE / 2, "known after {:?}", begun.elapsed());
+    }
+    Ok(())
+}
+
 /// Each fault of what binds hosts together: counting goes on exactly, names that are known stay, and afterwards all is as if
 /// nothing had been.
 fn faults(meeting: Meeting) -> Result<()> {
@@ -501,13 +531,10 @@ fn faults(meeting: Meeting) -> Result<()> {
         sent = both(two, sent)?;
 
         // It stands still for longer than its lease.
-        let pid = Pid::from_raw(i32::try_from(two.conmonds[1].pid()?)?);
-        kill(pid, Signal::SIGSTOP)?;
-        let missed = misses(&two.conmonds[0], "h2");
-        kill(pid, Signal::SIGCONT)?;
-        missed?;
+        two.conmonds[1].standing_still(|| misses(&two.conmonds[0], "h2"))?;
         two.are_whole()?;
         sent = both(two, sent)?;
+        is_silent_when_told_of(two)?;
 
         // The cable between them is pulled.
         two.site.plug(2, false)?;

@@ -11,6 +11,8 @@ use std::time::Duration;
 pub const END: Duration = Duration::from_secs(30);
 /// Longest wait for a container or a monitor to be ready.
 pub const READY: Duration = Duration::from_secs(15);
+/// After so long without a packet a UDP flow is over.
+pub const UDP_IDLE: Duration = Duration::from_secs(30);
 /// How long the daemon is away where the environment does not say.
 pub const OUTAGE_SECONDS: u64 = 3;
 /// The network of every test.

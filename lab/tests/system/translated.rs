@@ -8,9 +8,12 @@ use lab::traffic::UdpSent;
 use lab::{App, Conmond, ConmondOptions, Container, Host, Lab, Namespace, Spec, root_test};
 use serde_json::Value;
 use std::process::{Child, Stdio};
+use std::time::{Duration, Instant};
 
 /// Datagrams of each conversation.
 const COUNT: u64 = 200;
+/// In which conmond does not run: more than one reading of the tables.
+const PAUSE: Duration = Duration::from_millis(1500);
 /// The host's and the outside's ends of the cable between them.
 const HOST: [&str; 2] = ["10.77.0.1", "fd00:77::1"];
 const OUTSIDE: [&str; 2] = ["10.77.0.2", "fd00:77::2"];
@@ -190,6 +193,16 @@ fn root_published_ports_show_both_real_ends() -> Result<()> {
             sent += send_from(&stage.outside, HOST[v], 7000)?;
             conversation(&stage.conmond, End::Outside(OUTSIDE[v]), End::Container("server"), sent)?;
         }
+        // While conmond does not run, the kernel tells of connections, and monitors of flows, which are read in any order afterwards.
+        let paused = stage.client("paused")?;
+        let sent = stage.conmond.standing_still(|| {
+            let sent = send(&paused, &stage.gateways[0], 7000)?;
+            std::thread::sleep(PAUSE);
+            Ok(sent)
+        })?;
+        let begun = Instant::now();
+        conversation(&stage.conmond, End::Container("paused"), End::Container("server"), sent)?;
+        ensure!(begun.elapsed() < UDP_IDLE / 2, "known after {:?}", begun.elapsed());
         let before = server.port()?.outside.tx.packets;
         send_from(stage.host.namespace(), HOST[0], 7000)?;
         conversation(&stage.conmond, End::Host, End::Container("server"), COUNT)?;

@@ -4,6 +4,7 @@ use conmon::api::EndpointKind;
 
 use super::*;
 use crate::nat::{Connection, Translations};
+use crate::netlink::Ear;
 use crate::store::{ContainerName, Names};
 use crate::system::ends;
 
@@ -36,6 +37,10 @@ impl Known for (&Names, &Translations, &HashMap<IpAddr, Vec<String>>) {
 
     fn is_known(&self, seen: &Seen, at: Timestamp) -> bool {
         self.1.abroad.knows(seen, at)
+    }
+
+    fn has_heard(&self, first: Timestamp, now: Timestamp) -> bool {
+        ends::has_heard(self.1, first, now)
     }
 
     fn wire(&self, seen: Seen, side: Side, first: Timestamp, last: Timestamp) -> Wire {
@@ -138,6 +143,42 @@ fn a_translation_that_is_heard_of_late_is_waited_for() {
     assert_eq!(a.resolver.due(), Some(ms(11)));
     assert_eq!(a.ask(&mut b, ms(11)), 1);
     assert_eq!(a.far(&caller.key, ms(11)).as_deref(), Some("app-b@b"));
+}
+
+/// Who was kept from running for a while has the kernel's word of a translation before him yet, however long ago that was given.
+#[test]
+fn nobody_speaks_of_the_host_who_has_not_heard_all() {
+    for is_asker in [true, false] {
+        let (mut a, mut b) = (Site::new("a", "192.0.2.1"), Site::new("b", "192.0.2.2"));
+        let caller = flow("172.17.0.2:4000", "192.0.2.2:8080", Role::LocalOpened, ms(0));
+        let (socket, _teller) = std::io::pipe().unwrap();
+        let ear = Arc::new(Ear::new(socket.into()));
+        ear.heard(ms(0));
+        let of_a = connection("172.17.0.2:4000", "192.0.2.2:8080", "192.0.2.2:8080", "192.0.2.1:61000");
+        let of_b = connection("192.0.2.1:61000", "192.0.2.2:8080", "172.17.0.2:80", "192.0.2.1:61000");
+        if is_asker {
+            a.translations.hear_by(&ear);
+            b.translations.open(&of_b, ms(0));
+        } else {
+            b.translations.hear_by(&ear);
+            a.translations.open(&of_a, ms(0));
+        }
+        a.see(caller, ms(2000));
+        let mut now = ms(2000);
+        for _ in 0..3 {
+            assert_eq!(a.ask(&mut b, now), usize::from(!is_asker));
+            assert_eq!(a.far(&caller.key, now), None, "{is_asker}");
+            now = a.resolver.due().unwrap();
+        }
+        if is_asker {
+            a.translations.open(&of_a, ms(0));
+        } else {
+            b.translations.open(&of_b, ms(0));
+        }
+        ear.heard(now);
+        assert_eq!(a.ask(&mut b, now), 1);
+        assert_eq!(a.far(&caller.key, now).as_deref(), Some("app-b@b"));
+    }
 }
 
 #[test]
