@@ -185,6 +185,32 @@ pub struct EndedFlow {
     pub real: Option<Real>,
 }
 
+/// What a flow waits for whose far end is who it seems, as far as is known yet.
+enum Awaits {
+    /// The other host's, or a neighbour's.
+    Answer,
+    /// The kernel's word of its connection, if it is translated.
+    Kernel,
+}
+
+/// What a flow waits for at this time, if all is known that the kernel told before `heard`.
+fn awaits(
+    flow: &FlowMeasurement,
+    masks: &HashSet<IpAddr>,
+    now: Timestamp,
+    heard: Timestamp,
+) -> Option<Awaits> {
+    let age = now - flow.first_seen;
+    // nothing was answered yet: its packets may wait for a neighbour's address, and the kernel tells of it only then
+    let waits = flow.counters.rx.packets == 0 && age < LATE;
+    let is_asked_for = masks.contains(&flow.key.remote) && age < ASKED;
+    if waits || is_asked_for {
+        return Some(Awaits::Answer);
+    }
+    let is_heard = age >= FRESH && heard >= flow.first_seen + FRESH;
+    (!is_heard && heard < Timestamp::MAX).then_some(Awaits::Kernel)
+}
+
 /// Whether what the kernel told of an ended flow's connection is known where all is that was told before `heard`.
 fn is_heard(event: &FlowEvent, heard: Timestamp) -> bool {
     heard >= event.time.min(event.first_seen + FRESH)
@@ -399,8 +425,7 @@ impl Store {
             report.read(at);
         }
         self.settle_lost(set, at);
-        self.settle_awaited(set, at);
-        self.settle_ended(|of| of == set, at);
+        self.settle(|of| of == set, at);
         self.begun.retain(|(of, event)| event.time > at || (*of != set && at - event.time < BEGUN));
     }
 
@@ -460,7 +485,7 @@ impl Store {
         let Some(real) = real else {
             // the slot's flow of before, if it was translated, has ended
             self.translated.remove(&place);
-            self.await_far_end(set, flow, taken_at, (taken_at, heard));
+            self.await_far_end(set, flow, taken_at, heard);
             return;
         };
         let last = match known {
@@ -475,26 +500,14 @@ impl Store {
     }
 
     /// It may become known yet who is at a flow's far end; from then on its share of the pair is that one's.
-    fn await_far_end(
-        &mut self,
-        set: SetId,
-        flow: &FlowMeasurement,
-        taken_at: Timestamp,
-        (now, heard): (Timestamp, Timestamp),
-    ) {
-        let (age, place) = (now - flow.first_seen, (set, flow.id.slot));
+    fn await_far_end(&mut self, set: SetId, flow: &FlowMeasurement, taken_at: Timestamp, heard: Timestamp) {
+        let place = (set, flow.id.slot);
         self.awaited.remove(&place);
-        // nothing was answered yet: its packets may wait for a neighbour's address, and the kernel tells of it only then
-        let waits = flow.counters.rx.packets == 0 && age < LATE;
-        let is_asked_for = self.masks.contains(&flow.key.remote) && age < ASKED;
-        let is_heard = age >= FRESH && heard >= flow.first_seen + FRESH;
-        let room = if waits || is_asked_for {
-            AWAITED
-        } else if is_heard || heard == Timestamp::MAX {
-            return;
-        } else {
+        let room = match awaits(flow, &self.masks, taken_at, heard) {
+            Some(Awaits::Answer) => AWAITED,
             // those that mostly wait for nothing
-            AWAITED / 2
+            Some(Awaits::Kernel) => AWAITED / 2,
+            None => return,
         };
         if self.awaited.len() < room {
             self.awaited.insert(place, (flow.clone(), taken_at));
@@ -503,20 +516,27 @@ impl Store {
         }
     }
 
-    /// Flows that may have been silent since it became known who is at their far end.
-    fn settle_awaited(&mut self, set: SetId, now: Timestamp) {
+    /// Flows of these sets that were read, or had ended, before it became known who is at their far end.
+    fn settle(&mut self, of: impl Fn(SetId) -> bool, now: Timestamp) {
         let heard = self.heard_until();
-        let of_set: Vec<_> = self.awaited.extract_if(|(of, _), _| *of == set).collect();
-        for (place, (flow, taken_at)) in of_set {
-            if self.translated.contains_key(&place) {
-                continue;
-            }
-            if self.real(&flow.key, flow.first_seen, flow.last_seen).is_some() {
-                self.apply_flow(set, &flow, taken_at, heard);
-            } else {
-                self.await_far_end(set, &flow, taken_at, (now, heard));
+        self.settle_awaited(&of, now, heard);
+        self.settle_ended(&of, now, heard);
+    }
+
+    fn settle_awaited(&mut self, of: impl Fn(SetId) -> bool, now: Timestamp, heard: Timestamp) {
+        let known: Vec<_> = {
+            let all = self.translations.lock().unwrap_or_else(PoisonError::into_inner);
+            let is_known =
+                |flow: &FlowMeasurement| all.real(&flow.key, flow.first_seen, flow.last_seen).is_some();
+            self.awaited.extract_if(|(set, _), (flow, _)| of(*set) && is_known(flow)).collect()
+        };
+        for (place, (flow, taken_at)) in known {
+            if !self.translated.contains_key(&place) {
+                self.apply_flow(place.0, &flow, taken_at, heard);
             }
         }
+        self.awaited
+            .retain(|(set, _), (flow, _)| !of(*set) || awaits(flow, &self.masks, now, heard).is_some());
     }
 
     fn end_flow(&mut self, set: SetId, event: &FlowEvent, heard: Timestamp) {
@@ -576,31 +596,18 @@ impl Store {
 
     /// Far ends may have been learnt: flows that were read or had ended before have theirs.
     pub fn settle_late(&mut self, now: Timestamp) {
-        let heard = self.heard_until();
-        let known: Vec<_> = {
-            let all = self.translations.lock().unwrap_or_else(PoisonError::into_inner);
-            if std::mem::replace(&mut self.looked_at, all.revision()) == all.revision() {
-                return;
-            }
-            let is_known =
-                |flow: &FlowMeasurement| all.real(&flow.key, flow.first_seen, flow.last_seen).is_some();
-            self.awaited.extract_if(|_, (flow, _)| is_known(flow)).collect()
-        };
-        for (place, (flow, taken_at)) in known {
-            if !self.translated.contains_key(&place) {
-                self.apply_flow(place.0, &flow, taken_at, heard);
-            }
+        let revision = self.translations.lock().unwrap_or_else(PoisonError::into_inner).revision();
+        if std::mem::replace(&mut self.looked_at, revision) != revision {
+            self.settle(|_| true, now);
         }
-        self.settle_ended(|_| true, now);
     }
 
-    /// Flows of these sets that ended before it became known who was at their far end.
-    fn settle_ended(&mut self, of: impl Fn(SetId) -> bool, now: Timestamp) {
-        let heard = self.heard_until();
-        let (mine, others) = std::mem::take(&mut self.late).into_iter().partition(|(set, ..)| of(*set));
-        self.late = others;
-        let mine: VecDeque<(SetId, FlowEvent, Timestamp)> = mine;
-        for (set, event, since) in mine {
+    fn settle_ended(&mut self, of: impl Fn(SetId) -> bool, now: Timestamp, heard: Timestamp) {
+        for (set, event, since) in std::mem::take(&mut self.late) {
+            if !of(set) {
+                self.late.push_back((set, event, since));
+                continue;
+            }
             match self.real(&event.key, event.first_seen, event.last_seen) {
                 Some(real) => {
                     if !event.unpaired {

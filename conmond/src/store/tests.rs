@@ -619,9 +619,11 @@ mod translated {
     #[test]
     fn nobody_is_awaited_for_ever() {
         let last_awaited = |masks: &[IpAddr], answered: bool, ear: bool| {
-            let (mut s, hears, _teller) =
-                if ear { listening() } else { (store(), listening().1, listening().2) };
+            let (mut s, hears, _teller) = listening();
             hears.heard(NOW + 1_000_000 * MS);
+            if !ear {
+                s = store();
+            }
             s.set_masks(masks.iter().copied().collect());
             let mut flow = read_at_once(&mut s);
             if !answered {

@@ -87,8 +87,9 @@ fn end(
         far: wire.place(side.other()),
     });
     let end = names.end_during(seen.near.0, first, last)?;
-    let is_known = now - first >= SETTLED && has_heard(translations, first, now);
-    let may_be_masked = translated.is_none() && end.kind == EndpointKind::Host && !is_known;
+    let may_be_masked = translated.is_none()
+        && end.kind == EndpointKind::Host
+        && (now - first < SETTLED || !has_heard(translations, first, now));
     (!may_be_masked).then_some((seen, end, first))
 }
 
